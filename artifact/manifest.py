@@ -1,0 +1,181 @@
+"""The manifest: what a client or a server needs to know about an exported model, and proof that its files are whole."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from artifact.preprocessing import Preprocessing
+
+MANIFEST_NAME = "manifest.json"
+ONNX_NAME = "model.onnx"
+TORCHSCRIPT_NAME = "model.ts"
+
+# Names of the inputs and outputs of the exported graphs, in order.
+INPUT_NAMES = ("images", "gate_offset")
+OUTPUT_NAMES = ("logits", "margins")
+
+
+class ArtifactError(ValueError):
+    """The folder is not a complete, undamaged artifact that this version reads."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Block(_Model):
+    """One residual block.
+
+    Attributes:
+        name: unique in the model.
+        stage: from 1.
+        gated: whether a gate decides about it; an ungated block always runs.
+        macs: multiply-accumulates of the residual branch for one image, which is what skipping saves.
+        shortcut_macs: of the shortcut's projection, which always runs; 0 where the shortcut is the identity.
+        gate_macs: of the gate, which always runs; 0 without a gate.
+    """
+
+    name: str
+    stage: int = Field(ge=1)
+    gated: bool
+    macs: int = Field(ge=0)
+    shortcut_macs: int = Field(ge=0)
+    gate_macs: int = Field(ge=0)
+
+
+class Verification(_Model):
+    """What the export measured when it compared the artifact with the network it came from.
+
+    Attributes:
+        images: real images compared.
+        margin_tolerance: gates had to agree wherever a margin was farther than this from the threshold.
+        logit_tolerance: largest difference of a logit allowed along the same path.
+        gates_compared: gate decisions compared, over all runtimes and scenarios.
+        gates_within_tolerance: decisions too close to the threshold to be compared.
+        largest_margin_difference: seen between any runtime and eager execution.
+        largest_logit_difference: likewise, along the same path.
+    """
+
+    images: int
+    margin_tolerance: float
+    logit_tolerance: float
+    gates_compared: int
+    gates_within_tolerance: int
+    largest_margin_difference: float
+    largest_logit_difference: float
+
+
+class Manifest(_Model):
+    """An exported model.
+
+    The graphs take `images` (N, 3, H, W) float32 and `gate_offset` (N,) float32, 0 where not given, and return
+    `logits` (N, classes) and `margins` (N, G), G being the number of gated blocks. A gate is open exactly when
+    margin + gate_offset > gate_threshold, in float32.
+
+    Attributes:
+        format: version of this layout.
+        name, version: of the model.
+        labels: class names in the order of the logits.
+        preprocessing: from a decoded image to one row of `images`.
+        input_size: H and W, in pixels.
+        blocks: in the order they run; the gated ones among them in the order of the margins.
+        gate_threshold: see above.
+        stem_macs, classifier_macs: multiply-accumulates outside the blocks, for one image.
+        total_macs: with every block executed, gates included.
+        ungated_macs: of the same network without gates, the yardstick for what skipping saves.
+        files: SHA-256 of every file of the artifact, in hexadecimal.
+        source_digest: SHA-256 of the checkpoint it was exported from.
+        verification: how the export proved itself.
+    """
+
+    format: int = Field(default=1, ge=1, le=1)
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    version: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    labels: tuple[str, ...] = Field(min_length=2)
+    preprocessing: Preprocessing
+    input_size: int = Field(gt=0)
+    blocks: tuple[Block, ...] = Field(min_length=1)
+    gate_threshold: float = 0.0
+    stem_macs: int = Field(ge=0)
+    classifier_macs: int = Field(ge=0)
+    total_macs: int = Field(gt=0)
+    ungated_macs: int = Field(gt=0)
+    files: dict[str, str]
+    source_digest: str
+    verification: Verification
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if len({block.name for block in self.blocks}) != len(self.blocks):
+            raise ValueError("two blocks have the same name")
+        if self.input_size != self.preprocessing.crop:
+            raise ValueError("input_size and preprocessing.crop differ")
+        shortcuts_and_residuals = sum(block.macs + block.shortcut_macs for block in self.blocks)
+        ungated = self.stem_macs + self.classifier_macs + shortcuts_and_residuals
+        if self.ungated_macs != ungated or self.total_macs != ungated + sum(block.gate_macs for block in self.blocks):
+            raise ValueError("the MACs of the parts do not add up to the totals")
+        return self
+
+    @property
+    def gated_indices(self) -> list[int]:
+        """Positions of the gated blocks among all blocks, in the order of the margins."""
+        return [index for index, block in enumerate(self.blocks) if block.gated]
+
+    def executed(self, margins: npt.NDArray[np.float32], offsets: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+        """Which blocks the graph ran, (N, B), from its margins (N, G) and the gate offsets it was given (N,)."""
+        executed = np.ones((len(margins), len(self.blocks)), np.bool_)
+        executed[:, self.gated_indices] = margins + offsets[:, None] > np.float32(self.gate_threshold)
+        return executed
+
+    def spent_macs(self, executed: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        """Multiply-accumulates spent on each image, (N,), from what was executed (N, B)."""
+        residual = np.array([block.macs for block in self.blocks], np.int64)
+        return self.total_macs - (~executed @ residual)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest of the artifact in `folder`."""
+    (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of the artifact in `folder`.
+
+    Raises:
+        ArtifactError: it is missing or not a manifest this version reads.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ArtifactError(f"no artifact in {folder}: {error.strerror or error}") from error
+    except ValidationError as error:
+        raise ArtifactError(f"{path} is not a valid manifest: {error}") from error
+
+
+def verified_file(folder: Path, manifest: Manifest, name: str) -> Path:
+    """The path of one of the artifact's files, after checking its digest.
+
+    Raises:
+        ArtifactError: the artifact has no such file, or its content is not what was exported.
+    """
+    path = folder / name
+    if name not in manifest.files:
+        raise ArtifactError(f"the artifact in {folder} has no {name}")
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing")
+    if file_digest(path) != manifest.files[name]:
+        raise ArtifactError(f"{path} is damaged: its SHA-256 is not the manifest's")
+    return path

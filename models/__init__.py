@@ -1,0 +1,1 @@
+"""ConvNet-AIG: residual networks whose blocks each have a gate, and their training (Veit & Belongie, ECCV 2018)."""

@@ -1,0 +1,131 @@
+"""Checkpoints on disk: tensors and a JSON header in one safetensors file; loading one executes nothing.
+
+The published ConvNet-AIG checkpoints (`.pth.tar`) are read too, with torch's weights-only unpickler.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from models.config import ModelConfig
+from models.resnet import AdaptiveResNet, block_name
+
+
+class CheckpointError(ValueError):
+    """The file is missing, damaged, or not a checkpoint of this network."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network's weights and what made them.
+
+    Attributes:
+        config: of the network.
+        weights: its state dict.
+        training: what training had to remember (step, recipe, metrics): anything JSON can hold.
+        optimizer: the optimizer's tensors by name; empty where training cannot go on from here.
+    """
+
+    config: ModelConfig
+    weights: dict[str, Tensor]
+    training: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, Tensor] = field(default_factory=dict)
+
+    def network(self) -> AdaptiveResNet:
+        """Build the network with these weights, in evaluation mode.
+
+        Raises:
+            CheckpointError: the weights do not fit the config.
+        """
+        network = AdaptiveResNet(self.config)
+        try:
+            network.load_state_dict(self.weights)
+        except RuntimeError as error:
+            raise CheckpointError(f"the weights do not fit {self.config.name}: {error}") from error
+        return network.eval()
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint; a kill leaves either the old file or the new one, never half of one."""
+    tensors = {f"model/{name}": tensor.detach().cpu().contiguous() for name, tensor in checkpoint.weights.items()}
+    tensors |= {f"optimizer/{name}": tensor.cpu().contiguous() for name, tensor in checkpoint.optimizer.items()}
+    header = {"config": checkpoint.config.model_dump_json(), "training": json.dumps(checkpoint.training)}
+    unfinished = path.with_suffix(".tmp")
+    save_file(tensors, unfinished, header)
+    os.replace(unfinished, path)
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or of another kind.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        config = ModelConfig.model_validate_json(header["config"])
+        training = json.loads(header["training"])
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no checkpoint {path}") from error
+    except (SafetensorError, KeyError, ValidationError, json.JSONDecodeError, OSError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint of this project: {error}") from error
+    return Checkpoint(config, _part(tensors, "model/"), training, _part(tensors, "optimizer/"))
+
+
+def load_published(path: Path, config: ModelConfig) -> Checkpoint:
+    """Read a checkpoint of the published research code for the network `config` describes.
+
+    Raises:
+        CheckpointError: the file cannot be read safely, or its weights do not fit.
+    """
+    try:
+        published = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    except Exception as error:  # torch raises half a dozen unrelated types for a bad file
+        raise CheckpointError(f"{path} is not a published checkpoint: {error}") from error
+    return Checkpoint(config, rename_published(published), {"source": "published"})
+
+
+def rename_published(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Map the published names and shapes to ours, once; a gate's 1x1 convolutions become matrices."""
+    renamed = {}
+    for name, tensor in weights.items():
+        ours = _published_name(name.removeprefix("module."))
+        is_gate_matrix = ".gate.fc" in ours and tensor.dim() == 4
+        renamed[ours] = tensor.flatten(1) if is_gate_matrix else tensor
+    return renamed
+
+
+def _published_name(name: str) -> str:
+    if match := re.fullmatch(r"layer(\d+)\.(\d+)\.(.+)", name):
+        prefix = f"blocks.{block_name(int(match[1]), int(match[2]))}"
+        return f"{prefix}.{_published_part(match[3])}"
+    for theirs, ours in (("conv1.", "stem.0."), ("bn1.", "stem.1."), ("linear.", "classifier.")):
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    raise CheckpointError(f"unknown weight {name!r} in a published checkpoint")
+
+
+def _published_part(name: str) -> str:
+    """The name inside a block: convolutions and norms alternate in our residual branch, with a ReLU between pairs."""
+    module, _, rest = name.partition(".")
+    if match := re.fullmatch(r"(conv|bn)(\d)", module):
+        return f"residual.{3 * (int(match[2]) - 1) + (match[1] == 'bn')}.{rest}"
+    gate = {"fc1": "fc1", "fc1bn": "bn", "fc2": "fc2"}
+    return f"gate.{gate[module]}.{rest}" if module in gate else name
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,128 @@
+"""What a network is: depth, widths, gates, labels and preprocessing, with the paper's networks as presets by name."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from artifact.preprocessing import Preprocessing
+
+CIFAR10_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+_CIFAR_PREPROCESSING = Preprocessing(resize=32, crop=32, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
+_IMAGENET_PREPROCESSING = Preprocessing(resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+# Bottleneck and basic stage depths of He et al. (2016), table 1.
+_IMAGENET_STAGES: dict[int, tuple[Literal["basic", "bottleneck"], tuple[int, ...]]] = {
+    18: ("basic", (2, 2, 2, 2)),
+    34: ("basic", (3, 4, 6, 3)),
+    50: ("bottleneck", (3, 4, 6, 3)),
+    101: ("bottleneck", (3, 4, 23, 3)),
+    152: ("bottleneck", (3, 8, 36, 3)),
+}
+
+
+class ModelConfig(BaseModel):
+    """Everything needed to build the network again.
+
+    Attributes:
+        name: name of the network, and of the artifact exported from it.
+        stem: "cifar" (one 3x3 convolution) or "imagenet" (7x7 convolution and max pooling, stride 4 in all).
+        block: "basic" (two 3x3 convolutions) or "bottleneck" (1x1, 3x3, 1x1 with fourfold expansion).
+        stage_blocks: number of blocks in each stage.
+        stage_widths: channels inside the blocks of each stage.
+        target_rates: for each block in order, the execution rate training pulls its gate towards; a block whose rate
+            is 1 carries no gate and always runs.
+        labels: class names, in the order of the logits.
+        preprocessing: from a decoded image to the input tensor.
+        gate_hidden: hidden units of every gate.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    stem: Literal["cifar", "imagenet"]
+    block: Literal["basic", "bottleneck"]
+    stage_blocks: tuple[int, ...]
+    stage_widths: tuple[int, ...]
+    target_rates: tuple[float, ...]
+    labels: tuple[str, ...] = Field(min_length=2)
+    preprocessing: Preprocessing
+    gate_hidden: int = Field(default=16, gt=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(self.stage_blocks) != len(self.stage_widths):
+            raise ValueError("stage_blocks and stage_widths differ in length")
+        if len(self.target_rates) != self.block_count:
+            raise ValueError(f"{len(self.target_rates)} target rates for {self.block_count} blocks")
+        if not all(0 < rate <= 1 for rate in self.target_rates):
+            raise ValueError("every target rate must be above 0 and at most 1")
+        return self
+
+    @property
+    def block_count(self) -> int:
+        return sum(self.stage_blocks)
+
+    @property
+    def input_size(self) -> int:
+        """Height and width of the network's input, in pixels."""
+        return self.preprocessing.crop
+
+    def with_target_rates(self, rates: float | tuple[float, ...]) -> ModelConfig:
+        """The same network with these target rates; one number stands for every block."""
+        spread = (float(rates),) * self.block_count if isinstance(rates, int | float) else rates
+        return ModelConfig.model_validate({**self.model_dump(), "target_rates": spread})
+
+    def without_gates(self) -> ModelConfig:
+        """The plain residual network of the same shape, which is the baseline for everything."""
+        return self.with_target_rates(1.0).model_copy(update={"name": f"{self.name}-plain"})
+
+    def with_labels(self, labels: tuple[str, ...]) -> ModelConfig:
+        """The same network for other classes."""
+        return self.model_copy(update={"labels": labels})
+
+
+def preset(name: str) -> ModelConfig:
+    """Return the network called `name`.
+
+    Raises:
+        ValueError: there is no such preset; the message lists those there are.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def _cifar(depth: int) -> ModelConfig:
+    """ConvNet-AIG for 32x32 images with depth 6n + 2 (He et al. 2016, section 4.2; the paper's section 4.1)."""
+    blocks = (depth - 2) // 6
+    return ModelConfig(
+        name=f"convnet-aig-{depth}-cifar10",
+        stem="cifar",
+        block="basic",
+        stage_blocks=(blocks,) * 3,
+        stage_widths=(16, 32, 64),
+        target_rates=(0.7,) * (3 * blocks),
+        labels=CIFAR10_LABELS,
+        preprocessing=_CIFAR_PREPROCESSING,
+    )
+
+
+def _imagenet(depth: int) -> ModelConfig:
+    """ConvNet-AIG for 224x224 images (the paper's section 4.2)."""
+    block, stages = _IMAGENET_STAGES[depth]
+    return ModelConfig(
+        name=f"convnet-aig-{depth}-imagenet",
+        stem="imagenet",
+        block=block,
+        stage_blocks=stages,
+        stage_widths=(64, 128, 256, 512),
+        target_rates=(0.7,) * sum(stages),
+        labels=tuple(f"class {index}" for index in range(1000)),
+        preprocessing=_IMAGENET_PREPROCESSING,
+    )
+
+
+PRESETS = {config.name: config for config in [*map(_cifar, (20, 38, 110)), *map(_imagenet, _IMAGENET_STAGES)]}

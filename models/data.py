@@ -1,0 +1,172 @@
+"""From labelled images to batches of network input, with crop and flip augmentation for training.
+
+Every random choice is a function of the seed and the training step alone, so a run can be repeated, and resumed in the
+middle of an epoch, exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from artifact.preprocessing import Preprocessing, UInt8Array, to_rgb
+from models.sources import Examples
+
+# Images whose fitted pixels are smaller than this stay decoded in memory: CIFAR does, ImageNet is decoded every epoch.
+_IN_MEMORY_SIDE = 64
+_PADDING = 4
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Network input (N, 3, H, W) float32 and the class of each image (N,) int64."""
+
+    images: Tensor
+    classes: Tensor
+
+
+class Pixels(Protocol):
+    """Fitted and augmented uint8 pixels of chosen examples."""
+
+    def fitted(self, indices: np.ndarray) -> UInt8Array:
+        """Pixels as the service would see them, (N, H, W, 3)."""
+
+    def augmented(self, indices: np.ndarray, random: np.random.Generator) -> UInt8Array:
+        """Randomly cropped and flipped pixels, (N, H, W, 3)."""
+
+
+class Dataset:
+    """Chosen examples as batches."""
+
+    def __init__(self, examples: Examples, indices: np.ndarray, preprocessing: Preprocessing, pixels: Pixels) -> None:
+        self.examples = examples
+        self.indices = indices
+        self._preprocessing = preprocessing
+        self._pixels = pixels
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def ordered(self, batch_size: int) -> Iterator[Batch]:
+        """All images once, in order, without augmentation."""
+        for start in range(0, len(self), batch_size):
+            chosen = self.indices[start : start + batch_size]
+            yield self._batch(chosen, self._pixels.fitted(chosen))
+
+    def shuffled(self, batch_size: int, seed: int, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """The augmented batches of one epoch from batch number `first` on; an incomplete last batch is left out.
+
+        Batch norm needs more than a few images, which is why the rest is left out: another order brings them in the
+        next epoch.
+        """
+        order = np.random.default_rng((seed, epoch)).permutation(self.indices)
+        for number in range(first, self.batches(batch_size)):
+            chosen = order[number * batch_size : (number + 1) * batch_size]
+            random = np.random.default_rng((seed, epoch, number))
+            yield self._batch(chosen, self._pixels.augmented(chosen, random))
+
+    def batches(self, batch_size: int) -> int:
+        """Number of batches that `shuffled` gives in an epoch."""
+        return len(self) // batch_size
+
+    def _batch(self, chosen: np.ndarray, pixels: UInt8Array) -> Batch:
+        images = torch.from_numpy(self._preprocessing.normalise(pixels))
+        return Batch(images.contiguous(memory_format=torch.channels_last), torch.from_numpy(self.examples.classes[chosen]))
+
+
+def split(examples: Examples, held_out: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices for training and for validation, with `held_out` images spread evenly over the classes.
+
+    The split depends on the examples alone, never on a seed: networks trained in different runs stay comparable. The
+    held-out images of a class are spread over its files in name order.
+
+    Raises:
+        ValueError: the classes are too small, or too few images are asked for, to hold out as many of each.
+    """
+    classes = len(examples.labels)
+    each = held_out // classes
+    chosen = []
+    for label in range(classes):
+        members = np.flatnonzero(examples.classes == label)
+        if each >= len(members) or (held_out and not each):
+            raise ValueError(f"cannot hold out {held_out} images: class {examples.labels[label]} has {len(members)}")
+        chosen.append(members[(np.arange(each) * len(members)) // each] if each else members[:0])
+    validation = np.sort(np.concatenate(chosen))
+    return np.setdiff1d(np.arange(len(examples)), validation), validation
+
+
+def load_pixels(examples: Examples, preprocessing: Preprocessing) -> Pixels:
+    """The pixels of all examples: in memory where they are small, else decoded when asked for."""
+    if preprocessing.crop <= _IN_MEMORY_SIDE:
+        return _InMemoryPixels(examples, preprocessing)
+    return _DecodedPixels(examples, preprocessing)
+
+
+class _InMemoryPixels:
+    """Small images: decoded once; augmented by a random crop of the padded image and a flip (He et al. 2016, 4.2)."""
+
+    def __init__(self, examples: Examples, preprocessing: Preprocessing) -> None:
+        side = preprocessing.crop
+        self._pixels = np.empty((len(examples), side, side, 3), np.uint8)
+        for index in tqdm(range(len(examples)), desc="decoding", unit="image", leave=False, disable=None):
+            self._pixels[index] = preprocessing.fit(examples.image(index))
+
+    def fitted(self, indices: np.ndarray) -> UInt8Array:
+        return self._pixels[indices]
+
+    def augmented(self, indices: np.ndarray, random: np.random.Generator) -> UInt8Array:
+        count, side = len(indices), self._pixels.shape[1]
+        padded = np.pad(self._pixels[indices], ((0, 0), (_PADDING, _PADDING), (_PADDING, _PADDING), (0, 0)))
+        span = np.arange(side)
+        rows = random.integers(0, 2 * _PADDING + 1, count)[:, None] + span  # (N, H)
+        columns = random.integers(0, 2 * _PADDING + 1, count)[:, None] + span  # (N, W)
+        flipped = random.random(count) < 0.5
+        columns[flipped] = columns[flipped, ::-1]
+        return padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+class _DecodedPixels:
+    """Large images: decoded each time; augmented by a random area and aspect ratio (Szegedy et al. 2015) and a flip."""
+
+    def __init__(self, examples: Examples, preprocessing: Preprocessing) -> None:
+        self._examples = examples
+        self._preprocessing = preprocessing
+        self._pool = ThreadPoolExecutor(thread_name_prefix="decode")  # Pillow decodes outside the interpreter lock
+
+    def fitted(self, indices: np.ndarray) -> UInt8Array:
+        return self._gather(lambda index: self._preprocessing.fit(self._examples.image(index)), list(indices))
+
+    def augmented(self, indices: np.ndarray, random: np.random.Generator) -> UInt8Array:
+        seeds = random.integers(0, 2**63, len(indices))
+        return self._gather(lambda pair: self._random_crop(*pair), list(zip(indices, seeds, strict=True)))
+
+    def _gather(self, fetch: Callable[[Any], UInt8Array], keys: list[Any]) -> UInt8Array:
+        return np.stack(list(self._pool.map(fetch, keys)))
+
+    def _random_crop(self, index: int, seed: int) -> UInt8Array:
+        random = np.random.default_rng(seed)
+        image = to_rgb(self._examples.image(index))
+        side = self._preprocessing.crop
+        crop = image.resize((side, side), Image.Resampling.BILINEAR, box=_random_box(*image.size, random))
+        pixels = np.asarray(crop)
+        return pixels[:, ::-1] if random.random() < 0.5 else pixels
+
+
+def _random_box(width: int, height: int, random: np.random.Generator) -> tuple[float, float, float, float]:
+    """A box of 8% to 100% of the area and an aspect ratio of 3/4 to 4/3; the whole image where none fits."""
+    for _ in range(10):
+        area = width * height * random.uniform(0.08, 1.0)
+        ratio = np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3)))
+        box_width, box_height = float(np.sqrt(area * ratio)), float(np.sqrt(area / ratio))
+        if box_width <= width and box_height <= height:
+            left, top = random.uniform(0, width - box_width), random.uniform(0, height - box_height)
+            return left, top, left + box_width, top + box_height
+    return 0, 0, width, height

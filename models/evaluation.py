@@ -1,0 +1,108 @@
+"""What a network does on a set of images: its answers, its paths and their cost. Nothing here draws or prints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.data import Dataset
+from models.macs import count_macs
+from models.resnet import AdaptiveResNet
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Per-image results of N images on a network with G gated among its B blocks.
+
+    Attributes:
+        labels: class names.
+        block_names: of all B blocks.
+        classes: (N,) the true class.
+        predicted: (N,) the predicted class.
+        executed: (N, B) whether each block ran.
+        margins: (N, G) gate margins.
+        mac_share: (N,) MACs spent, gates included, over the MACs of the same network without gates.
+    """
+
+    labels: tuple[str, ...]
+    block_names: tuple[str, ...]
+    classes: np.ndarray
+    predicted: np.ndarray
+    executed: np.ndarray
+    margins: np.ndarray
+    mac_share: np.ndarray
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the images classified correctly."""
+        return float((self.predicted == self.classes).mean())
+
+    @property
+    def class_rates(self) -> np.ndarray:
+        """(classes, B) execution rate of each block over the images of each class; NaN for a class without images."""
+        with np.errstate(invalid="ignore"):
+            members = np.eye(len(self.labels))[self.classes]  # (N, classes)
+            return (members.T @ self.executed) / members.sum(axis=0)[:, None]
+
+    def summary(self) -> dict[str, Any]:
+        """Figures for a machine to read: overall, by block and by class."""
+        return {
+            "images": len(self.classes),
+            "accuracy": self.accuracy,
+            "mac_share": float(self.mac_share.mean()),
+            "mac_share_p05": float(np.quantile(self.mac_share, 0.05)),
+            "mac_share_p95": float(np.quantile(self.mac_share, 0.95)),
+            "executed_share": float(self.executed.mean()),
+            "distinct_paths": len(np.unique(self.executed, axis=0)),
+            "execution_rates": dict(zip(self.block_names, self.executed.mean(axis=0).tolist(), strict=True)),
+            "classes": {label: self._class_summary(index) for index, label in enumerate(self.labels)},
+        }
+
+    def _class_summary(self, index: int) -> dict[str, Any]:
+        members = self.classes == index
+        if not members.any():
+            return {"images": 0}
+        return {
+            "images": int(members.sum()),
+            "accuracy": float((self.predicted[members] == index).mean()),
+            "mac_share": float(self.mac_share[members].mean()),
+            "execution_rates": dict(zip(self.block_names, self.executed[members].mean(axis=0).tolist(), strict=True)),
+        }
+
+
+@torch.inference_mode()
+def evaluate(network: AdaptiveResNet, dataset: Dataset, batch_size: int = 256, gate_offset: float = 0.0) -> Evaluation:
+    """Run the network in evaluation mode, in float32, over all images of the dataset.
+
+    Args:
+        gate_offset: added to every margin before the decision, to run the network at another compute budget.
+    """
+    was_training = network.training
+    network.eval()
+    device = next(network.parameters()).device
+    predicted, margins, opened = [], [], []
+    for batch in dataset.ordered(batch_size):
+        output = network(batch.images.to(device), gate_offset)
+        predicted.append(output.logits.argmax(dim=1).cpu())
+        margins.append(output.margins.cpu())
+        opened.append(output.open.cpu() > 0)
+    network.train(was_training)
+    macs = count_macs(network.config)
+    block_names = tuple(macs.blocks)
+    executed = np.ones((len(dataset), len(block_names)), bool)
+    gated = [block_names.index(name) for name in network.gated_blocks]
+    executed[:, gated] = torch.cat(opened).numpy()
+    residual = np.array([block.residual for block in macs.blocks.values()])
+    always = macs.total - residual.sum()
+    return Evaluation(
+        labels=network.config.labels,
+        block_names=block_names,
+        classes=dataset.examples.classes[dataset.indices],
+        predicted=torch.cat(predicted).numpy(),
+        executed=executed,
+        margins=torch.cat(margins).numpy(),
+        mac_share=(always + executed @ residual) / macs.ungated,
+    )

@@ -1,0 +1,77 @@
+"""How a network is trained: every number of a run that is not the network or the data."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from models.loss import TARGET_WEIGHT
+
+
+class Recipe(BaseModel):
+    """The settings of one training run.
+
+    Attributes:
+        epochs: times each training image is seen.
+        batch_size: images a step.
+        peak_lr: highest learning rate of the schedule.
+        schedule: "one-cycle" rises from peak/25 over the first 30% of the steps and falls to zero along a cosine
+            (Smith & Topin 2018); "cosine" rises linearly over the first 5% and falls likewise.
+        momentum: Nesterov momentum of SGD.
+        weight_decay: of convolution and matrix weights; norms and biases have none.
+        target_weight: weight of the target-rate loss.
+        target_warmup: share of the steps over which that weight rises linearly from 0.
+        label_smoothing: of the classification loss.
+        held_out: images kept for validation.
+        precision: "bf16" (autocast) or "fp32".
+        seed: of the weights, the order of the images, their augmentation and the gates' noise.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(default=30, gt=0)
+    batch_size: int = Field(default=128, gt=1)
+    peak_lr: float = Field(default=0.2, gt=0)
+    schedule: Literal["one-cycle", "cosine"] = "one-cycle"
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    target_weight: float = Field(default=TARGET_WEIGHT, ge=0)
+    target_warmup: float = Field(default=0.0, ge=0, le=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    held_out: int = Field(default=5000, ge=0)
+    precision: Literal["bf16", "fp32"] = "fp32"
+    seed: int = Field(default=0, ge=0)
+
+    def learning_rate(self, step: int, steps: int) -> float:
+        """The learning rate of a step, counted from 0, in a run of `steps`."""
+        rise = max(1, round(steps * (0.3 if self.schedule == "one-cycle" else 0.05)))
+        if step >= rise:
+            return self.peak_lr * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise))) / 2
+        if self.schedule == "cosine":
+            return self.peak_lr * (step + 1) / rise
+        return self.peak_lr * (1 - (24 / 25) * (1 + math.cos(math.pi * step / rise)) / 2)
+
+    def target_weight_at(self, step: int, steps: int) -> float:
+        """The weight of the target-rate loss at a step."""
+        return self.target_weight * min(1.0, (step + 1) / max(1.0, self.target_warmup * steps))
+
+
+def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+    """SGD with Nesterov momentum and no weight decay on norms and biases (their parameters have one dimension)."""
+    parameters = list(network.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=recipe.peak_lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+
+
+def fast_precision(device: torch.device) -> Literal["bf16", "fp32"]:
+    """bf16 where the device multiplies it in hardware, else fp32: emulated bf16 is slower than fp32."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if torch.cpu.get_capabilities().get("avx512_bf16", False) else "fp32"
