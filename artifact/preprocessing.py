@@ -49,12 +49,12 @@ class Preprocessing(BaseModel):
             return np.asarray(image)
         width, height = image.size
         scale = self.resize / min(width, height)
-        # A very long, thin image is cropped first: resizing all of it could cost gigabytes for a strip nobody sees.
-        keep = min(1.0, 2 * self.crop / (max(width, height) * scale))
-        box = _centre_box(width, height, width * keep, height * keep) if keep < 1.0 else (0, 0, width, height)
+        # Of a long, thin image only the middle is resized: all of it could cost gigabytes for a strip nobody sees.
+        x, y, reach = width / 2, height / 2, self.crop / scale
+        box = (max(0.0, x - reach), max(0.0, y - reach), min(width, x + reach), min(height, y + reach))
         size = (max(self.crop, round((box[2] - box[0]) * scale)), max(self.crop, round((box[3] - box[1]) * scale)))
         image = image.resize(size, _RESAMPLING[self.interpolation], box=box)
-        return np.asarray(image.crop(_centre_box(*size, self.crop, self.crop)))
+        return np.asarray(image.crop(_centre_box(*size, self.crop)))
 
     def normalise(self, pixels: UInt8Array) -> Float32Array:
         """Turn (..., H, W, 3) uint8 pixels into (..., 3, H, W) float32 network input."""
@@ -71,7 +71,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     8 bits rather than clipped.
     """
     image = ImageOps.exif_transpose(image)
-    if image.mode == "RGB":
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16"):
         return _grey_from(np.asarray(image).astype(np.float64) / 257)
@@ -92,8 +92,7 @@ def _grey_from(values: npt.NDArray[np.float64]) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8)).convert("RGB")
 
 
-def _centre_box(width: float, height: float, box_width: float, box_height: float) -> tuple[int, int, int, int]:
-    """The centred box of the given size inside a width x height image, as (left, top, right, bottom)."""
-    box_width, box_height = min(width, box_width), min(height, box_height)
-    left, top = round((width - box_width) / 2), round((height - box_height) / 2)
-    return left, top, left + round(box_width), top + round(box_height)
+def _centre_box(width: int, height: int, side: int) -> tuple[int, int, int, int]:
+    """The centred square inside a width x height image, as (left, top, right, bottom)."""
+    left, top = round((width - side) / 2), round((height - side) / 2)
+    return left, top, left + side, top + side

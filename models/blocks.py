@@ -61,7 +61,7 @@ class BasicBlock(ResidualBlock):
 
 
 class BottleneckBlock(ResidualBlock):
-    """1x1, 3x3 and 1x1 convolutions, the stride in the 3x3 (He et al. 2016, figure 5; stride as in the published code)."""
+    """1x1, 3x3 and 1x1 convolutions (He et al. 2016, figure 5), the stride in the 3x3 as in the published code."""
 
     expansion = 4
 

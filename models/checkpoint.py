@@ -6,7 +6,6 @@ The published ConvNet-AIG checkpoints (`.pth.tar`) are read too, with torch's we
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +62,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     header = {"config": checkpoint.config.model_dump_json(), "training": json.dumps(checkpoint.training)}
     unfinished = path.with_suffix(".tmp")
     save_file(tensors, unfinished, header)
-    os.replace(unfinished, path)
+    unfinished.replace(path)
 
 
 def load(path: Path) -> Checkpoint:
@@ -95,6 +94,8 @@ def load_published(path: Path, config: ModelConfig) -> Checkpoint:
         published = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     except Exception as error:  # torch raises half a dozen unrelated types for a bad file
         raise CheckpointError(f"{path} is not a published checkpoint: {error}") from error
+    if not isinstance(published, dict) or not all(isinstance(tensor, Tensor) for tensor in published.values()):
+        raise CheckpointError(f"{path} is not a published checkpoint: its state_dict is not one")
     return Checkpoint(config, rename_published(published), {"source": "published"})
 
 

@@ -81,7 +81,7 @@ class ModelConfig(BaseModel):
 
     def with_labels(self, labels: tuple[str, ...]) -> ModelConfig:
         """The same network for other classes."""
-        return self.model_copy(update={"labels": labels})
+        return ModelConfig.model_validate({**self.model_dump(), "labels": labels})
 
 
 def preset(name: str) -> ModelConfig:

@@ -79,7 +79,8 @@ class Dataset:
 
     def _batch(self, chosen: np.ndarray, pixels: UInt8Array) -> Batch:
         images = torch.from_numpy(self._preprocessing.normalise(pixels))
-        return Batch(images.contiguous(memory_format=torch.channels_last), torch.from_numpy(self.examples.classes[chosen]))
+        classes = torch.from_numpy(self.examples.classes[chosen])
+        return Batch(images.contiguous(memory_format=torch.channels_last), classes)
 
 
 def split(examples: Examples, held_out: int) -> tuple[np.ndarray, np.ndarray]:
@@ -115,12 +116,13 @@ class _InMemoryPixels:
 
     def __init__(self, examples: Examples, preprocessing: Preprocessing) -> None:
         side = preprocessing.crop
-        self._pixels = np.empty((len(examples), side, side, 3), np.uint8)
+        self._pixels: UInt8Array = np.empty((len(examples), side, side, 3), np.uint8)
         for index in tqdm(range(len(examples)), desc="decoding", unit="image", leave=False, disable=None):
             self._pixels[index] = preprocessing.fit(examples.image(index))
 
     def fitted(self, indices: np.ndarray) -> UInt8Array:
-        return self._pixels[indices]
+        pixels: UInt8Array = self._pixels[indices]
+        return pixels
 
     def augmented(self, indices: np.ndarray, random: np.random.Generator) -> UInt8Array:
         count, side = len(indices), self._pixels.shape[1]
@@ -130,7 +132,8 @@ class _InMemoryPixels:
         columns = random.integers(0, 2 * _PADDING + 1, count)[:, None] + span  # (N, W)
         flipped = random.random(count) < 0.5
         columns[flipped] = columns[flipped, ::-1]
-        return padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+        pixels: UInt8Array = padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+        return pixels
 
 
 class _DecodedPixels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,9 +44,24 @@ class Evaluation:
     @property
     def class_rates(self) -> np.ndarray:
         """(classes, B) execution rate of each block over the images of each class; NaN for a class without images."""
-        with np.errstate(invalid="ignore"):
-            members = np.eye(len(self.labels))[self.classes]  # (N, classes)
-            return (members.T @ self.executed) / members.sum(axis=0)[:, None]
+        return self._class_means(self.executed)
+
+    @property
+    def class_mac_shares(self) -> np.ndarray:
+        """(classes,) mean MAC share of the images of each class; NaN for a class without images."""
+        return self._class_means(self.mac_share)
+
+    @property
+    def class_accuracies(self) -> np.ndarray:
+        """(classes,) share of the images of each class classified correctly; NaN for a class without images."""
+        return self._class_means(self.predicted == self.classes)
+
+    def _class_means(self, values: np.ndarray) -> np.ndarray:
+        """(classes, ...) means of (N, ...) values over the images of each class."""
+        means = np.full((len(self.labels), *values.shape[1:]), np.nan)
+        for index in np.unique(self.classes):
+            means[index] = values[self.classes == index].mean(axis=0)
+        return means
 
     def summary(self) -> dict[str, Any]:
         """Figures for a machine to read: overall, by block and by class."""
@@ -74,11 +90,18 @@ class Evaluation:
 
 
 @torch.inference_mode()
-def evaluate(network: AdaptiveResNet, dataset: Dataset, batch_size: int = 256, gate_offset: float = 0.0) -> Evaluation:
-    """Run the network in evaluation mode, in float32, over all images of the dataset.
+def evaluate(
+    network: AdaptiveResNet,
+    dataset: Dataset,
+    batch_size: int = 256,
+    gate_offset: float = 0.0,
+    progress: Callable[[int], object] | None = None,
+) -> Evaluation:
+    """Run the network in evaluation mode, in float32, over all images of the dataset, of which there must be some.
 
     Args:
         gate_offset: added to every margin before the decision, to run the network at another compute budget.
+        progress: called after each batch with its number of images.
     """
     was_training = network.training
     network.eval()
@@ -89,6 +112,8 @@ def evaluate(network: AdaptiveResNet, dataset: Dataset, batch_size: int = 256, g
         predicted.append(output.logits.argmax(dim=1).cpu())
         margins.append(output.margins.cpu())
         opened.append(output.open.cpu() > 0)
+        if progress is not None:
+            progress(len(batch.classes))
     network.train(was_training)
     macs = count_macs(network.config)
     block_names = tuple(macs.blocks)

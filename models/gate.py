@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -43,10 +44,17 @@ class Gate(nn.Module):
     def forward(self, x: Tensor, offset: Tensor | float = 0.0) -> Decision:
         """Decide for each image of x, (N, C, H, W); `offset`, a number or (N,), shifts the margins before it."""
         # Gates stay in float32 under autocast: a rounded margin would flip decisions near the threshold.
-        with torch.autocast(x.device.type, enabled=False):
+        with _without_autocast(x.device.type):
             features = x.sum(dim=(2, 3), dtype=torch.float32) / (x.shape[2] * x.shape[3])  # (N, C)
             logits = self.fc2(F.relu(self.bn(self.fc1(features))))  # (N, 2)
             margin = logits[:, 1] - logits[:, 0]  # (N,)
             if self.training:
                 return Decision(F.gumbel_softmax(logits, tau=1.0, hard=True)[:, 1], margin)
             return Decision((margin + offset > 0).to(margin.dtype), margin)
+
+
+def _without_autocast(device_type: str) -> AbstractContextManager[object]:
+    """Gates stay in float32 under autocast: a rounded margin would flip decisions near the threshold."""
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()  # the meta device, on which MACs are counted, knows no autocast

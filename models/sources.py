@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import lzma
 import pickle
 import tarfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -47,7 +49,7 @@ class Examples:
         try:
             image = self._open(index)
             image.load()
-        except (OSError, ValueError, SyntaxError) as error:
+        except Exception as error:  # Pillow's decoders raise a dozen unrelated types for a damaged file
             raise DataError(f"cannot decode {self.names[index]}: {error}") from error
         return image
 
@@ -103,12 +105,15 @@ def _tar(path: Path) -> Examples:
 
     # A compressed tar cannot be read at random, so the encoded files are kept in memory.
     members = {}
-    with tarfile.open(path) as archive:
-        for member in archive:
-            if member.isfile() and PurePosixPath(member.name).suffix.lower() in _SUFFIXES:
-                stream = archive.extractfile(member)
-                assert stream is not None
-                members[member.name] = opener(stream.read())
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                if member.isfile() and PurePosixPath(member.name).suffix.lower() in _SUFFIXES:
+                    stream = archive.extractfile(member)
+                    assert stream is not None
+                    members[member.name] = opener(stream.read())
+    except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
+        raise DataError(f"{path} is damaged: {error}") from error
     return _index(members, path)
 
 
@@ -121,8 +126,11 @@ def _cifar_batches(folder: Path, batches: list[Path]) -> Examples:
     parts = [_cifar_batch(batch) for batch in training or batches]
     pixels = np.concatenate([part[0] for part in parts]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     classes = np.concatenate([part[1] for part in parts])
+    labels = _cifar_labels(folder)
+    if not len(classes) or classes.min() < 0 or classes.max() >= len(labels):
+        raise DataError(f"the batches in {folder} hold no images, or classes that are not among the {len(labels)}")
     return Examples(
-        _cifar_labels(folder),
+        labels,
         classes,
         [f"{index:05d}" for index in range(len(classes))],
         lambda index: Image.fromarray(np.ascontiguousarray(pixels[index])),
@@ -139,9 +147,12 @@ def _cifar_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
         return records[:, 1:], records[:, 0].astype(np.int64)
     try:
         batch = _ArrayUnpickler(io.BytesIO(data), encoding="bytes").load()
-        return np.asarray(batch[b"data"], np.uint8), np.asarray(batch[b"labels"], np.int64)
-    except (pickle.UnpicklingError, KeyError, TypeError, EOFError, AttributeError, IndexError) as error:
+        pixels, classes = np.asarray(batch[b"data"], np.uint8), np.asarray(batch[b"labels"], np.int64)
+    except Exception as error:  # a damaged pickle raises whatever its objects do
         raise DataError(f"{path} is not a CIFAR-10 Python batch: {error}") from error
+    if pixels.shape != (len(classes), _CIFAR_RECORD - 1):
+        raise DataError(f"{path} is not a CIFAR-10 Python batch: its data is of shape {pixels.shape}")
+    return pixels, classes
 
 
 def _cifar_labels(folder: Path) -> tuple[str, ...]:
@@ -155,7 +166,7 @@ def _cifar_labels(folder: Path) -> tuple[str, ...]:
 class _ArrayUnpickler(pickle.Unpickler):
     """Reads the arrays of CIFAR-10's Python batches and refuses every other object, so nothing can be executed."""
 
-    _ALLOWED = {("_reconstruct", "multiarray"), ("ndarray", "numpy"), ("dtype", "numpy")}
+    _ALLOWED = frozenset({("_reconstruct", "multiarray"), ("ndarray", "numpy"), ("dtype", "numpy")})
 
     def find_class(self, module: str, name: str) -> object:
         if module.split(".")[0] == "numpy" and (name, module.rsplit(".", 1)[-1]) in self._ALLOWED:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -68,6 +69,8 @@ class Trainer:
         self.device = next(network.parameters()).device
         self.optimizer = make_optimizer(network, recipe)
         self.steps_per_epoch = training.batches(recipe.batch_size)
+        if not self.steps_per_epoch:
+            raise ValueError(f"{len(training)} training images do not fill one batch of {recipe.batch_size}")
         self.steps = recipe.epochs * self.steps_per_epoch
         self.step = 0
         self.totals = Totals()
@@ -78,22 +81,23 @@ class Trainer:
     def run(self) -> None:
         """Train from where the run stands to its end."""
         self.out.mkdir(parents=True, exist_ok=True)
-        with SummaryWriter(str(self.out), purge_step=len(self.history)) as board:
+        with SummaryWriter(str(self.out), purge_step=len(self.history) + 1) as board:
             while self.step < self.steps:
                 self._train_epoch()
                 row = self._epoch_metrics()
                 self.history.append(row)
                 self.totals = Totals()
-                self.save()
+                # Before the checkpoint: after a kill between the two, the resumed run writes the row again.
                 _write_csv(self.out / METRICS_NAME, self.history)
+                self.save()
                 for name, value in row.items():
                     board.add_scalar(name, value, len(self.history))
                 tqdm.write(" ".join(f"{name}={value:g}" for name, value in row.items()))
 
     def save(self) -> None:
         """Write the checkpoint from which `resume` goes on."""
-        names = {parameter: name for name, parameter in self.network.named_parameters()}
-        momentum = {names[p]: state["momentum_buffer"] for p, state in self.optimizer.state.items()}
+        state = self.optimizer.state
+        momentum = {name: state[p]["momentum_buffer"] for name, p in self.network.named_parameters() if p in state}
         training = {
             "recipe": self.recipe.model_dump(),
             "step": self.step,
@@ -159,7 +163,7 @@ class Trainer:
         weight = self.recipe.target_weight_at(self.step, self.steps)
         loss = total_loss(output, classes, self._targets, weight, self.recipe.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()
+        loss.total.backward()  # type: ignore[no-untyped-call]
         if not torch.isfinite(loss.total):
             raise FloatingPointError(f"the loss is {loss.total.item()} at step {self.step}: lower --lr")
         self.optimizer.step()
@@ -217,7 +221,7 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     default = Recipe()
     parser = argparse.ArgumentParser(prog="python -m models.train", description="Train a gated residual network.")
-    parser.add_argument("--preset", required=True, choices=PRESETS, metavar="NAME", help=", ".join(PRESETS))
+    parser.add_argument("--preset", required=True, metavar="NAME", help=", ".join(PRESETS))
     parser.add_argument("--data", required=True, type=Path, help="class folders, a tar of them, or CIFAR-10's batches")
     parser.add_argument("--out", required=True, type=Path, help="folder of the run; an unfinished run there goes on")
     parser.add_argument("--plain", action="store_true", help="without gates: the baseline")
@@ -274,7 +278,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         examples = open_examples(arguments.data)
         config = _config(arguments, examples.labels)
         torch.manual_seed(recipe.seed)
-        network = AdaptiveResNet(config).to(device, memory_format=torch.channels_last)
+        network = AdaptiveResNet(config).to(device)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if arguments.init:
             warm_start(network, load(arguments.init))
         train_indices, held_out = split(examples, recipe.held_out)
@@ -286,7 +291,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if (arguments.out / CHECKPOINT_NAME).exists():
             trainer.resume(load(arguments.out / CHECKPOINT_NAME))
         trainer.run()
-    except (DataError, CheckpointError, ValueError, FloatingPointError) as error:
+    except ValidationError as error:
+        print("error:", "; ".join(": ".join([*map(str, p["loc"]), p["msg"]]) for p in error.errors()), file=sys.stderr)
+        return 1
+    except (DataError, CheckpointError, ValueError, FloatingPointError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"the network is in {arguments.out / CHECKPOINT_NAME}")

@@ -1,0 +1,1 @@
+"""From a checkpoint to an artifact the service can run: real control flow, no noise, and a proof that it is equal."""

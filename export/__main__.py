@@ -1,0 +1,82 @@
+"""Export a checkpoint: python -m export CHECKPOINT --out DIR"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from artifact.manifest import file_digest
+from artifact.preprocessing import Float32Array, Preprocessing
+from export.artifact_writer import write_artifact
+from export.parity import ParityError
+from models.checkpoint import CheckpointError, load, load_published
+from models.config import PRESETS, preset
+from models.sources import DataError, open_examples
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit status."""
+    arguments = _arguments(argv)
+    path: Path = arguments.checkpoint
+    try:
+        if path.name.endswith(".pth.tar"):
+            checkpoint = load_published(path, preset(arguments.preset or ""))
+        else:
+            checkpoint = load(path)
+        preprocessing = checkpoint.config.preprocessing
+        if arguments.images:
+            images = _real_images(arguments.images, preprocessing, arguments.count)
+        else:
+            print("note: verifying on generated images; give --images to verify on real ones", file=sys.stderr)
+            images = _generated_images(preprocessing, arguments.count)
+        print(f"exporting {checkpoint.config.name} and comparing it with the checkpoint on {len(images)} images ...")
+        manifest = write_artifact(
+            checkpoint, file_digest(path), arguments.out, images, arguments.version, arguments.gate_threshold
+        )
+    except (CheckpointError, DataError, ParityError, FileExistsError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    proof = manifest.verification
+    print(
+        f"verified: {proof.gates_compared} gate decisions equal ({proof.gates_within_tolerance} more lay within "
+        f"{proof.margin_tolerance:g} of the threshold), largest difference of a margin "
+        f"{proof.largest_margin_difference:.1e}, of a logit {proof.largest_logit_difference:.1e}"
+    )
+    print(f"{manifest.name} version {manifest.version} is in {arguments.out}")
+    return 0
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m export", description="Export a checkpoint to an artifact.")
+    parser.add_argument("checkpoint", type=Path, help="of this project, or a published .pth.tar (with --preset)")
+    parser.add_argument("--out", required=True, type=Path, help="folder of the artifact; must not exist yet")
+    parser.add_argument("--version", default="1", help="version of the model (default: 1)")
+    parser.add_argument("--images", type=Path, help="real images to verify on: class folders or a tar of them")
+    parser.add_argument("--count", type=int, default=64, help="how many of them, spread evenly (default: 64)")
+    parser.add_argument("--gate-threshold", type=float, default=0.0, help="open gates above this margin (default: 0)")
+    parser.add_argument("--preset", choices=PRESETS, metavar="NAME", help="network of a published checkpoint")
+    return parser.parse_args(argv)
+
+
+def _real_images(path: Path, preprocessing: Preprocessing, count: int) -> Float32Array:
+    """`count` images spread evenly over those at `path`, (N, 3, H, W)."""
+    examples = open_examples(path)
+    chosen = np.unique(np.linspace(0, len(examples) - 1, count).round().astype(int))
+    return np.stack([preprocessing.apply(examples.image(int(index))) for index in chosen])
+
+
+def _generated_images(preprocessing: Preprocessing, count: int) -> Float32Array:
+    """`count` smooth colour fields of many contrasts, (N, 3, H, W), so that gates see inputs that differ."""
+    random = np.random.default_rng(0)
+    side = preprocessing.crop
+    coarse = random.integers(0, 256, (count, 4, 4, 3)) * random.random((count, 1, 1, 1))
+    pixels = coarse.repeat(-(-side // 4), axis=1).repeat(-(-side // 4), axis=2)[:, :side, :side]
+    return preprocessing.normalise(pixels.astype(np.uint8))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""Writes a whole artifact, or nothing: the files appear under their final name only after they were verified."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from artifact.manifest import (
+    ONNX_NAME,
+    TORCHSCRIPT_NAME,
+    Block,
+    Manifest,
+    Verification,
+    file_digest,
+    write_manifest,
+)
+from artifact.preprocessing import Float32Array
+from export.inference import InferenceNetwork
+from export.onnx_graph import write_onnx
+from export.parity import verify
+from export.torchscript import write_torchscript
+from models.checkpoint import Checkpoint
+from models.config import ModelConfig
+from models.macs import count_macs
+
+
+def write_artifact(
+    checkpoint: Checkpoint,
+    source_digest: str,
+    out: Path,
+    images: Float32Array,
+    version: str = "1",
+    gate_threshold: float = 0.0,
+) -> Manifest:
+    """Export a checkpoint to the folder `out`, which must not exist yet.
+
+    Args:
+        checkpoint: the trained network.
+        source_digest: SHA-256 of the checkpoint's file.
+        images: (N, 3, H, W) preprocessed images to verify the export on.
+        version: of the model.
+        gate_threshold: a gate is open where its margin is above it.
+
+    Raises:
+        FileExistsError: `out` exists.
+        ParityError: the exported files do not do what the network does; nothing is left behind.
+        CheckpointError: the weights do not fit the config.
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} exists; an artifact is never overwritten: choose another folder or version")
+    network = checkpoint.network()
+    inference = InferenceNetwork(network, gate_threshold)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        write_onnx(inference, list(network.blocks), checkpoint.config.input_size, unfinished / ONNX_NAME)
+        write_torchscript(inference, unfinished / TORCHSCRIPT_NAME)
+        verification = verify(network, unfinished, images, gate_threshold)
+        files = {name: file_digest(unfinished / name) for name in (ONNX_NAME, TORCHSCRIPT_NAME)}
+        manifest = _manifest(checkpoint.config, version, gate_threshold, files, source_digest, verification)
+        write_manifest(unfinished, manifest)
+        unfinished.chmod(0o755)  # mkdtemp makes it private
+        unfinished.rename(out)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    return manifest
+
+
+def _manifest(
+    config: ModelConfig,
+    version: str,
+    gate_threshold: float,
+    files: dict[str, str],
+    source_digest: str,
+    verification: Verification,
+) -> Manifest:
+    macs = count_macs(config)
+    stages = [stage for stage, count in enumerate(config.stage_blocks, 1) for _ in range(count)]
+    blocks = tuple(
+        Block(
+            name=name,
+            stage=stage,
+            gated=block.gate > 0,
+            macs=block.residual,
+            shortcut_macs=block.shortcut,
+            gate_macs=block.gate,
+        )
+        for stage, (name, block) in zip(stages, macs.blocks.items(), strict=True)
+    )
+    return Manifest(
+        name=config.name,
+        version=version,
+        labels=config.labels,
+        preprocessing=config.preprocessing,
+        input_size=config.input_size,
+        blocks=blocks,
+        gate_threshold=gate_threshold,
+        stem_macs=macs.stem,
+        classifier_macs=macs.classifier,
+        total_macs=macs.total,
+        ungated_macs=macs.ungated,
+        files=files,
+        source_digest=source_digest,
+        verification=verification,
+    )

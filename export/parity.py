@@ -1,0 +1,251 @@
+"""The proof of an export: eager network, TorchScript and ONNX compared on images, and the skipping itself counted.
+
+Equality is told in terms of margins. A gate whose margin lies within a small tolerance of its threshold may fall either
+way by rounding; everywhere else the decisions must be the same, and along the same path so must margins and logits.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from artifact.manifest import INPUT_NAMES, ONNX_NAME, TORCHSCRIPT_NAME, Verification
+from artifact.preprocessing import Float32Array
+from models.macs import count_macs
+from models.resnet import AdaptiveResNet
+
+# Measured differences are below 2e-6; these leave room for other processors and deeper networks, and are still far
+# below the margins' spread (about 1) and the gaps between logits.
+MARGIN_TOLERANCE = 1e-3
+LOGIT_TOLERANCE = 1e-3
+_BATCH = 8
+_ALWAYS, _NEVER = 1e4, -1e4
+
+Runner = Callable[[Float32Array, Float32Array], tuple[Float32Array, Float32Array]]
+"""Runs images (N, 3, H, W) with offsets (N,); returns logits (N, classes) and margins (N, G)."""
+
+
+class ParityError(RuntimeError):
+    """The exported files do not do what the network does."""
+
+
+@dataclass
+class _Comparison:
+    """What was compared so far."""
+
+    gates: int = 0
+    near_threshold: int = 0
+    margin_difference: float = 0.0
+    logit_difference: float = 0.0
+    same_path: int = 0
+    images: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def verify(network: AdaptiveResNet, folder: Path, images: Float32Array, gate_threshold: float = 0.0) -> Verification:
+    """Compare the files in `folder` with the network they were exported from.
+
+    Args:
+        network: in evaluation mode.
+        folder: holds model.onnx and model.ts.
+        images: (N, 3, H, W) preprocessed images.
+        gate_threshold: of the exported gates.
+
+    Raises:
+        ParityError: gates, logits or control flow differ; the message says where.
+    """
+    runners = {"ONNX": _onnx_runner(folder / ONNX_NAME), "TorchScript": _torchscript_runner(folder / TORCHSCRIPT_NAME)}
+    eager = _eager_runner(network, gate_threshold)
+    comparison = _Comparison()
+    for scenario, batch, offsets in _scenarios(images):
+        expected = eager(batch, offsets)
+        for name, run in runners.items():
+            _compare(comparison, f"{name}, {scenario}", expected, run(batch, offsets), offsets, gate_threshold)
+    for name, run in runners.items():
+        _compare_batch_with_singles(comparison, name, run, images[:_BATCH], gate_threshold)
+    if not comparison.problems and comparison.same_path < 0.5 * comparison.images:
+        comparison.problems.append("most images have a margin so near its threshold that nothing could be compared")
+    if comparison.problems:
+        raise ParityError("; ".join(comparison.problems[:5]))
+    check_control_flow(network, folder, images[:1])
+    return Verification(
+        images=len(images),
+        margin_tolerance=MARGIN_TOLERANCE,
+        logit_tolerance=LOGIT_TOLERANCE,
+        gates_compared=comparison.gates,
+        gates_within_tolerance=comparison.near_threshold,
+        largest_margin_difference=comparison.margin_difference,
+        largest_logit_difference=comparison.logit_difference,
+    )
+
+
+def check_control_flow(network: AdaptiveResNet, folder: Path, image: Float32Array) -> None:
+    """Count the MACs of the convolutions each runtime really runs with all gates open and with all closed.
+
+    Args:
+        image: (1, 3, H, W).
+
+    Raises:
+        ParityError: a branch was lost, or a closed gate does not save its block's convolutions.
+    """
+    branches = sum(node.op_type == "If" for node in onnx.load(folder / ONNX_NAME, load_external_data=False).graph.node)
+    if branches != len(network.gated_blocks):
+        raise ParityError(f"the ONNX graph has {branches} branches for {len(network.gated_blocks)} gated blocks")
+    macs = count_macs(network.config)
+    every = macs.ungated - macs.classifier
+    skippable = sum(macs.blocks[name].residual for name in network.gated_blocks)
+    for runtime, count in (("ONNX", _count_onnx), ("TorchScript", _count_torchscript)):
+        for state, offset, expected in (("open", _ALWAYS, every), ("closed", _NEVER, every - skippable)):
+            counted = count(folder, image, np.array([offset], np.float32))
+            if counted != expected:
+                raise ParityError(f"{runtime} spends {counted} MACs with all gates {state}, expected {expected}")
+
+
+def _scenarios(images: Float32Array) -> Iterator[tuple[str, Float32Array, Float32Array]]:
+    """Batches with the gate offsets of their images: as trained, all open, all closed, mixed, and single images."""
+    random = np.random.default_rng(0)
+    for start in range(0, len(images), _BATCH):
+        batch = images[start : start + _BATCH]
+        mixed = random.choice([0.0, 0.5, -0.5, 2.0, -2.0, _ALWAYS, _NEVER], len(batch))
+        for scenario, offsets in (
+            ("gates as trained", np.zeros(len(batch))),
+            ("mixed offsets", mixed),
+            ("all gates open", np.full(len(batch), _ALWAYS)),
+            ("all gates closed", np.full(len(batch), _NEVER)),
+        ):
+            yield scenario, batch, offsets.astype(np.float32)
+        yield "a single image", batch[:1], np.zeros(1, np.float32)
+
+
+def _compare(
+    comparison: _Comparison,
+    scenario: str,
+    expected: tuple[Float32Array, Float32Array],
+    actual: tuple[Float32Array, Float32Array],
+    offsets: Float32Array,
+    gate_threshold: float,
+) -> None:
+    """Compare one batch and note what differs."""
+    (expected_logits, expected_margins), (logits, margins) = expected, actual
+    if logits.shape != expected_logits.shape or margins.shape != expected_margins.shape:
+        comparison.problems.append(f"{scenario}: shapes {logits.shape} and {margins.shape}")
+        return
+    distance = expected_margins + offsets[:, None] - np.float32(gate_threshold)  # (N, G), from the threshold
+    opened = margins + offsets[:, None] > np.float32(gate_threshold)
+    differs = (distance > 0) != opened
+    # A gate is comparable while all decisions before it agree: after a different one the image is on another path.
+    comparable = np.cumsum(differs, axis=1) - differs == 0
+    near = np.abs(distance) <= MARGIN_TOLERANCE
+    same_path = ~differs.any(axis=1)
+    margin_difference = float(np.abs(margins - expected_margins)[comparable].max(initial=0))
+    logit_difference = float(np.abs(logits - expected_logits)[same_path].max(initial=0))
+    comparison.images += len(logits)
+    comparison.same_path += int(same_path.sum())
+    comparison.gates += int((comparable & ~near).sum())
+    comparison.near_threshold += int((comparable & near).sum())
+    comparison.margin_difference = max(comparison.margin_difference, margin_difference)
+    comparison.logit_difference = max(comparison.logit_difference, logit_difference)
+    if wrong := int((differs & comparable & ~near).sum()):
+        comparison.problems.append(f"{scenario}: {wrong} gates decide differently")
+    # `not <=` also catches NaN.
+    if not margin_difference <= MARGIN_TOLERANCE:
+        comparison.problems.append(f"{scenario}: a margin differs by {margin_difference:.2g}")
+    if not logit_difference <= LOGIT_TOLERANCE:
+        comparison.problems.append(f"{scenario}: a logit differs by {logit_difference:.2g}")
+
+
+def _compare_batch_with_singles(
+    comparison: _Comparison, name: str, run: Runner, images: Float32Array, gate_threshold: float
+) -> None:
+    """An image must get the same answer whatever else is in its batch."""
+    offsets = np.zeros(len(images), np.float32)
+    singles = [run(images[i : i + 1], offsets[i : i + 1]) for i in range(len(images))]
+    expected = (np.concatenate([single[0] for single in singles]), np.concatenate([single[1] for single in singles]))
+    _compare(comparison, f"{name}, batch against single", expected, run(images, offsets), offsets, gate_threshold)
+
+
+def _eager_runner(network: AdaptiveResNet, gate_threshold: float) -> Runner:
+    @torch.inference_mode()
+    def run(images: Float32Array, offsets: Float32Array) -> tuple[Float32Array, Float32Array]:
+        output = network(torch.from_numpy(images), torch.from_numpy(offsets - np.float32(gate_threshold)))
+        return output.logits.numpy(), output.margins.numpy()
+
+    return run
+
+
+def _torchscript_runner(path: Path) -> Runner:
+    network = load_torchscript(path)
+
+    @torch.inference_mode()
+    def run(images: Float32Array, offsets: Float32Array) -> tuple[Float32Array, Float32Array]:
+        logits, margins = network(torch.from_numpy(images), torch.from_numpy(offsets))
+        return logits.numpy(), margins.numpy()
+
+    return run
+
+
+def _onnx_runner(path: Path) -> Runner:
+    session = _session(path, onnxruntime.SessionOptions())
+
+    def run(images: Float32Array, offsets: Float32Array) -> tuple[Float32Array, Float32Array]:
+        logits, margins = session.run(None, dict(zip(INPUT_NAMES, (images, offsets), strict=True)))
+        return logits, margins
+
+    return run
+
+
+def load_torchscript(path: Path) -> torch.jit.ScriptModule:
+    """Load a TorchScript file."""
+    try:
+        return torch.jit.load(str(path))
+    except (RuntimeError, ValueError) as error:
+        raise ParityError(f"{path.name} cannot be loaded: {error}") from error
+
+
+def _session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    options.log_severity_level = 3  # it warns that the offset's default can be overridden, which is what it is for
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no public base class
+        raise ParityError(f"{path.name} cannot be opened: {error}") from error
+
+
+def _count_onnx(folder: Path, image: Float32Array, offset: Float32Array) -> int:
+    """MACs of ONNX Runtime's convolutions, from its own profile, with optimisations off so that none is renamed."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.enable_profiling = True
+    with tempfile.TemporaryDirectory() as scratch:
+        options.profile_file_prefix = str(Path(scratch) / "profile")
+        session = _session(folder / ONNX_NAME, options)
+        session.run(None, dict(zip(INPUT_NAMES, (image, offset), strict=True)))
+        events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_text())
+    kernels = [event["args"] for event in events if event["name"].endswith("_kernel_time")]
+    convolutions = [kernel for kernel in kernels if kernel["op_name"] == "Conv"]
+    return sum(_convolution_macs(kernel["input_type_shape"], kernel["output_type_shape"]) for kernel in convolutions)
+
+
+def _convolution_macs(inputs: list[dict[str, list[int]]], outputs: list[dict[str, list[int]]]) -> int:
+    """MACs of one convolution from the profile's shapes: output elements times the weights each is made of."""
+    (weights,), (output,) = inputs[1].values(), outputs[0].values()
+    return math.prod(output) * math.prod(weights[1:])
+
+
+def _count_torchscript(folder: Path, image: Float32Array, offset: Float32Array) -> int:
+    """MACs of PyTorch's convolutions, from its own counter, which takes a MAC for two operations."""
+    run = _torchscript_runner(folder / TORCHSCRIPT_NAME)
+    with FlopCounterMode(display=False) as counter:
+        run(image, offset)
+    counts: dict[Any, int] = counter.get_flop_counts()["Global"]
+    return counts[torch.ops.aten.convolution] // 2
