@@ -81,10 +81,7 @@ class InferenceNetwork(nn.Module):
         if network.training:
             raise ValueError("folding batch norms needs the network in evaluation mode")
         self.stem = _folded(network.stem)
-        self.blocks = nn.ModuleList(
-            UngatedBlock(block) if block.gate is None else GatedBlock(block, block.gate, gate_threshold)
-            for block in network.blocks.values()
-        )
+        self.blocks = nn.ModuleList(_serving_form(block, gate_threshold) for block in network.blocks.values())
         self.classifier = nn.Linear(network.classifier.in_features, network.classifier.out_features)
         self.classifier.load_state_dict(network.classifier.state_dict())
         self.eval()
@@ -109,6 +106,11 @@ class InferenceNetwork(nn.Module):
         if len(margins) == 0:
             return logits, torch.zeros((images.shape[0], 0), device=images.device)
         return logits, torch.stack(margins, dim=1)
+
+
+def _serving_form(block: nn.Module, gate_threshold: float) -> nn.Module:
+    assert isinstance(block, ResidualBlock)
+    return UngatedBlock(block) if block.gate is None else GatedBlock(block, block.gate, gate_threshold)
 
 
 def _folded(module: nn.Module) -> nn.Module:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -32,7 +33,7 @@ class _Graph:
         self.nodes: list[NodeProto] = []
         self._weights = weights
 
-    def add(self, op: str, inputs: Sequence[str], name: str, **attributes: object) -> str:
+    def add(self, op: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
         """Add a node with one output; return the output's name, which is unique in the whole model."""
         output = f"{self.prefix}{name}"
         self.nodes.append(helper.make_node(op, list(inputs), [output], name=output, **attributes))

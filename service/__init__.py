@@ -1,0 +1,1 @@
+"""The HTTP service: images in, predictions and inference graphs out."""

@@ -1,0 +1,104 @@
+"""The command line: serve over HTTP, or classify images right here.
+
+python -m service [serve] [--port 8000 ...]
+python -m service classify IMAGE...
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from pydantic import ValidationError
+
+from artifact.manifest import ArtifactError
+from service.app import create_app
+from service.engine.engine import Engine
+from service.engine.errors import EngineError
+from service.engine.runtime import open_runtime
+from service.images import ImageDecoder, ImageError
+from service.inference_graph import describe
+from service.settings import Settings
+from service.terminal import LEGEND, draw
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] not in ("serve", "classify", "-h", "--help"):
+        arguments.insert(0, "serve")
+    parsed = vars(_parser().parse_args(arguments))
+    command = parsed.pop("command")
+    images = parsed.pop("images", [])
+    try:
+        settings = Settings(**{name: value for name, value in parsed.items() if value is not None})
+        return _serve(settings) if command == "serve" else _classify(settings, images)
+    except ValidationError as error:
+        for problem in error.errors():
+            print(f"error: {'.'.join(map(str, problem['loc']))}: {problem['msg']}", file=sys.stderr)
+    except (ArtifactError, EngineError) as error:
+        print(f"error: {error}", file=sys.stderr)
+    return 1
+
+
+def _serve(settings: Settings) -> int:
+    app = create_app(settings, open_runtime(settings.model, settings.runtime, settings.device))
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_level=settings.log_level,
+        access_log=settings.log_level == "debug",
+        timeout_graceful_shutdown=round(settings.drain_seconds),
+        server_header=False,
+    )
+    return 0
+
+
+def _classify(settings: Settings, images: list[Path]) -> int:
+    """Classify image files in this process and draw their paths; 1 if any could not be classified."""
+    runtime = open_runtime(settings.model, settings.runtime, settings.device)
+    decoder = ImageDecoder(runtime.manifest.preprocessing, settings.max_bytes, settings.max_pixels)
+    engine = Engine(runtime, decoder.decode, settings.batch_policy(runtime.device), settings.queue_size)
+    engine.start()
+    failed = False
+    print(LEGEND)
+    for path in images:
+        started = time.perf_counter()
+        try:
+            answer = engine.submit(path.read_bytes(), settings.deadline_ms / 1000).result()
+        except (ImageError, OSError) as error:
+            failed = True
+            print(f"\n{path}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
+            continue
+        described = describe(runtime.manifest, answer, 3, "full", time.perf_counter() - started)
+        print("\n" + draw(str(path), described, colour=sys.stdout.isatty()))
+    engine.stop(settings.drain_seconds)
+    return int(failed)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m service", description="Serve a gated network.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", help="answer over HTTP (the default)")
+    classify = commands.add_parser("classify", help="classify image files and draw the path each one took")
+    classify.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    for command in (serve, classify):
+        _add_settings(command)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """A flag for every setting; the values are checked by Settings."""
+    for name, field in Settings.model_fields.items():
+        default: Any = "" if field.default is None else f" (default: {field.default})"
+        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, help=f"{field.description}{default}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+"""What every route needs, made once when the service starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from artifact.manifest import Manifest
+from service.engine.engine import Engine
+from service.metrics import Metrics
+from service.settings import Settings
+
+
+@dataclass(frozen=True)
+class Context:
+    """The running service: its settings, its engine (which takes image files) and its metrics."""
+
+    settings: Settings
+    engine: Engine[bytes]
+    metrics: Metrics
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the model that is served."""
+        return self.engine.runtime.manifest
+
+
+def context(request: Request) -> Context:
+    """The context of the app a request came to."""
+    found: Context = request.app.state.context
+    return found

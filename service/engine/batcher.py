@@ -1,0 +1,130 @@
+"""A bounded queue that hands out its requests in batches, leaving out those nobody waits for any more."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Condition
+from typing import Generic
+
+from service.engine.errors import DeadlineExceeded, EngineStopped, Overloaded
+from service.engine.request import AnswerT, PayloadT, PendingRequest
+
+
+@dataclass(frozen=True)
+class BatchPolicy:
+    """How batches form.
+
+    Attributes:
+        workers: how many threads take batches; what is queued is shared out evenly among them.
+        max_batch: most requests in a batch.
+        max_wait_ms: how long the oldest request may wait for company; 0 takes at once what is there.
+    """
+
+    workers: int
+    max_batch: int
+    max_wait_ms: float
+
+
+class Batcher(Generic[PayloadT, AnswerT]):
+    """First in, first out. All methods may be called from any thread.
+
+    Args:
+        capacity: most requests queued; more are refused.
+        policy: how batches form.
+        clock: seconds that never go back.
+    """
+
+    def __init__(self, capacity: int, policy: BatchPolicy, clock: Callable[[], float]) -> None:
+        self.capacity = capacity
+        self.policy = policy
+        self._clock = clock
+        self._queue: deque[PendingRequest[PayloadT, AnswerT]] = deque()
+        self._changed = Condition()
+        self._closed = False
+        # Running mean of the seconds a worker spends on one request; it prices the queue for those refused.
+        self._seconds_each = 0.0
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def put(self, request: PendingRequest[PayloadT, AnswerT]) -> None:
+        """Queue a request.
+
+        Raises:
+            Overloaded: the queue is full.
+            EngineStopped: the batcher is closed.
+        """
+        with self._changed:
+            if self._closed:
+                raise EngineStopped
+            if len(self._queue) >= self.capacity:
+                # Withdrawn requests must not keep others out; looking for them is left to the moment it matters.
+                self._queue = deque(waiting for waiting in self._queue if not waiting.future.cancelled())
+            if len(self._queue) >= self.capacity:
+                raise Overloaded(len(self._queue) * self._seconds_each / self.policy.workers)
+            self._queue.append(request)
+            self._changed.notify()
+
+    def take(self) -> list[PendingRequest[PayloadT, AnswerT]] | None:
+        """Wait for requests and take a batch; None once the batcher is closed and empty.
+
+        Every request returned is claimed: its future can no longer be cancelled. Withdrawn requests are dropped, and
+        those past their deadline fail with DeadlineExceeded, before they cost any compute.
+        """
+        while True:
+            with self._changed:
+                while not self._queue:
+                    if self._closed:
+                        return None
+                    self._changed.wait()
+                self._wait_for_company()
+                wanted = min(self.policy.max_batch, math.ceil(len(self._queue) / self.policy.workers))
+                batch = self._claim(wanted)
+            if batch:
+                return batch
+
+    def note_speed(self, seconds: float, requests: int) -> None:
+        """Tell how long a worker took for a batch, for the estimate given to refused requests."""
+        with self._changed:
+            each = seconds / requests
+            self._seconds_each = each if not self._seconds_each else 0.9 * self._seconds_each + 0.1 * each
+
+    def close(self) -> None:
+        """Refuse new requests; what is queued is still handed out."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def drop_all(self) -> None:
+        """Fail everything still queued with EngineStopped."""
+        with self._changed:
+            while self._queue:
+                request = self._queue.popleft()
+                if request.future.set_running_or_notify_cancel():
+                    request.future.set_exception(EngineStopped())
+
+    def _wait_for_company(self) -> None:
+        """Wait until a batch is full or the oldest request has waited long enough."""
+        if not self.policy.max_wait_ms:
+            return
+        while self._queue and len(self._queue) < self.policy.max_batch and not self._closed:
+            remaining = self._queue[0].queued_at + self.policy.max_wait_ms / 1000 - self._clock()
+            if remaining <= 0:
+                return
+            self._changed.wait(remaining)
+
+    def _claim(self, wanted: int) -> list[PendingRequest[PayloadT, AnswerT]]:
+        batch: list[PendingRequest[PayloadT, AnswerT]] = []
+        now = self._clock()
+        while self._queue and len(batch) < wanted:
+            request = self._queue.popleft()
+            if not request.future.set_running_or_notify_cancel():
+                continue
+            if request.deadline <= now:
+                request.future.set_exception(DeadlineExceeded())
+            else:
+                batch.append(request)
+        return batch

@@ -1,0 +1,44 @@
+"""Every way the engine can fail a request."""
+
+from __future__ import annotations
+
+
+class EngineError(RuntimeError):
+    """Base of the engine's errors."""
+
+
+class Overloaded(EngineError):  # noqa: N818 (a state, told as one)
+    """The queue is full.
+
+    Attributes:
+        retry_after_s: when there will probably be room again, in seconds.
+    """
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__("the server has as much work queued as it accepts")
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(EngineError):  # noqa: N818
+    """The request was not answered before its deadline."""
+
+    def __init__(self) -> None:
+        super().__init__("the request was not answered within its deadline")
+
+
+class InferenceFailed(EngineError):  # noqa: N818
+    """The runtime raised on this request; its cause is the runtime's exception."""
+
+    def __init__(self) -> None:
+        super().__init__("the model could not be run on this image")
+
+
+class EngineStopped(EngineError):  # noqa: N818
+    """The engine is stopping, or was never started, and takes no requests."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is stopping")
+
+
+class RuntimeUnavailable(EngineError):  # noqa: N818
+    """The asked-for runtime or device is not there, or cannot open the model; the message says why."""

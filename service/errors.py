@@ -1,0 +1,91 @@
+"""Where errors become HTTP: every status, error type and message a client can get stands on this page."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from service.engine.errors import DeadlineExceeded, EngineStopped, InferenceFailed, Overloaded
+from service.images import CorruptImage, EmptyImage, ImageTooLarge, NotAnImage, TooManyPixels
+from service.schemas import ErrorDetail, ErrorResponse
+
+_log = logging.getLogger(__name__)
+
+
+class ApiError(Exception):
+    """A request the web side refuses before the engine sees it.
+
+    Attributes:
+        status: HTTP status.
+        type: error type, for programs.
+    """
+
+    def __init__(self, status: int, type_: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.type = type_
+
+
+class ClientGone(Exception):  # noqa: N818 (a state, told as one)
+    """The client closed the connection; nobody will read an answer."""
+
+
+# Exceptions of the rest of the service: HTTP status and error type.
+_KNOWN: dict[type[Exception], tuple[int, str]] = {
+    EmptyImage: (400, "empty_image"),
+    ImageTooLarge: (413, "image_too_large"),
+    TooManyPixels: (413, "too_many_pixels"),
+    NotAnImage: (415, "not_an_image"),
+    CorruptImage: (422, "corrupt_image"),
+    Overloaded: (429, "overloaded"),
+    ClientGone: (499, "client_gone"),
+    InferenceFailed: (500, "inference_failed"),
+    EngineStopped: (503, "stopping"),
+    DeadlineExceeded: (504, "deadline_exceeded"),
+}
+_HTTP_TYPES = {400: "malformed_request", 404: "not_found", 405: "method_not_allowed"}
+
+
+def classify_error(error: Exception) -> tuple[int, ErrorDetail]:
+    """The HTTP status and the body for an exception. One that is not known here is logged and told as internal."""
+    if isinstance(error, ApiError):
+        return error.status, ErrorDetail(type=error.type, message=str(error))
+    if isinstance(error, RequestValidationError):
+        return 422, _validation_detail(error)
+    if isinstance(error, HTTPException):
+        type_ = _HTTP_TYPES.get(error.status_code, f"http_{error.status_code}")
+        return error.status_code, ErrorDetail(type=type_, message=str(error.detail))
+    if type(error) in _KNOWN:
+        status, type_ = _KNOWN[type(error)]
+        return status, ErrorDetail(type=type_, message=str(error))
+    _log.error("unexpected error", exc_info=error)
+    return 500, ErrorDetail(type="internal_error", message="an unexpected error; the server's log has the details")
+
+
+def install(app: FastAPI) -> None:
+    """Make every exception of the app answer as this page says."""
+    for kind in (*_KNOWN, ApiError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, _respond)
+
+
+async def _respond(request: Request, error: Exception) -> JSONResponse:
+    status, detail = classify_error(error)
+    request.state.outcome = detail.type  # for the metrics
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    if isinstance(error, Overloaded):
+        # Whole seconds, as the standard has it; at least one, so that a refused client does not come back at once.
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    return JSONResponse(ErrorResponse(error=detail).model_dump(), status, headers)
+
+
+def _validation_detail(error: RequestValidationError) -> ErrorDetail:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"][1:])
+    if first["type"] == "extra_forbidden":
+        return ErrorDetail(type="unknown_parameter", message=f"there is no parameter {name!r}")
+    return ErrorDetail(type="invalid_parameter", message=f"{name}: {first['msg']}")

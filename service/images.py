@@ -1,0 +1,84 @@
+"""From the bytes of an image file to the network's input, refusing what is not an image or is too large."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+from PIL import Image, UnidentifiedImageError
+
+from artifact.preprocessing import Float32Array, Preprocessing
+
+# What a photograph or a screenshot comes as. Pillow reads dozens more, each with a decoder that could be attacked.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+
+
+class ImageError(ValueError):
+    """The bytes cannot be classified; subclasses say why, and the message says it to the user."""
+
+
+class EmptyImage(ImageError):  # noqa: N818 (named like the states they tell)
+    """There are no bytes."""
+
+
+class ImageTooLarge(ImageError):  # noqa: N818
+    """The file has more bytes than allowed."""
+
+
+class TooManyPixels(ImageError):  # noqa: N818
+    """The image would have more pixels than allowed when decoded."""
+
+
+class NotAnImage(ImageError):  # noqa: N818
+    """The bytes are not in a format that is read."""
+
+
+class CorruptImage(ImageError):  # noqa: N818
+    """The bytes begin like an image but cannot be decoded."""
+
+
+@dataclass(frozen=True)
+class ImageDecoder:
+    """Decodes image files for one model. Safe to use from several threads.
+
+    Attributes:
+        preprocessing: of the model.
+        max_bytes: largest file.
+        max_pixels: largest image, before it is resized.
+    """
+
+    preprocessing: Preprocessing
+    max_bytes: int
+    max_pixels: int
+
+    def decode(self, data: bytes) -> Float32Array:
+        """Return the network's input, (3, H, W).
+
+        Raises:
+            ImageError: the bytes are empty, too many, no image, damaged, or an image with too many pixels.
+        """
+        self._check_bytes(data)
+        try:
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        except UnidentifiedImageError as error:
+            raise NotAnImage(f"this is not an image in a format that is read ({', '.join(FORMATS)})") from error
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise self._too_many_pixels() from error
+        except Exception as error:  # Pillow's readers raise many types on hostile input
+            raise CorruptImage("the image's header is damaged") from error
+        width, height = image.size
+        if width * height > self.max_pixels:
+            raise self._too_many_pixels(f"it has {width} x {height}")
+        try:
+            return self.preprocessing.apply(image)
+        except Exception as error:  # as above
+            raise CorruptImage("the image is truncated or damaged") from error
+
+    def _check_bytes(self, data: bytes) -> None:
+        if not data:
+            raise EmptyImage("the image is empty")
+        if len(data) > self.max_bytes:
+            raise ImageTooLarge(f"the image has more than {self.max_bytes} bytes")
+
+    def _too_many_pixels(self, size: str = "it has far more") -> TooManyPixels:
+        return TooManyPixels(f"the image may have at most {self.max_pixels} pixels; {size}")

@@ -1,0 +1,104 @@
+"""Every Prometheus metric: names, labels and buckets stand here and nowhere else."""
+
+from __future__ import annotations
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
+
+from artifact.manifest import Manifest
+from service.engine.engine import Answer
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_SHARES = tuple(share / 20 for share in range(1, 20))
+_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Metrics:
+    """The metrics of one server, in a registry of their own."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        disable_created_metrics()  # a second series beside every counter, which nobody plots
+        self.registry = registry = CollectorRegistry()
+        self._manifest = manifest
+        self.requests = Counter(
+            "aig_requests", "Requests by route and outcome.", ["route", "outcome"], registry=registry
+        )
+        self.request_seconds = Histogram(
+            "aig_request_seconds",
+            "From a request's head to its answer.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.images = Counter("aig_images", "Images by outcome.", ["outcome"], registry=registry)
+        self.decode_seconds = Histogram(
+            "aig_decode_seconds", "Decoding and preprocessing of an image.", buckets=_SECONDS, registry=registry
+        )
+        self.queue_seconds = Histogram(
+            "aig_queue_seconds", "Wait of an image for a worker.", buckets=_SECONDS, registry=registry
+        )
+        self.inference_seconds = Histogram(
+            "aig_inference_seconds", "Run of the batch an image was in.", buckets=_SECONDS, registry=registry
+        )
+        self.block_executed = Counter(
+            "aig_block_executed", "Images for which a block ran.", ["block", "stage"], registry=registry
+        )
+        self.block_gated = Counter(
+            "aig_block_gated", "Images for which a gate decided about a block.", ["block", "stage"], registry=registry
+        )
+        self.skip_ratio = Histogram(
+            "aig_skip_ratio",
+            "Share of the blocks skipped for an image.",
+            buckets=(0.0, *_SHARES, 1.0),
+            registry=registry,
+        )
+        self.macs = Histogram(
+            "aig_macs",
+            "Multiply-accumulates spent on an image.",
+            buckets=[round(share * manifest.total_macs) for share in (*_SHARES, 1.0)],
+            registry=registry,
+        )
+        self.batch_size = Histogram("aig_batch_size", "Images run together.", buckets=_BATCH_SIZES, registry=registry)
+        self.queue_depth = Gauge("aig_queue_depth", "Images waiting for a worker.", registry=registry)
+        self.ready = Gauge("aig_ready", "1 while the service takes requests.", registry=registry)
+        self.model_info = Gauge(
+            "aig_model_info", "The model that is served.", ["name", "version", "total_macs"], registry=registry
+        )
+        self.model_info.labels(manifest.name, manifest.version, str(manifest.total_macs)).set(1)
+        blocks = [(block.name, str(block.stage), block.gated) for block in manifest.blocks]
+        self._executed = [self.block_executed.labels(name, stage) for name, stage, _ in blocks]
+        self._gated = [self.block_gated.labels(name, stage) for name, stage, gated in blocks if gated]
+
+    def count_answer(self, answer: Answer) -> None:
+        """Count an image that was classified."""
+        self.images.labels("ok").inc()
+        self.decode_seconds.observe(answer.decode_s)
+        self.queue_seconds.observe(answer.queue_s)
+        self.inference_seconds.observe(answer.inference_s)
+        for executed, counter in zip(answer.executed.tolist(), self._executed, strict=True):
+            if executed:
+                counter.inc()
+        for counter in self._gated:
+            counter.inc()
+        self.skip_ratio.observe(1 - float(answer.executed.mean()))
+        self.macs.observe(answer.macs)
+
+    def count_failed_image(self, outcome: str) -> None:
+        """Count an image that got an error; `outcome` is the error's type."""
+        self.images.labels(outcome).inc()
+
+    def count_request(self, route: str, outcome: str, seconds: float) -> None:
+        """Count a request that was answered, or whose client left."""
+        self.requests.labels(route, outcome).inc()
+        self.request_seconds.labels(route).observe(seconds)
+
+    def render(self) -> bytes:
+        """All metrics in Prometheus's text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,174 @@
+"""The HTTP routes."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel
+
+from service.context import Context, context
+from service.engine.engine import Answer
+from service.engine.errors import EngineStopped, Overloaded
+from service.errors import classify_error
+from service.images import FORMATS
+from service.inference_graph import describe
+from service.metrics import CONTENT_TYPE
+from service.schemas import (
+    BatchClassification,
+    BatchItem,
+    Classification,
+    ClassifyParameters,
+    EngineDescription,
+    ErrorResponse,
+    Limits,
+    ModelDescription,
+    Status,
+)
+from service.uploads import Upload, read_image, read_images
+from service.waiting import Outcome, wait_for_answers
+
+router = APIRouter()
+
+Served = Annotated[Context, Depends(context)]
+Parameters = Annotated[ClassifyParameters, Query()]
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorResponse, "description": description}
+    for status, description in {
+        400: "empty or malformed body",
+        413: "too many bytes or pixels",
+        415: "not an image, or a wrong content type",
+        422: "damaged image, or unknown or invalid parameters or fields",
+        429: "the queue is full; Retry-After says when to come back",
+        500: "the model could not be run on this image",
+        503: "the service is stopping",
+        504: "not answered within the deadline",
+    }.items()
+}
+
+
+def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """The OpenAPI description of a multipart body with one field."""
+    return {"schema": {"type": "object", "required": [field], "properties": {field: schema}}}
+
+
+_FILE = {"type": "string", "format": "binary"}
+_IMAGE_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"multipart/form-data": _form("file", _FILE), "image/*": {"schema": _FILE}},
+    }
+}
+_IMAGES_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"multipart/form-data": _form("files", {"type": "array", "items": _FILE})},
+    }
+}
+
+
+@router.post("/classify", response_model=Classification, responses=_ERRORS, openapi_extra=_IMAGE_BODY)
+async def classify(request: Request, served: Served, parameters: Parameters) -> Response:
+    """Classify one image, sent as the multipart field `file` or as the raw body."""
+    arrived = time.perf_counter()
+    upload = await read_image(request, served.settings.max_bytes)
+    deadline_s = served.settings.deadline_ms / 1000
+    (outcome,) = await _classify(request, served, [upload], deadline_s)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return _json(_describe(served, parameters, outcome, arrived))
+
+
+@router.post("/classify/batch", response_model=BatchClassification, responses=_ERRORS, openapi_extra=_IMAGES_BODY)
+async def classify_batch(request: Request, served: Served, parameters: Parameters) -> Response:
+    """Classify several images, sent as multipart fields named `files`; an answer or an error for each, in order."""
+    arrived = time.perf_counter()
+    uploads = await read_images(request, served.settings.max_bytes, served.settings.max_images)
+    outcomes = await _classify(request, served, uploads, served.settings.deadline_ms / 1000)
+    refused = [outcome for outcome in outcomes if isinstance(outcome, Overloaded | EngineStopped)]
+    if len(refused) == len(outcomes):
+        raise refused[0]
+    items = []
+    for upload, outcome in zip(uploads, outcomes, strict=True):
+        if isinstance(outcome, Exception):
+            items.append(BatchItem(filename=upload.filename, error=classify_error(outcome)[1]))
+        else:
+            items.append(BatchItem(filename=upload.filename, answer=_describe(served, parameters, outcome, arrived)))
+    return _json(BatchClassification(results=items))
+
+
+@router.get("/model", response_model=ModelDescription)
+async def model(served: Served) -> Response:
+    """The model that is served, how it is run, and what it accepts."""
+    manifest, settings, policy = served.manifest, served.settings, served.engine.policy
+    described = manifest.model_dump(include=set(ModelDescription.model_fields) & set(type(manifest).model_fields))
+    engine = EngineDescription(
+        runtime=served.engine.runtime.name,
+        device=served.engine.runtime.device,
+        workers=policy.workers,
+        max_batch=policy.max_batch,
+        max_wait_ms=policy.max_wait_ms,
+        queue_size=served.engine.queue_capacity,
+    )
+    limits = Limits(
+        formats=list(FORMATS),
+        max_bytes=settings.max_bytes,
+        max_pixels=settings.max_pixels,
+        max_images=settings.max_images,
+        deadline_ms=settings.deadline_ms,
+    )
+    return _json(ModelDescription(**described, engine=engine, limits=limits))
+
+
+@router.get("/healthz", response_model=Status)
+async def healthz() -> Status:
+    """Whether the process answers at all."""
+    return Status(status="alive")
+
+
+@router.get("/readyz", response_model=Status, responses={503: {"model": Status}})
+async def readyz(served: Served, response: Response) -> Status:
+    """Whether the model has run and images are taken."""
+    if served.engine.ready:
+        return Status(status="ready")
+    response.status_code = 503
+    return Status(status="not ready")
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(served: Served) -> Response:
+    """Metrics in Prometheus's text format."""
+    return Response(served.metrics.render(), media_type=CONTENT_TYPE)
+
+
+async def _classify(request: Request, served: Context, uploads: list[Upload], deadline_s: float) -> list[Outcome]:
+    """Run the images of one request and count what became of each."""
+    outcomes: list[Outcome | None] = []
+    futures: list[Future[Answer]] = []
+    for upload in uploads:
+        try:
+            futures.append(served.engine.submit(upload.data, deadline_s))
+            outcomes.append(None)
+        except (Overloaded, EngineStopped) as error:
+            outcomes.append(error)
+    answers = iter(await wait_for_answers(request, futures, deadline_s) if futures else [])
+    complete = [next(answers) if outcome is None else outcome for outcome in outcomes]
+    for outcome in complete:
+        if isinstance(outcome, Exception):
+            served.metrics.count_failed_image(classify_error(outcome)[1].type)
+        else:
+            served.metrics.count_answer(outcome)
+    return complete
+
+
+def _describe(served: Context, parameters: ClassifyParameters, answer: Answer, arrived: float) -> Classification:
+    total_s = time.perf_counter() - arrived
+    return describe(served.manifest, answer, parameters.top_k, parameters.graph, total_s)
+
+
+def _json(body: BaseModel) -> Response:
+    """The body as it is: FastAPI would otherwise validate and convert a second time what is a model already."""
+    return Response(body.model_dump_json(exclude_none=False), media_type="application/json")

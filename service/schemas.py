@@ -1,0 +1,183 @@
+"""The JSON of every request and answer."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from artifact.manifest import Block
+from artifact.preprocessing import Preprocessing
+
+GraphDetail = Literal["full", "summary", "none"]
+
+
+class ClassifyParameters(BaseModel):
+    """Query parameters of the classify routes; others are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    top_k: int = Field(default=5, ge=1, le=1000, description="how many predictions to return, best first")
+    graph: GraphDetail = Field(
+        default="full",
+        description="full: every block and edge; summary: only the layer counts and names; none: neither",
+    )
+
+
+class Prediction(BaseModel):
+    """One class and its softmax probability."""
+
+    label: str
+    index: int
+    probability: float
+
+
+class BlockRun(BaseModel):
+    """What happened to one block for this image.
+
+    An ungated block always runs and has neither margin nor gate probability. A gate is open, and its block executed,
+    when the margin is above the model's gate threshold (0 unless `/model` says otherwise); `gate_probability` is the
+    sigmoid of the margin. `macs` are those of the residual branch: spent if executed, else saved.
+    """
+
+    name: str
+    stage: int
+    executed: bool
+    gated: bool
+    margin: float | None
+    gate_probability: float | None
+    macs: int
+
+
+class Edge(BaseModel):
+    """A connection the image's features really took, by node name."""
+
+    source: str
+    target: str
+
+
+class InferenceGraph(BaseModel):
+    """This image's path. Nodes are `input`, `stem`, executed blocks, `<block>.shortcut` and `classifier`.
+
+    A skipped block is no node of the graph; where its shortcut is a projection, which always runs, that is one.
+    """
+
+    blocks: list[BlockRun]
+    edges: list[Edge]
+
+
+class Layers(BaseModel):
+    """Blocks executed and skipped, counted and named."""
+
+    executed: int
+    skipped: int
+    total: int
+    skipped_names: list[str]
+
+
+class Compute(BaseModel):
+    """Multiply-accumulates spent on this image, of those with every block executed."""
+
+    macs: int
+    total_macs: int
+    ratio: float
+
+
+class ModelName(BaseModel):
+    """Which model answered."""
+
+    name: str
+    version: str
+
+
+class Timing(BaseModel):
+    """Milliseconds: decoding and preprocessing, waiting in the queue, running the model, and all of it."""
+
+    decode: float
+    queue: float
+    inference: float
+    total: float
+
+
+class Classification(BaseModel):
+    """The answer for one image; `inference_graph` and `layers` as far as the `graph` parameter asked for them."""
+
+    predictions: list[Prediction]
+    inference_graph: InferenceGraph | None = None
+    layers: Layers | None = None
+    compute: Compute
+    model: ModelName
+    timing_ms: Timing
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong: `type` for programs, `message` for people."""
+
+    type: str
+    message: str
+
+
+class ErrorResponse(BaseModel):
+    """The body of every answer that is not a success."""
+
+    error: ErrorDetail
+
+
+class BatchItem(BaseModel):
+    """The answer or the error for one image of a batch, in the order they were sent."""
+
+    filename: str | None
+    answer: Classification | None = None
+    error: ErrorDetail | None = None
+
+
+class BatchClassification(BaseModel):
+    """The answers of a batch."""
+
+    results: list[BatchItem]
+
+
+class EngineDescription(BaseModel):
+    """How the service runs the model."""
+
+    runtime: str
+    device: str
+    workers: int
+    max_batch: int
+    max_wait_ms: float
+    queue_size: int
+
+
+class Limits(BaseModel):
+    """What the service accepts."""
+
+    formats: list[str]
+    max_bytes: int
+    max_pixels: int
+    max_images: int
+    deadline_ms: float
+
+
+class ModelDescription(BaseModel):
+    """What a client needs to know of the model and the server that runs it."""
+
+    name: str
+    version: str
+    labels: list[str]
+    input_size: int
+    preprocessing: Preprocessing
+    gate_threshold: float
+    blocks: list[Block]
+    stem_macs: int
+    classifier_macs: int
+    total_macs: int
+    ungated_macs: int
+    source_digest: str
+    engine: EngineDescription
+    limits: Limits
+
+
+class Status(BaseModel):
+    """Health and readiness."""
+
+    status: str

@@ -1,0 +1,62 @@
+"""Settings, read once from flags and environment (AIG_…), then frozen and passed down."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.engine.batcher import BatchPolicy
+from service.engine.runtime import Device, RuntimeName
+
+
+class Settings(BaseSettings):
+    """Every setting of the service. A flag wins over its environment variable, which wins over the default.
+
+    The field `queue_size`, for example, is the flag --queue-size and the variable AIG_QUEUE_SIZE.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="AIG_", frozen=True, extra="forbid")
+
+    model: Path = Field(
+        default=Path("model_repository/convnet-aig-38-cifar10/1"), description="folder of the exported model"
+    )
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=8000, ge=0, le=65535, description="port to listen on")
+    runtime: RuntimeName = Field(default="onnx", description="library that runs the model")
+    device: Device = Field(default="auto", description="auto takes CUDA where it works, else the CPU")
+    workers: int | None = Field(default=None, ge=1, description="inference threads (default: one per core; 2 on a GPU)")
+    max_batch: int | None = Field(default=None, ge=1, description="most images run together (default: 8; 32 on a GPU)")
+    max_wait_ms: float | None = Field(
+        default=None, ge=0, description="longest wait for a batch to fill, in ms (default: 0; 2 on a GPU)"
+    )
+    queue_size: int = Field(default=128, ge=1, description="images that may wait; more are refused with 429")
+    deadline_ms: float = Field(default=10_000, gt=0, description="longest time to answer an image, in ms")
+    max_bytes: int = Field(default=20_000_000, gt=0, description="largest image file, in bytes")
+    max_pixels: int = Field(default=50_000_000, gt=0, description="largest image, in pixels")
+    max_images: int = Field(default=32, ge=1, description="most images in one /classify/batch")
+    drain_seconds: float = Field(default=30, ge=0, description="time to finish accepted work on SIGTERM, in s")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least severe log line")
+
+    def batch_policy(self, device: str) -> BatchPolicy:
+        """How batches form on this device ("cpu" or "cuda") where the user did not say.
+
+        A CPU core gains little from batches and never waits for one; a GPU needs them.
+        """
+        gpu = device == "cuda"
+        return BatchPolicy(
+            workers=self.workers or (2 if gpu else _usable_cores()),
+            max_batch=self.max_batch or (32 if gpu else 8),
+            max_wait_ms=self.max_wait_ms if self.max_wait_ms is not None else (2.0 if gpu else 0.0),
+        )
+
+
+def _usable_cores() -> int:
+    """Cores this process may run on."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS or Windows
+        return os.cpu_count() or 1

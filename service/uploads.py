@@ -1,0 +1,104 @@
+"""Image files out of an HTTP request, multipart or raw, never keeping more bytes than allowed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import Request
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import UploadFile
+from starlette.types import Message, Receive
+
+from service.errors import ApiError, ClientGone
+from service.images import EmptyImage, ImageTooLarge
+
+# Room for the part headers and boundaries of a multipart body, per file.
+_MULTIPART_OVERHEAD = 4096
+# What clients send a file as when they do not know better; curl --data-binary says it is a form.
+_UNTYPED = {"", "application/octet-stream", "application/x-www-form-urlencoded"}
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One image file as it was sent."""
+
+    filename: str | None
+    data: bytes
+
+
+async def read_image(request: Request, max_bytes: int) -> Upload:
+    """The one image of a request: the multipart field `file`, or the raw body.
+
+    Raises:
+        ApiError: the content type is no image, or the form is not as documented.
+        ImageTooLarge, EmptyImage: the body is.
+        ClientGone: the client left while sending.
+    """
+    content_type = _media_type(request)
+    if content_type == "multipart/form-data":
+        uploads = await _read_form(request, "file", max_bytes, max_images=1)
+        return uploads[0]
+    if not content_type.startswith("image/") and content_type not in _UNTYPED:
+        raise ApiError(415, "unsupported_media_type", f"send an image or multipart/form-data, not {content_type}")
+    data = await _read_body(request, max_bytes)
+    if not data:
+        raise EmptyImage("the request has no body; send an image")
+    return Upload(None, data)
+
+
+async def read_images(request: Request, max_bytes: int, max_images: int) -> list[Upload]:
+    """The images of a multipart request, in the order of its `files` fields.
+
+    Raises:
+        ApiError: the request is not multipart, has no or too many files, or fields of another name.
+        ImageTooLarge: the files together have more bytes than that many images may.
+        ClientGone: the client left while sending.
+    """
+    content_type = _media_type(request)
+    if content_type != "multipart/form-data":
+        raise ApiError(415, "unsupported_media_type", "send the images as multipart/form-data, in fields named files")
+    return await _read_form(request, "files", max_bytes, max_images)
+
+
+def _media_type(request: Request) -> str:
+    value, _ = parse_options_header(request.headers.get("content-type", ""))
+    return value.decode("latin-1").lower()
+
+
+async def _read_form(request: Request, field: str, max_bytes: int, max_images: int) -> list[Upload]:
+    limited = Request(request.scope, _limited(request.receive, max_images * (max_bytes + _MULTIPART_OVERHEAD)))
+    # More files than allowed are let through by one, so that the error can name the limit.
+    async with limited.form(max_files=max_images + 1, max_fields=8) as form:
+        items = form.multi_items()
+        if unknown := [name for name, _ in items if name != field]:
+            raise ApiError(422, "unknown_field", f"there is no form field {unknown[0]!r}; send {field!r}")
+        files = [value for _, value in items if isinstance(value, UploadFile)]
+        if not items:
+            raise ApiError(422, "missing_file", f"the form has no field {field!r}")
+        if len(files) != len(items):
+            raise ApiError(422, "not_a_file", f"the form field {field!r} must be a file")
+        if len(files) > max_images:
+            raise ApiError(422, "too_many_images", f"at most {max_images} images in one request")
+        return [Upload(file.filename, await file.read()) for file in files]
+
+
+async def _read_body(request: Request, max_bytes: int) -> bytes:
+    limited = Request(request.scope, _limited(request.receive, max_bytes))
+    return await limited.body()
+
+
+def _limited(receive: Receive, max_bytes: int) -> Receive:
+    """A `receive` that stops a body of more than `max_bytes`, and tells when its client has left."""
+    received = 0
+
+    async def receive_within_limit() -> Message:
+        nonlocal received
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        received += len(message.get("body", b""))
+        if received > max_bytes:
+            raise ImageTooLarge(f"the body has more than {max_bytes} bytes")
+        return message
+
+    return receive_within_limit

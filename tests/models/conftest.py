@@ -1,0 +1,111 @@
+"""Networks and data small enough to build, train and run in moments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from artifact.preprocessing import Preprocessing
+from models.config import ModelConfig
+from models.data import Dataset, load_pixels
+from models.resnet import AdaptiveResNet
+from models.sources import Examples
+
+MakeConfig = Callable[..., ModelConfig]
+MakeNetwork = Callable[..., AdaptiveResNet]
+MakeDataset = Callable[..., Dataset]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _single_thread() -> Iterator[None]:
+    """One thread: sums in the same order wherever tests run, and no fight for cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def make_config() -> MakeConfig:
+    """The config of a three-stage network for 16x16 images, with any field changed."""
+
+    def make(**changes: object) -> ModelConfig:
+        fields: dict[str, object] = {
+            "name": "small",
+            "stem": "cifar",
+            "block": "basic",
+            "stage_blocks": (1, 1, 1),
+            "stage_widths": (4, 8, 16),
+            "target_rates": (0.5, 0.5, 0.5),
+            "labels": ("dark", "light"),
+            "preprocessing": Preprocessing(resize=16, crop=16, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)),
+        }
+        return ModelConfig.model_validate(fields | changes)
+
+    return make
+
+
+@pytest.fixture
+def config(make_config: MakeConfig) -> ModelConfig:
+    return make_config()
+
+
+@pytest.fixture
+def make_network(make_config: MakeConfig) -> MakeNetwork:
+    """A random network in evaluation mode whose gates decide differently from image to image."""
+
+    def make(**changes: object) -> AdaptiveResNet:
+        network = AdaptiveResNet(make_config(**changes))
+        for block in network.blocks.values():
+            if block.gate is not None:
+                nn.init.normal_(block.gate.fc1.weight, std=3.0)
+                nn.init.normal_(block.gate.fc2.weight, std=3.0)
+                nn.init.zeros_(block.gate.fc2.bias)
+        # In training mode once, so that the running statistics of the norms are not those of fresh layers.
+        network(torch.randn(64, 3, network.config.input_size, network.config.input_size))
+        return network.eval()
+
+    return make
+
+
+@pytest.fixture
+def network(make_network: MakeNetwork) -> AdaptiveResNet:
+    return make_network()
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    """Network input of 32 images that differ in brightness and contrast, (32, 3, 16, 16)."""
+    return torch.randn(32, 3, 16, 16) * torch.rand(32, 1, 1, 1) + torch.randn(32, 3, 1, 1)
+
+
+@pytest.fixture
+def examples() -> Examples:
+    """60 images of 16x16, half of them dark and half light, with so much noise that some are hard to tell."""
+    random = np.random.default_rng(0)
+    classes = np.tile(np.array([0, 1]), 30)
+    levels = 110 + 35 * classes + random.normal(0, 20, 60)
+    pixels = random.normal(levels[:, None, None, None], 40, (60, 16, 16, 3)).clip(0, 255).astype(np.uint8)
+    names = [f"{index:03d}" for index in range(60)]
+    return Examples(("dark", "light"), classes, names, lambda index: Image.fromarray(pixels[index]))
+
+
+@pytest.fixture
+def make_dataset(examples: Examples, config: ModelConfig) -> MakeDataset:
+    """The examples with these indices (all by default) as batches."""
+
+    def make(indices: np.ndarray | None = None) -> Dataset:
+        chosen = np.arange(len(examples)) if indices is None else indices
+        return Dataset(examples, chosen, config.preprocessing, load_pixels(examples, config.preprocessing))
+
+    return make

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from artifact.preprocessing import Preprocessing
+from models.config import ModelConfig
+from models.data import Dataset, load_pixels, split
+from models.sources import Examples, open_examples
+from tests.conftest import MakeFolders
+from tests.models.conftest import MakeDataset
+
+
+def _shuffled(dataset: Dataset, **changes: int) -> list[torch.Tensor]:
+    settings = {"batch_size": 8, "seed": 0, "epoch": 0} | changes
+    return [batch.images for batch in dataset.shuffled(**settings)]
+
+
+def _equal(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
+    return len(first) == len(second) and all(map(torch.equal, first, second))
+
+
+def test_split_is_the_same_every_time_and_has_every_image_once(examples: Examples) -> None:
+    training, held_out = split(examples, 10)
+    again = split(examples, 10)
+    assert np.array_equal(training, again[0])
+    assert np.array_equal(held_out, again[1])
+    assert sorted([*training, *held_out]) == list(range(60))
+
+
+def test_split_holds_out_as_many_of_each_class(examples: Examples) -> None:
+    _, held_out = split(examples, 10)
+    assert np.bincount(examples.classes[held_out]).tolist() == [5, 5]
+
+
+def test_split_spreads_the_held_out_images_over_each_class(examples: Examples) -> None:
+    _, held_out = split(examples, 10)
+    assert held_out.tolist() == [0, 1, 12, 13, 24, 25, 36, 37, 48, 49]
+
+
+def test_split_may_hold_out_nothing(examples: Examples) -> None:
+    training, held_out = split(examples, 0)
+    assert len(training) == 60
+    assert len(held_out) == 0
+
+
+@pytest.mark.parametrize("held_out", [1, 60, 1000])
+def test_split_that_leaves_a_class_empty_is_refused(examples: Examples, held_out: int) -> None:
+    with pytest.raises(ValueError, match="cannot hold out"):
+        split(examples, held_out)
+
+
+def test_ordered_batches_are_what_the_service_would_see(
+    examples: Examples, make_dataset: MakeDataset, config: ModelConfig
+) -> None:
+    batches = list(make_dataset(np.array([7, 3, 5])).ordered(2))
+    assert [len(batch.images) for batch in batches] == [2, 1]
+    assert torch.cat([batch.classes for batch in batches]).tolist() == [1, 1, 1]
+    expected = [config.preprocessing.apply(examples.image(index)) for index in (7, 3, 5)]
+    assert np.array_equal(torch.cat([batch.images for batch in batches]).numpy(), np.stack(expected))
+
+
+def test_shuffled_batches_have_every_image_at_most_once(examples: Examples, config: ModelConfig) -> None:
+    seen = []
+
+    class _Recording:
+        def fitted(self, indices: np.ndarray) -> np.ndarray:
+            raise AssertionError("training images are augmented")
+
+        def augmented(self, indices: np.ndarray, random: np.random.Generator) -> np.ndarray:  # noqa: ARG002
+            seen.extend(indices.tolist())
+            return np.zeros((len(indices), 16, 16, 3), np.uint8)
+
+    dataset = Dataset(examples, np.arange(10, 60), config.preprocessing, _Recording())
+    batches = list(dataset.shuffled(8, seed=0, epoch=0))
+    assert len(batches) == dataset.batches(8) == 6
+    assert len(set(seen)) == 48
+    assert set(seen) <= set(range(10, 60))
+    assert seen != sorted(seen)
+    assert torch.cat([batch.classes for batch in batches]).tolist() == examples.classes[seen].tolist()
+
+
+def test_augmentation_depends_on_seed_epoch_and_step_alone(make_dataset: MakeDataset) -> None:
+    dataset = make_dataset()
+    first = _shuffled(dataset)
+    np.random.seed(99)  # noqa: NPY002 (global randomness must have no influence)
+    torch.manual_seed(99)
+    assert _equal(_shuffled(make_dataset()), first)
+    assert not _equal(_shuffled(dataset, seed=1), first)
+    assert not _equal(_shuffled(dataset, epoch=1), first)
+
+
+def test_epoch_can_be_entered_at_any_step(make_dataset: MakeDataset) -> None:
+    dataset = make_dataset()
+    assert _equal(_shuffled(dataset, first=5), _shuffled(dataset)[5:])
+    assert _shuffled(dataset, first=7) == []
+
+
+def test_augmented_image_is_a_crop_of_the_padded_image_flipped_or_not(
+    examples: Examples, config: ModelConfig, rng: np.random.Generator
+) -> None:
+    pixels = load_pixels(examples, config.preprocessing)
+    chosen = np.arange(60)
+    padded = np.pad(pixels.fitted(chosen), ((0, 0), (4, 4), (4, 4), (0, 0)))
+    found = []
+    for index, image in enumerate(pixels.augmented(chosen, rng)):
+        windows = np.lib.stride_tricks.sliding_window_view(padded[index], (16, 16), (0, 1)).transpose(0, 1, 3, 4, 2)
+        for flipped, candidate in enumerate((image, image[:, ::-1])):
+            found += [(flipped, *place) for place in np.argwhere((windows == candidate).all(axis=(2, 3, 4)))]
+    assert len(found) == 60
+    flips, rows, columns = np.array(found).T
+    assert 15 < flips.sum() < 45
+    assert set(rows) == set(columns) == set(range(9))
+
+
+@pytest.fixture
+def large(tmp_path: Path, make_class_folders: MakeFolders) -> tuple[Examples, Preprocessing]:
+    """Images too large to be kept decoded."""
+    folder = make_class_folders(tmp_path / "large", ("a", "b"), each=3, side=90)
+    preprocessing = Preprocessing(resize=80, crop=72, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    return open_examples(folder), preprocessing
+
+
+def test_large_images_are_fitted_like_small_ones(large: tuple[Examples, Preprocessing]) -> None:
+    examples, preprocessing = large
+    fitted = load_pixels(examples, preprocessing).fitted(np.array([4, 0]))
+    assert np.array_equal(fitted, np.stack([preprocessing.fit(examples.image(index)) for index in (4, 0)]))
+
+
+def test_large_images_are_augmented_repeatably(large: tuple[Examples, Preprocessing]) -> None:
+    examples, preprocessing = large
+    chosen = np.array([0, 0, 0, 0, 5])
+    pixels = load_pixels(examples, preprocessing)
+    first = pixels.augmented(chosen, np.random.default_rng(3))
+    assert first.shape == (5, 72, 72, 3)
+    assert np.array_equal(pixels.augmented(chosen, np.random.default_rng(3)), first)
+    assert not np.array_equal(pixels.augmented(chosen, np.random.default_rng(4)), first)
+    assert len(np.unique(first[:4], axis=0)) == 4

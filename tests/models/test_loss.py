@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.loss import target_rate_loss, total_loss
+from models.resnet import Output
+
+# Execution rates 0.75 and 0.25 of two gates over four images.
+DECISIONS = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0], [1.0, 0.0]])
+
+
+def _output(logits: Tensor, decisions: Tensor) -> Output:
+    return Output(logits, torch.zeros_like(decisions), decisions)
+
+
+def test_target_rate_loss_is_the_mean_squared_distance_of_the_rates() -> None:
+    loss = target_rate_loss(DECISIONS, torch.tensor([0.5, 0.6]))
+    assert loss.item() == pytest.approx(((0.75 - 0.5) ** 2 + (0.25 - 0.6) ** 2) / 2)
+
+
+def test_rates_at_their_targets_cost_nothing() -> None:
+    assert target_rate_loss(DECISIONS, torch.tensor([0.75, 0.25])).item() == 0
+
+
+def test_network_without_gates_has_no_target_rate_loss() -> None:
+    assert target_rate_loss(torch.empty(4, 0), torch.empty(0)).item() == 0
+
+
+def test_total_is_cross_entropy_plus_the_weighted_target_rate_loss() -> None:
+    logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0], [1.0, 3.0, 2.0], [-2.0, 0.0, 1.0]])
+    classes = [0, 2, 1, 1]
+    by_hand = -sum(
+        math.log(math.exp(row[label]) / sum(map(math.exp, row)))
+        for row, label in zip(logits.tolist(), classes, strict=True)
+    )
+    loss = total_loss(_output(logits, DECISIONS), torch.tensor(classes), torch.tensor([0.5, 0.5]), target_weight=3.0)
+    assert loss.classification.item() == pytest.approx(by_hand / 4, rel=1e-6)
+    assert loss.target_rate.item() == pytest.approx(0.0625)
+    assert loss.total.item() == pytest.approx(by_hand / 4 + 3.0 * 0.0625, rel=1e-6)
+
+
+def test_label_smoothing_spreads_the_target_over_all_classes() -> None:
+    logits = torch.tensor([[2.0, -1.0]])
+    skip, keep = -torch.log_softmax(logits, 1)[0].flip(0)
+    output = _output(logits, torch.empty(1, 0))
+    loss = total_loss(output, torch.tensor([0]), torch.empty(0), label_smoothing=0.2)
+    assert loss.total.item() == pytest.approx((0.9 * keep + 0.1 * skip).item(), rel=1e-6)
+
+
+def test_gradient_closes_gates_above_their_target_and_opens_those_below() -> None:
+    decisions = DECISIONS.clone().requires_grad_()
+    target_rate_loss(decisions, torch.tensor([0.5, 0.5])).backward()
+    assert decisions.grad is not None
+    assert (decisions.grad[:, 0] > 0).all()
+    assert (decisions.grad[:, 1] < 0).all()
