@@ -93,7 +93,8 @@ def _index(members: dict[str, Callable[[], Image.Image]], origin: Path) -> Examp
 
 def _folder(path: Path) -> Examples:
     def opener(file: Path) -> Callable[[], Image.Image]:
-        return lambda: Image.open(file)
+        # Read at once: an image that cannot be decoded leaves no file open.
+        return lambda: Image.open(io.BytesIO(file.read_bytes()))
 
     files = [file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES]
     return _index({file.relative_to(path).as_posix(): opener(file) for file in files}, path)

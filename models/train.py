@@ -163,7 +163,7 @@ class Trainer:
         weight = self.recipe.target_weight_at(self.step, self.steps)
         loss = total_loss(output, classes, self._targets, weight, self.recipe.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()  # type: ignore[no-untyped-call]
+        loss.total.backward()
         if not torch.isfinite(loss.total):
             raise FloatingPointError(f"the loss is {loss.total.item()} at step {self.step}: lower --lr")
         self.optimizer.step()

@@ -10,10 +10,12 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from artifact.manifest import Manifest
 from service.engine.engine import Answer
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SHARES = tuple(share / 20 for share in range(1, 20))
@@ -24,7 +26,8 @@ class Metrics:
     """The metrics of one server, in a registry of their own."""
 
     def __init__(self, manifest: Manifest) -> None:
-        disable_created_metrics()  # a second series beside every counter, which nobody plots
+        # It would add a second series beside every counter, which nobody plots. (The library has no annotation.)
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
         self._manifest = manifest
         self.requests = Counter(

@@ -64,13 +64,13 @@ def test_ordered_batches_are_what_the_service_would_see(
 
 
 def test_shuffled_batches_have_every_image_at_most_once(examples: Examples, config: ModelConfig) -> None:
-    seen = []
+    seen: list[int] = []
 
     class _Recording:
         def fitted(self, indices: np.ndarray) -> np.ndarray:
-            raise AssertionError("training images are augmented")
+            raise AssertionError(f"images {indices} are for training, and augmented")
 
-        def augmented(self, indices: np.ndarray, random: np.random.Generator) -> np.ndarray:  # noqa: ARG002
+        def augmented(self, indices: np.ndarray, _: np.random.Generator) -> np.ndarray:
             seen.extend(indices.tolist())
             return np.zeros((len(indices), 16, 16, 3), np.uint8)
 
@@ -86,7 +86,7 @@ def test_shuffled_batches_have_every_image_at_most_once(examples: Examples, conf
 def test_augmentation_depends_on_seed_epoch_and_step_alone(make_dataset: MakeDataset) -> None:
     dataset = make_dataset()
     first = _shuffled(dataset)
-    np.random.seed(99)  # noqa: NPY002 (global randomness must have no influence)
+    np.random.seed(99)  # global randomness must have no influence
     torch.manual_seed(99)
     assert _equal(_shuffled(make_dataset()), first)
     assert not _equal(_shuffled(dataset, seed=1), first)
