@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -46,7 +47,10 @@ def create_app(settings: Settings, runtime: Runtime) -> FastAPI:
         yield
         await run_in_threadpool(engine.stop, settings.drain_seconds)
 
-    app = FastAPI(
+    # The documentation page must work where the internet cannot be reached: its scripts come from this server.
+    app = FastAPIOffline(
+        redoc_url=None,
+        favicon_url="data:,",
         title="ConvNet-AIG serving",
         summary="Image classification that runs only the layers an image needs, and says which.",
         version=version("convnet-aig-serving"),

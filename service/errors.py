@@ -59,7 +59,8 @@ def classify_error(error: Exception) -> tuple[int, ErrorDetail]:
         return 422, _validation_detail(error)
     if isinstance(error, HTTPException):
         type_ = _HTTP_TYPES.get(error.status_code, f"http_{error.status_code}")
-        return error.status_code, ErrorDetail(type=type_, message=str(error.detail))
+        message = "there is nothing at this path; /docs lists the routes" if error.status_code == 404 else error.detail
+        return error.status_code, ErrorDetail(type=type_, message=str(message))
     if type(error) in _KNOWN:
         status, type_ = _KNOWN[type(error)]
         return status, ErrorDetail(type=type_, message=str(error))

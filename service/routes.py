@@ -70,7 +70,14 @@ _IMAGES_BODY = {
 }
 
 
-@router.post("/classify", response_model=Classification, responses=_ERRORS, openapi_extra=_IMAGE_BODY)
+@router.post(
+    "/classify",
+    tags=["images"],
+    summary="Classify one image",
+    response_model=Classification,
+    responses=_ERRORS,
+    openapi_extra=_IMAGE_BODY,
+)
 async def classify(request: Request, served: Served, parameters: Parameters) -> Response:
     """Classify one image, sent as the multipart field `file` or as the raw body."""
     arrived = time.perf_counter()
@@ -82,7 +89,14 @@ async def classify(request: Request, served: Served, parameters: Parameters) -> 
     return _json(_describe(served, parameters, outcome, arrived))
 
 
-@router.post("/classify/batch", response_model=BatchClassification, responses=_ERRORS, openapi_extra=_IMAGES_BODY)
+@router.post(
+    "/classify/batch",
+    tags=["images"],
+    summary="Classify several images",
+    response_model=BatchClassification,
+    responses=_ERRORS,
+    openapi_extra=_IMAGES_BODY,
+)
 async def classify_batch(request: Request, served: Served, parameters: Parameters) -> Response:
     """Classify several images, sent as multipart fields named `files`; an answer or an error for each, in order."""
     arrived = time.perf_counter()
@@ -100,7 +114,7 @@ async def classify_batch(request: Request, served: Served, parameters: Parameter
     return _json(BatchClassification(results=items))
 
 
-@router.get("/model", response_model=ModelDescription)
+@router.get("/model", tags=["model"], summary="Describe the model", response_model=ModelDescription)
 async def model(served: Served) -> Response:
     """The model that is served, how it is run, and what it accepts."""
     manifest, settings, policy = served.manifest, served.settings, served.engine.policy
@@ -123,13 +137,19 @@ async def model(served: Served) -> Response:
     return _json(ModelDescription(**described, engine=engine, limits=limits))
 
 
-@router.get("/healthz", response_model=Status)
+@router.get("/healthz", tags=["operations"], summary="Is the process alive?", response_model=Status)
 async def healthz() -> Status:
     """Whether the process answers at all."""
     return Status(status="alive")
 
 
-@router.get("/readyz", response_model=Status, responses={503: {"model": Status}})
+@router.get(
+    "/readyz",
+    tags=["operations"],
+    summary="Are images taken?",
+    response_model=Status,
+    responses={503: {"model": Status}},
+)
 async def readyz(served: Served, response: Response) -> Status:
     """Whether the model has run and images are taken."""
     if served.engine.ready:
@@ -138,7 +158,7 @@ async def readyz(served: Served, response: Response) -> Status:
     return Status(status="not ready")
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", tags=["operations"], summary="Prometheus metrics", response_class=Response)
 async def metrics(served: Served) -> Response:
     """Metrics in Prometheus's text format."""
     return Response(served.metrics.render(), media_type=CONTENT_TYPE)

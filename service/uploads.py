@@ -78,7 +78,7 @@ async def _read_form(request: Request, field: str, max_bytes: int, max_images: i
         if len(files) != len(items):
             raise ApiError(422, "not_a_file", f"the form field {field!r} must be a file")
         if len(files) > max_images:
-            raise ApiError(422, "too_many_images", f"at most {max_images} images in one request")
+            raise ApiError(422, "too_many_images", f"this route takes at most {max_images} in one request")
         return [Upload(file.filename, await file.read()) for file in files]
 
 
