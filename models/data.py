@@ -121,8 +121,7 @@ class _InMemoryPixels:
             self._pixels[index] = preprocessing.fit(examples.image(index))
 
     def fitted(self, indices: np.ndarray) -> UInt8Array:
-        pixels: UInt8Array = self._pixels[indices]
-        return pixels
+        return self._pixels[indices]
 
     def augmented(self, indices: np.ndarray, random: np.random.Generator) -> UInt8Array:
         count, side = len(indices), self._pixels.shape[1]
@@ -132,8 +131,7 @@ class _InMemoryPixels:
         columns = random.integers(0, 2 * _PADDING + 1, count)[:, None] + span  # (N, W)
         flipped = random.random(count) < 0.5
         columns[flipped] = columns[flipped, ::-1]
-        pixels: UInt8Array = padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
-        return pixels
+        return padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 class _DecodedPixels:

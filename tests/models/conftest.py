@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +17,24 @@ from models.config import ModelConfig
 from models.data import Dataset, load_pixels
 from models.resnet import AdaptiveResNet
 from models.sources import Examples
+from models.train import METRICS_NAME
 
 MakeConfig = Callable[..., ModelConfig]
 MakeNetwork = Callable[..., AdaptiveResNet]
 MakeDataset = Callable[..., Dataset]
+PublishedWeights = Callable[[AdaptiveResNet], dict[str, torch.Tensor]]
+
+
+def metrics(run: Path) -> list[dict[str, str]]:
+    """The rows of a training run's CSV without the time they took."""
+    with (run / METRICS_NAME).open() as file:
+        rows = list(csv.DictReader(file))
+    return [{name: value for name, value in row.items() if name != "train_seconds"} for row in rows]
+
+
+def same_tensors(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """Whether both hold the same names with the same values, to the bit."""
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -109,3 +125,34 @@ def make_dataset(examples: Examples, config: ModelConfig) -> MakeDataset:
         return Dataset(examples, chosen, config.preprocessing, load_pixels(examples, config.preprocessing))
 
     return make
+
+
+@pytest.fixture
+def published_weights() -> PublishedWeights:
+    """A network's weights as the research code names and shapes them."""
+
+    def weights(network: AdaptiveResNet) -> dict[str, torch.Tensor]:
+        published = {}
+        convolutions = {"basic": 2, "bottleneck": 3}[network.config.block]
+
+        def put(theirs: str, module: nn.Module) -> None:
+            published.update({f"module.{theirs}.{name}": tensor for name, tensor in module.state_dict().items()})
+
+        put("conv1", network.stem[0])
+        put("bn1", network.stem[1])
+        blocks = iter(network.blocks.values())
+        for stage, count in enumerate(network.config.stage_blocks, 1):
+            for position in range(count):
+                block, theirs = next(blocks), f"layer{stage}.{position}"
+                for number in range(1, convolutions + 1):
+                    put(f"{theirs}.conv{number}", block.residual[3 * number - 3])
+                    put(f"{theirs}.bn{number}", block.residual[3 * number - 2])
+                put(f"{theirs}.shortcut", block.shortcut)
+                for name, module in (("fc1", block.gate.fc1), ("fc1bn", block.gate.bn), ("fc2", block.gate.fc2)):
+                    put(f"{theirs}.{name}", module)
+                    if name != "fc1bn":
+                        published[f"module.{theirs}.{name}.weight"] = module.weight.detach()[:, :, None, None]
+        put("linear", network.classifier)
+        return published
+
+    return weights

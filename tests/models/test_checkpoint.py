@@ -13,7 +13,7 @@ import models.checkpoint
 from models.checkpoint import Checkpoint, CheckpointError, load, load_published, rename_published, save
 from models.config import ModelConfig
 from models.resnet import AdaptiveResNet
-from tests.models.conftest import MakeConfig, MakeNetwork
+from tests.models.conftest import MakeConfig, MakeNetwork, PublishedWeights
 
 
 class _Malicious:
@@ -129,32 +129,6 @@ def test_weights_must_fit_the_config(checkpoint: Checkpoint, make_config: MakeCo
 # The published checkpoints.
 
 
-def _published(network: AdaptiveResNet) -> dict[str, Tensor]:
-    """The network's weights as the research code names and shapes them."""
-    published = {}
-    convolutions = {"basic": 2, "bottleneck": 3}[network.config.block]
-
-    def put(theirs: str, module: torch.nn.Module) -> None:
-        published.update({f"module.{theirs}.{name}": tensor for name, tensor in module.state_dict().items()})
-
-    put("conv1", network.stem[0])
-    put("bn1", network.stem[1])
-    blocks = iter(network.blocks.values())
-    for stage, count in enumerate(network.config.stage_blocks, 1):
-        for position in range(count):
-            block, theirs = next(blocks), f"layer{stage}.{position}"
-            for number in range(1, convolutions + 1):
-                put(f"{theirs}.conv{number}", block.residual[3 * number - 3])
-                put(f"{theirs}.bn{number}", block.residual[3 * number - 2])
-            put(f"{theirs}.shortcut", block.shortcut)
-            for name, module in (("fc1", block.gate.fc1), ("fc1bn", block.gate.bn), ("fc2", block.gate.fc2)):
-                put(f"{theirs}.{name}", module)
-                if name != "fc1bn":
-                    published[f"module.{theirs}.{name}.weight"] = module.weight.detach()[:, :, None, None]
-    put("linear", network.classifier)
-    return published
-
-
 def _published_logits(weights: dict[str, Tensor], config: ModelConfig, x: Tensor) -> Tensor:
     """What the research code computes without noise, from its own names: gates as 1x1 convolutions."""
     weights = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
@@ -182,9 +156,11 @@ def _published_logits(weights: dict[str, Tensor], config: ModelConfig, x: Tensor
 
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])
 @pytest.mark.parametrize("stem", ["cifar", "imagenet"])
-def test_every_published_name_maps_to_one_of_ours(make_network: MakeNetwork, block: str, stem: str) -> None:
+def test_every_published_name_maps_to_one_of_ours(
+    make_network: MakeNetwork, published_weights: PublishedWeights, block: str, stem: str
+) -> None:
     network = make_network(block=block, stem=stem, stage_blocks=(2, 1, 2), target_rates=(0.5,) * 5)
-    renamed = rename_published(_published(network))
+    renamed = rename_published(published_weights(network))
     own = network.state_dict()
     assert renamed.keys() == own.keys()
     assert all(torch.equal(renamed[name], own[name]) for name in own)
@@ -192,10 +168,10 @@ def test_every_published_name_maps_to_one_of_ours(make_network: MakeNetwork, blo
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_published_checkpoint_answers_as_the_research_code_without_noise(
-    make_network: MakeNetwork, images: Tensor, tmp_path: Path, zipped: bool
+    make_network: MakeNetwork, published_weights: PublishedWeights, images: Tensor, tmp_path: Path, zipped: bool
 ) -> None:
     network = make_network(stage_blocks=(2, 1, 1), target_rates=(0.5,) * 4)
-    published, path = _published(network), tmp_path / "model_best.pth.tar"
+    published, path = published_weights(network), tmp_path / "model_best.pth.tar"
     content = {"epoch": 3, "state_dict": published, "best_prec1": 93.5}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
     loaded = load_published(path, network.config).network()
@@ -236,7 +212,9 @@ def test_unknown_published_name_is_refused() -> None:
         rename_published({"module.features.0.weight": torch.zeros(1)})
 
 
-def test_published_checkpoint_of_another_network_is_refused(make_network: MakeNetwork, make_config: MakeConfig) -> None:
-    weights = rename_published(_published(make_network()))
+def test_published_checkpoint_of_another_network_is_refused(
+    make_network: MakeNetwork, make_config: MakeConfig, published_weights: PublishedWeights
+) -> None:
+    weights = rename_published(published_weights(make_network()))
     with pytest.raises(CheckpointError, match="do not fit"):
         Checkpoint(make_config(stage_blocks=(1, 1, 2), target_rates=(0.5,) * 4), weights).network()

@@ -19,6 +19,22 @@ def _shuffled(dataset: Dataset, **changes: int) -> list[torch.Tensor]:
     return [batch.images for batch in dataset.shuffled(**settings)]
 
 
+class _RecordingPixels:
+    """Remembers which images were augmented, and the first random number of each batch."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+        self.drawn: list[float] = []
+
+    def fitted(self, indices: np.ndarray) -> np.ndarray:
+        raise AssertionError(f"images {indices} are for training, and augmented")
+
+    def augmented(self, indices: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        self.seen.extend(indices.tolist())
+        self.drawn.append(random.random())
+        return np.zeros((len(indices), 16, 16, 3), np.uint8)
+
+
 def _equal(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
     return len(first) == len(second) and all(map(torch.equal, first, second))
 
@@ -64,23 +80,23 @@ def test_ordered_batches_are_what_the_service_would_see(
 
 
 def test_shuffled_batches_have_every_image_at_most_once(examples: Examples, config: ModelConfig) -> None:
-    seen: list[int] = []
-
-    class _Recording:
-        def fitted(self, indices: np.ndarray) -> np.ndarray:
-            raise AssertionError(f"images {indices} are for training, and augmented")
-
-        def augmented(self, indices: np.ndarray, _: np.random.Generator) -> np.ndarray:
-            seen.extend(indices.tolist())
-            return np.zeros((len(indices), 16, 16, 3), np.uint8)
-
-    dataset = Dataset(examples, np.arange(10, 60), config.preprocessing, _Recording())
+    pixels = _RecordingPixels()
+    dataset = Dataset(examples, np.arange(10, 60), config.preprocessing, pixels)
     batches = list(dataset.shuffled(8, seed=0, epoch=0))
+    seen = pixels.seen
     assert len(batches) == dataset.batches(8) == 6
     assert len(set(seen)) == 48
     assert set(seen) <= set(range(10, 60))
     assert seen != sorted(seen)
     assert torch.cat([batch.classes for batch in batches]).tolist() == examples.classes[seen].tolist()
+
+
+def test_every_step_of_every_epoch_is_augmented_in_its_own_way(examples: Examples, config: ModelConfig) -> None:
+    pixels = _RecordingPixels()
+    dataset = Dataset(examples, np.arange(60), config.preprocessing, pixels)
+    for seed, epoch in ((0, 0), (0, 1), (1, 0)):
+        list(dataset.shuffled(8, seed, epoch))
+    assert len(pixels.drawn) == len(set(pixels.drawn)) == 3 * 7
 
 
 def test_augmentation_depends_on_seed_epoch_and_step_alone(make_dataset: MakeDataset) -> None:

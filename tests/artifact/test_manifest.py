@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from artifact.manifest import (
+    MANIFEST_NAME,
+    ONNX_NAME,
+    ArtifactError,
+    Block,
+    Manifest,
+    Verification,
+    file_digest,
+    read_manifest,
+    verified_file,
+    write_manifest,
+)
+from artifact.preprocessing import Preprocessing
+
+MakeManifest = Callable[..., Manifest]
+
+BLOCKS = (
+    Block(name="stage1_block1", stage=1, gated=True, macs=100, shortcut_macs=0, gate_macs=3),
+    Block(name="stage1_block2", stage=1, gated=False, macs=200, shortcut_macs=0, gate_macs=0),
+    Block(name="stage2_block1", stage=2, gated=True, macs=400, shortcut_macs=50, gate_macs=4),
+)
+
+
+@pytest.fixture
+def make_manifest() -> MakeManifest:
+    """A manifest of a network with a gate on its first and its last block, with any field changed."""
+
+    def make(**changes: object) -> Manifest:
+        fields: dict[str, object] = {
+            "name": "small",
+            "version": "1",
+            "labels": ("cat", "dog"),
+            "preprocessing": Preprocessing(resize=36, crop=32, mean=(0.5,) * 3, std=(0.25,) * 3),
+            "input_size": 32,
+            "blocks": BLOCKS,
+            "stem_macs": 1000,
+            "classifier_macs": 10,
+            "total_macs": 1767,
+            "ungated_macs": 1760,
+            "files": {ONNX_NAME: "0" * 64},
+            "source_digest": "1" * 64,
+            "verification": Verification(
+                images=16,
+                margin_tolerance=1e-4,
+                logit_tolerance=1e-3,
+                gates_compared=32,
+                gates_within_tolerance=0,
+                largest_margin_difference=1e-6,
+                largest_logit_difference=1e-6,
+            ),
+        }
+        return Manifest.model_validate(fields | changes)
+
+    return make
+
+
+@pytest.fixture
+def manifest(make_manifest: MakeManifest) -> Manifest:
+    return make_manifest()
+
+
+def test_manifest_comes_back_as_it_was_written(tmp_path: Path, make_manifest: MakeManifest) -> None:
+    manifest = make_manifest(gate_threshold=0.1, labels=("Käfer", "日本"))
+    write_manifest(tmp_path, manifest)
+    assert read_manifest(tmp_path) == manifest
+
+
+def test_folder_without_a_manifest_is_no_artifact(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(ArtifactError, match="no artifact in"):
+            read_manifest(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"not json", b"\xff\xfe", b"[1]"])
+def test_damaged_manifest_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / MANIFEST_NAME).write_bytes(content)
+    with pytest.raises(ArtifactError, match="not a valid manifest"):
+        read_manifest(tmp_path)
+
+
+def test_manifest_of_a_later_format_is_refused(tmp_path: Path, manifest: Manifest) -> None:
+    content = manifest.model_dump_json().replace('"format":1', '"format":2')
+    assert '"format":2' in content
+    (tmp_path / MANIFEST_NAME).write_text(content)
+    with pytest.raises(ArtifactError, match="format"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"total_macs": 1768},
+        {"ungated_macs": 1761},
+        {"stem_macs": 999},
+        {"blocks": BLOCKS[:2]},
+        {"blocks": (*BLOCKS[:2], BLOCKS[2].model_copy(update={"macs": 401}))},
+    ],
+)
+def test_macs_that_do_not_add_up_are_refused(make_manifest: MakeManifest, wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="do not add up"):
+        make_manifest(**wrong)
+
+
+def test_two_blocks_of_the_same_name_are_refused(make_manifest: MakeManifest) -> None:
+    twin = BLOCKS[2].model_copy(update={"name": "stage1_block1"})
+    with pytest.raises(ValidationError, match="same name"):
+        make_manifest(blocks=(*BLOCKS[:2], twin))
+
+
+def test_input_size_must_be_that_of_the_preprocessing(make_manifest: MakeManifest) -> None:
+    with pytest.raises(ValidationError, match="input_size"):
+        make_manifest(input_size=64)
+
+
+@pytest.mark.parametrize("wrong", [{"name": "../escape"}, {"version": "a/b"}, {"name": ""}, {"labels": ("cat",)}])
+def test_names_that_cannot_be_a_path_are_refused(make_manifest: MakeManifest, wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        make_manifest(**wrong)
+
+
+def test_file_is_found_when_its_digest_is_right(tmp_path: Path, make_manifest: MakeManifest) -> None:
+    (tmp_path / ONNX_NAME).write_bytes(b"graph")
+    manifest = make_manifest(files={ONNX_NAME: file_digest(tmp_path / ONNX_NAME)})
+    assert verified_file(tmp_path, manifest, ONNX_NAME) == tmp_path / ONNX_NAME
+
+
+def test_digest_is_sha_256(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    assert file_digest(tmp_path / "empty") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_file_with_another_content_is_refused(tmp_path: Path, make_manifest: MakeManifest) -> None:
+    (tmp_path / ONNX_NAME).write_bytes(b"graph")
+    manifest = make_manifest(files={ONNX_NAME: file_digest(tmp_path / ONNX_NAME)})
+    (tmp_path / ONNX_NAME).write_bytes(b"grape")
+    with pytest.raises(ArtifactError, match="damaged"):
+        verified_file(tmp_path, manifest, ONNX_NAME)
+
+
+def test_missing_and_unlisted_files_are_refused(tmp_path: Path, manifest: Manifest) -> None:
+    with pytest.raises(ArtifactError, match="is missing"):
+        verified_file(tmp_path, manifest, ONNX_NAME)
+    (tmp_path / "model.ts").touch()
+    with pytest.raises(ArtifactError, match=r"has no model\.ts"):
+        verified_file(tmp_path, manifest, "model.ts")
+
+
+def test_blocks_without_a_gate_are_always_executed(manifest: Manifest) -> None:
+    assert manifest.gated_indices == [0, 2]
+    margins = np.array([[1, -1], [-1, 1], [-1, -1]], np.float32)
+    executed = manifest.executed(margins, np.zeros(3, np.float32))
+    assert executed.tolist() == [[True, True, False], [False, True, True], [False, True, False]]
+
+
+def test_offset_of_each_image_is_added_to_its_margins(manifest: Manifest) -> None:
+    margins = np.array([[0.5, -0.5]] * 3, np.float32)
+    executed = manifest.executed(margins, np.array([0, 1, -1], np.float32))
+    assert executed[:, [0, 2]].tolist() == [[True, False], [True, True], [False, False]]
+
+
+def test_margin_at_the_threshold_is_closed(make_manifest: MakeManifest) -> None:
+    # 0.1 is no float32: compared in float64 the nearest float32 would lie above it and open the gate.
+    manifest = make_manifest(gate_threshold=0.1)
+    at, above = np.float32(0.1), np.nextafter(np.float32(0.1), np.float32(1))
+    assert float(at) > 0.1
+    executed = manifest.executed(np.array([[at, above]], np.float32), np.zeros(1, np.float32))
+    assert executed.tolist() == [[False, True, True]]
+
+
+def test_decision_is_taken_on_the_float32_sum(make_manifest: MakeManifest) -> None:
+    # With more digits the sum would lie above the threshold.
+    manifest = make_manifest(gate_threshold=1.0)
+    executed = manifest.executed(np.ones((1, 2), np.float32), np.array([1e-9], np.float32))
+    assert executed.tolist() == [[False, True, False]]
+
+
+def test_spent_macs_are_those_of_what_was_executed(manifest: Manifest) -> None:
+    executed = np.array([[True, True, True], [False, True, True], [False, True, False]])
+    assert manifest.spent_macs(executed).tolist() == [1767, 1667, 1267]
+
+
+def test_batch_of_no_images_is_nothing(manifest: Manifest) -> None:
+    executed = manifest.executed(np.empty((0, 2), np.float32), np.empty(0, np.float32))
+    assert executed.shape == (0, 3)
+    assert manifest.spent_macs(executed).shape == (0,)

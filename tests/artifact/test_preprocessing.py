@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from artifact.preprocessing import Preprocessing, to_rgb
+
+PREPROCESSING = Preprocessing(resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+UNCHANGED = Preprocessing(resize=8, crop=8, mean=(0, 0, 0), std=(1, 1, 1))
+
+
+def _gradient(width: int, height: int) -> Image.Image:
+    """Red rises from left to right, green from top to bottom."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[..., 0] = np.linspace(0, 255, width)
+    pixels[..., 1] = np.linspace(0, 255, height)[:, None]
+    return Image.fromarray(pixels)
+
+
+def _reopened(image: Image.Image, file_format: str, **options: object) -> Image.Image:
+    """The image after a trip through a file."""
+    file = io.BytesIO()
+    image.save(file, file_format, **options)
+    return Image.open(io.BytesIO(file.getvalue()))
+
+
+def _colour(image: Image.Image) -> tuple[int, ...]:
+    """The colour of the upper left pixel after conversion."""
+    converted = to_rgb(image)
+    assert converted.mode == "RGB"
+    colour = converted.getpixel((0, 0))
+    assert isinstance(colour, tuple)
+    return colour
+
+
+# The geometry.
+
+
+def test_input_is_normalised_channels_first() -> None:
+    network_input = PREPROCESSING.apply(_gradient(500, 375))
+    assert network_input.shape == (3, 224, 224)
+    assert network_input.dtype == np.float32
+    assert network_input.flags.c_contiguous
+
+
+def test_shorter_side_is_resized_and_the_centre_is_cropped() -> None:
+    image = _gradient(600, 400)
+    resized = image.resize((384, 256), Image.Resampling.BILINEAR)
+    assert np.array_equal(PREPROCESSING.fit(image), np.asarray(resized.crop((80, 16, 304, 240))))
+
+
+def test_small_image_is_enlarged() -> None:
+    image = _gradient(30, 20)
+    resized = image.resize((384, 256), Image.Resampling.BILINEAR)
+    assert np.array_equal(PREPROCESSING.fit(image), np.asarray(resized.crop((80, 16, 304, 240))))
+
+
+def test_image_of_the_right_size_keeps_its_pixels(rng: np.random.Generator) -> None:
+    pixels = rng.integers(0, 256, (8, 8, 3), np.uint8)
+    assert np.array_equal(UNCHANGED.fit(Image.fromarray(pixels)), pixels)
+
+
+def test_interpolation_is_the_one_configured(rng: np.random.Generator) -> None:
+    image = Image.fromarray(rng.integers(0, 256, (300, 300, 3), np.uint8))
+    bicubic = PREPROCESSING.model_copy(update={"interpolation": "bicubic"})
+    expected = image.resize((256, 256), Image.Resampling.BICUBIC).crop((16, 16, 240, 240))
+    assert np.array_equal(bicubic.fit(image), np.asarray(expected))
+    assert not np.array_equal(PREPROCESSING.fit(image), np.asarray(expected))
+
+
+@pytest.mark.parametrize("size", [(1000, 500), (500, 1000), (1600, 200), (200, 1600), (301, 97)])
+def test_long_image_is_fitted_as_if_all_of_it_were_resized(size: tuple[int, int]) -> None:
+    image = _gradient(*size)
+    scale = 256 / min(size)
+    width, height = (round(side * scale) for side in size)
+    left, top = round((width - 224) / 2), round((height - 224) / 2)
+    expected = image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + 224, top + 224))
+    difference = np.abs(PREPROCESSING.fit(image).astype(int) - np.asarray(expected))
+    assert difference.max() <= 2
+
+
+@pytest.mark.parametrize("size", [(60_000, 1), (1, 60_000), (30_000, 2), (7, 20_000), (1, 1), (2, 1)])
+@pytest.mark.parametrize(("resize", "crop"), [(256, 224), (900, 100)])
+def test_extreme_shape_is_fitted_without_a_large_image_in_between(
+    size: tuple[int, int], resize: int, crop: int
+) -> None:
+    image = Image.new("RGB", size, (10, 200, 30))
+    largest = []
+    resized = Image.Image.resize
+
+    def measured(image: Image.Image, size: tuple[int, int], *arguments: object, **options: object) -> Image.Image:
+        largest.append(size[0] * size[1])
+        return resized(image, size, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image.Image, "resize", measured)
+        pixels = PREPROCESSING.model_copy(update={"resize": resize, "crop": crop}).fit(image)
+    assert pixels.shape == (crop, crop, 3)
+    assert (pixels == (10, 200, 30)).all()
+    assert max(largest) <= (2 * crop + 1) ** 2
+
+
+@pytest.mark.parametrize("resize", [224, 200, 100])
+def test_resize_below_the_crop_still_gives_the_whole_crop(resize: int) -> None:
+    preprocessing = PREPROCESSING.model_copy(update={"resize": resize})
+    assert preprocessing.fit(_gradient(300, 500)).shape == (224, 224, 3)
+
+
+# The numbers.
+
+
+def test_normalising_is_the_usual_formula(rng: np.random.Generator) -> None:
+    pixels = rng.integers(0, 256, (2, 5, 5, 3), np.uint8)
+    expected = (pixels / 255 - np.array(PREPROCESSING.mean)) / np.array(PREPROCESSING.std)
+    normalised = PREPROCESSING.normalise(pixels)
+    assert normalised.shape == (2, 3, 5, 5)
+    np.testing.assert_allclose(normalised, expected.transpose(0, 3, 1, 2), atol=2e-6)
+
+
+def test_normalising_a_batch_is_normalising_its_images(rng: np.random.Generator) -> None:
+    pixels = rng.integers(0, 256, (3, 5, 5, 3), np.uint8)
+    one_by_one = np.stack([PREPROCESSING.normalise(image) for image in pixels])
+    assert np.array_equal(PREPROCESSING.normalise(pixels), one_by_one)
+
+
+@pytest.mark.parametrize("wrong", [{"crop": 0}, {"resize": -1}, {"interpolation": "lanczos"}, {"mean": (0.5,)}])
+def test_impossible_preprocessing_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Preprocessing.model_validate(PREPROCESSING.model_dump() | wrong)
+
+
+# The modes images come in.
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation: int) -> None:
+    upright = np.asarray(_gradient(12, 8))
+    # What a camera stores when it was held so that this orientation puts the image upright.
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = _reopened(Image.fromarray(np.ascontiguousarray(stored)), "PNG", exif=exif)
+    assert np.array_equal(np.asarray(to_rgb(image)), upright)
+
+
+def test_greyscale_becomes_three_equal_channels() -> None:
+    assert _colour(_reopened(Image.new("L", (4, 4), 77), "JPEG", quality=100)) == (77, 77, 77)
+
+
+def test_one_bit_image_becomes_black_and_white() -> None:
+    image = Image.new("1", (2, 1))
+    image.putpixel((1, 0), 1)
+    assert np.asarray(to_rgb(_reopened(image, "PNG"))).tolist() == [[[0, 0, 0], [255, 255, 255]]]
+
+
+def test_cmyk_becomes_rgb() -> None:
+    image = _reopened(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=100)
+    assert image.mode == "CMYK"
+    red, green, blue = _colour(image)
+    assert red > 250
+    assert green < 5
+    assert blue < 5
+
+
+def test_palette_is_looked_up() -> None:
+    image = _reopened(Image.new("RGB", (4, 4), (200, 10, 60)).quantize(4), "PNG")
+    assert image.mode == "P"
+    assert _colour(image) == (200, 10, 60)
+
+
+@pytest.mark.parametrize("transparency", [0, b"\x00\xff"])
+def test_transparent_palette_entry_is_laid_on_white(transparency: int | bytes) -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([200, 10, 60, 0, 0, 255])
+    image.putpixel((1, 0), 1)
+    reopened = _reopened(image, "PNG", transparency=transparency)
+    assert reopened.mode == "P"
+    assert np.asarray(to_rgb(reopened)).tolist() == [[[255, 255, 255], [0, 0, 255]]]
+
+
+@pytest.mark.parametrize(("mode", "colour", "transparency"), [("RGB", (1, 2, 3), (1, 2, 3)), ("L", 9, 9), ("1", 0, 0)])
+def test_transparent_colour_is_laid_on_white(mode: str, colour: object, transparency: object) -> None:
+    image = _reopened(Image.new(mode, (2, 2), colour), "PNG", transparency=transparency)  # type: ignore[arg-type]
+    assert image.mode == mode
+    assert _colour(image) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(("alpha", "expected"), [(255, (200, 0, 100)), (0, (255, 255, 255)), (128, (227, 127, 177))])
+def test_transparency_is_laid_on_white(alpha: int, expected: tuple[int, int, int]) -> None:
+    image = _reopened(Image.new("RGBA", (4, 4), (200, 0, 100, alpha)), "PNG")
+    assert np.abs(np.subtract(_colour(image), expected)).max() <= 1
+
+
+@pytest.mark.parametrize(("alpha", "expected"), [(255, 40), (0, 255)])
+def test_transparent_greyscale_is_laid_on_white(alpha: int, expected: int) -> None:
+    image = _reopened(Image.new("LA", (4, 4), (40, alpha)), "PNG")
+    assert image.mode == "LA"
+    assert _colour(image) == (expected,) * 3
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0, 0), (256, 1), (32_896, 128), (65_278, 254), (65_535, 255)])
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
+def test_16_bit_greyscale_is_scaled_not_clipped(file_format: str, value: int, expected: int) -> None:
+    image = _reopened(Image.fromarray(np.full((4, 4), value, np.uint16)), file_format)
+    assert image.mode == "I;16"
+    assert _colour(image) == (expected,) * 3
+
+
+def test_16_bit_greyscale_in_a_32_bit_mode_is_scaled() -> None:
+    assert _colour(Image.fromarray(np.full((4, 4), 32_896, np.int32))) == (128,) * 3
+    assert _colour(Image.fromarray(np.full((4, 4), 200, np.int32))) == (200,) * 3
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0.5, 128), (1.0, 255), (200.0, 200), (float("nan"), 0)])
+def test_floating_point_greyscale_is_scaled(value: float, expected: int) -> None:
+    assert _colour(Image.fromarray(np.full((4, 4), value, np.float32))) == (expected,) * 3

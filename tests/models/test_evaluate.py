@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from models.checkpoint import Checkpoint, save
+from models.config import preset
+from models.data import Dataset, load_pixels, split
+from models.evaluate import main
+from models.evaluation import evaluate
+from models.resnet import AdaptiveResNet
+from models.sources import open_examples
+from tests.conftest import MakeFolders
+from tests.models.conftest import MakeNetwork, PublishedWeights
+
+LABELS = ("cat", "dog", "eel")
+
+
+@pytest.fixture
+def data(tmp_path: Path, make_class_folders: MakeFolders) -> Path:
+    return make_class_folders(tmp_path / "data", LABELS, each=10, side=16)
+
+
+@pytest.fixture
+def network(make_network: MakeNetwork) -> AdaptiveResNet:
+    return make_network(labels=LABELS)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, network: AdaptiveResNet) -> Path:
+    path = tmp_path / "run" / "checkpoint.safetensors"
+    path.parent.mkdir()
+    save(path, Checkpoint(network.config, network.state_dict()))
+    return path
+
+
+def _run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[dict[str, Any], str]:
+    """The last line of stdout as JSON, and all of stdout."""
+    assert main(list(map(str, arguments))) == 0
+    output = capsys.readouterr().out
+    return json.loads(output.splitlines()[-1]), output
+
+
+def test_last_line_is_the_evaluation_of_the_held_out_images(
+    checkpoint: Path, data: Path, network: AdaptiveResNet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary, _ = _run(capsys, checkpoint, "--data", data, "--held-out", 9)
+    examples, preprocessing = open_examples(data), network.config.preprocessing
+    _, held_out = split(examples, 9)
+    dataset = Dataset(examples, held_out, preprocessing, load_pixels(examples, preprocessing))
+    context = {"checkpoint": "checkpoint.safetensors", "split": "held-out", "gate_offset": 0.0}
+    assert summary == context | json.loads(json.dumps(evaluate(network, dataset).summary()))
+    assert summary["images"] == 9
+
+
+def test_all_images_are_evaluated_when_asked_for(
+    checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary, _ = _run(capsys, checkpoint, "--data", data, "--all", "--batch-size", 7)
+    assert summary["images"] == 30
+    assert summary["split"] == "all"
+
+
+def test_gate_offset_changes_what_is_executed(checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    closed, _ = _run(capsys, checkpoint, "--data", data, "--all", "--gate-offset=-1e9")
+    opened, _ = _run(capsys, checkpoint, "--data", data, "--all", "--gate-offset=1e9")
+    assert closed["executed_share"] == 0
+    assert opened["executed_share"] == 1
+    assert opened["gate_offset"] == 1e9
+
+
+def test_people_read_about_the_whole_every_block_and_every_class(
+    checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary, output = _run(capsys, checkpoint, "--data", data, "--all")
+    assert f"accuracy            {summary['accuracy']:.2%}" in output
+    assert f"mean share of MACs  {summary['mac_share']:.1%}" in output
+    for name, rate in summary["execution_rates"].items():
+        assert f"{name}  {rate:>14.1%}" in output
+    for label, figures in summary["classes"].items():
+        (line,) = [line for line in output.splitlines() if line.startswith(label)]
+        cells = [f"{100 * rate:.0f}" for rate in figures["execution_rates"].values()]
+        assert line.split() == [label, "10", f"{figures['accuracy']:.1%}", f"{figures['mac_share']:.1%}", *cells]
+
+
+def test_rates_of_many_blocks_are_told_in_tenths(
+    make_network: MakeNetwork, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deep = make_network(labels=LABELS, stage_blocks=(8, 8, 8), target_rates=(1.0,) * 23 + (0.5,))
+    save(tmp_path / "deep.safetensors", Checkpoint(deep.config, deep.state_dict()))
+    _, output = _run(capsys, tmp_path / "deep.safetensors", "--data", data, "--all", "--gate-offset=-1e9")
+    (line,) = [line for line in output.splitlines() if line.startswith("cat")]
+    assert line.endswith("******** ******** *******0")
+
+
+def test_pictures_lie_beside_the_checkpoint_or_where_they_are_wanted(
+    checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["compute-spread.png", "execution-rates.png"]
+    _run(capsys, checkpoint, "--data", data, "--all")
+    assert sorted(path.name for path in (checkpoint.parent / "evaluation").iterdir()) == names
+    _, output = _run(capsys, checkpoint, "--data", data, "--all", "--out", tmp_path / "wanted")
+    for name in names:
+        assert (tmp_path / "wanted" / name).is_file()
+        assert str(tmp_path / "wanted" / name) in output
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--data", "nowhere"], "nowhere does not exist"),
+        (["--held-out", "3000"], "cannot hold out 3000"),
+        (["--held-out", "0"], "--held-out must be at least 1"),
+        (["--batch-size", "0"], "--batch-size must be at least 1"),
+        (["--preset", "resnet-50"], "unknown preset"),
+        (["--preset", "convnet-aig-20-cifar10"], "not a published checkpoint"),
+    ],
+)
+def test_wrong_argument_gives_one_line_and_status_1(
+    checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str
+) -> None:
+    assert main([str(checkpoint), "--data", str(data), *more]) == 1
+    _assert_one_line(capsys, message)
+
+
+def _assert_one_line(capsys: pytest.CaptureFixture[str], message: str) -> None:
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("error: ")
+    assert message in output.err
+    assert output.err.count("\n") == 1
+
+
+def test_missing_checkpoint_gives_one_line(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "none.safetensors"), "--data", str(data)]) == 1
+    _assert_one_line(capsys, "there is no checkpoint")
+
+
+def test_image_that_cannot_be_decoded_gives_one_line(
+    checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "dog" / "004.png").write_bytes(b"not an image")
+    assert main([str(checkpoint), "--data", str(data), "--all"]) == 1
+    _assert_one_line(capsys, "cannot decode dog/004.png")
+
+
+def test_data_with_other_classes_is_refused(checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (data / "eel").rename(data / "fox")
+    assert main([str(checkpoint), "--data", str(data), "--all"]) == 1
+    _assert_one_line(capsys, "the data's classes are cat, dog, fox; those of checkpoint.safetensors are cat, dog, eel")
+
+
+def test_published_checkpoint_needs_the_name_of_its_network(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model_best.pth.tar"
+    torch.save({"state_dict": {}}, path)
+    assert main([str(path), "--data", str(data), "--all"]) == 1
+    _assert_one_line(capsys, "add --preset")
+
+
+def test_published_checkpoint_is_evaluated(
+    tmp_path: Path,
+    make_class_folders: MakeFolders,
+    published_weights: PublishedWeights,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = preset("convnet-aig-20-cifar10")
+    data = make_class_folders(tmp_path / "cifar", config.labels, each=2)
+    path = tmp_path / "model_best.pth.tar"
+    torch.save({"state_dict": published_weights(AdaptiveResNet(config))}, path)
+    summary, output = _run(capsys, path, "--data", data, "--all", "--preset", config.name)
+    assert summary["images"] == 20
+    assert summary["checkpoint"] == "model_best.pth.tar"
+    assert "convnet-aig-20-cifar10, all images of cifar" in output

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from models.checkpoint import Checkpoint, load, save
+from models.config import ModelConfig, preset
+from models.resnet import AdaptiveResNet
+from models.train import CHECKPOINT_NAME, main
+from tests.conftest import MakeFolders
+from tests.models.conftest import metrics, same_tensors
+
+PRESET = "convnet-aig-20-cifar10"
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def data(tmp_path: Path, make_class_folders: MakeFolders) -> Path:
+    return make_class_folders(tmp_path / "data", ("cat", "dog"), each=16)
+
+
+def _arguments(data: Path, out: Path, *more: str) -> list[str]:
+    settings = ["--preset", PRESET, "--data", str(data), "--out", str(out), "--precision", "fp32"]
+    return [*settings, "--batch-size", "4", "--held-out", "4", "--lr", "0.05", "--device", "cpu", *more]
+
+
+def test_command_trains_a_network_for_the_classes_of_the_data(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(_arguments(data, tmp_path / "run", "--epochs", "1", "--target-rate", "0.8")) == 0
+    checkpoint = load(tmp_path / "run" / CHECKPOINT_NAME)
+    assert checkpoint.config == preset(PRESET).with_labels(("cat", "dog")).with_target_rates(0.8)
+    assert checkpoint.training["recipe"]["held_out"] == 4
+    assert capsys.readouterr().out.splitlines()[-1].endswith(CHECKPOINT_NAME)
+
+
+def test_command_starts_from_a_plain_network(data: Path, tmp_path: Path) -> None:
+    assert main(_arguments(data, tmp_path / "plain", "--epochs", "1", "--plain")) == 0
+    plain = tmp_path / "plain" / CHECKPOINT_NAME
+    assert load(plain).config.name == f"{PRESET}-plain"
+    assert main(_arguments(data, tmp_path / "gated", "--epochs", "1", "--init", str(plain))) == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--preset", "resnet-50"], "unknown preset 'resnet-50'"),
+        (["--data", "nowhere"], "nowhere does not exist"),
+        (["--held-out", "1000"], "cannot hold out 1000"),
+        (["--batch-size", "100"], "do not fill one batch"),
+        (["--epochs", "0"], "epochs: Input should be greater than 0"),
+        (["--target-rate", "0.5", "0.5"], "2 target rates for 9 blocks"),
+        (["--init", "nothing.safetensors"], "there is no checkpoint"),
+    ],
+)
+def test_wrong_argument_gives_one_line_and_status_1(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str
+) -> None:
+    assert main(_arguments(data, tmp_path / "run", *more)) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("error: ")
+    assert message in output.err
+    assert output.err.count("\n") == 1
+    assert not (tmp_path / "run" / CHECKPOINT_NAME).exists()
+
+
+def test_other_recipe_in_the_folder_of_a_run_is_refused(
+    data: Path, tmp_path: Path, config: ModelConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    save(out / CHECKPOINT_NAME, Checkpoint(config, AdaptiveResNet(config).state_dict()))
+    assert main(_arguments(data, out)) == 1
+    assert "choose another --out" in capsys.readouterr().err
+
+
+def _start(data: Path, out: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "models.train", *_arguments(data, out, "--epochs", "6")]
+    # One thread, as in this process: with more, sums may be taken in another order.
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, cwd=ROOT)
+
+
+def test_process_killed_outright_and_started_again_ends_where_it_would_have(data: Path, tmp_path: Path) -> None:
+    killed = _start(data, tmp_path / "killed")
+    checkpoint = tmp_path / "killed" / CHECKPOINT_NAME
+    while not checkpoint.exists():
+        assert killed.poll() is None, killed.communicate()[1].decode()
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    assert 7 <= load(checkpoint).training["step"] < 42
+
+    resumed = _start(data, tmp_path / "killed")
+    assert main(_arguments(data, tmp_path / "whole", "--epochs", "6")) == 0
+    errors = resumed.communicate()[1]
+    assert resumed.returncode == 0, errors.decode()
+    first, second = load(tmp_path / "whole" / CHECKPOINT_NAME), load(checkpoint)
+    assert first.training["step"] == second.training["step"] == 42
+    assert same_tensors(first.weights, second.weights)
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "killed")
