@@ -15,7 +15,8 @@ from export.artifact_writer import write_artifact
 from export.parity import ParityError
 from models.checkpoint import CheckpointError, load, load_published
 from models.config import PRESETS, preset
-from models.sources import DataError, open_examples
+from models.examples import DataError
+from models.sources import open_examples
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from artifact.preprocessing import Preprocessing, UInt8Array, to_rgb
-from models.sources import Examples
+from models.examples import Examples
 
 # Images whose fitted pixels are smaller than this stay decoded in memory: CIFAR does, ImageNet is decoded every epoch.
 _IN_MEMORY_SIDE = 64

@@ -16,16 +16,17 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from models.checkpoint import Checkpoint, CheckpointError, load, load_published
 from models.config import PRESETS, preset
 from models.data import Dataset, load_pixels, split
+from models.device import default_device, usable_device
 from models.evaluation import Evaluation, evaluate
+from models.examples import DataError, Examples
 from models.pictures import MOST_CLASSES, shown_classes, write_pictures
 from models.recipe import Recipe
-from models.sources import DataError, Examples, open_examples
+from models.sources import open_examples
 
 # With more blocks than this, a class's rates are told in tenths, one digit a block, to keep its row on one line.
 _MOST_COLUMNS = 20
@@ -69,7 +70,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="of the pictures (default: evaluation/ beside CHECKPOINT)"
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default=default_device(), help="cpu or cuda (default: %(default)s)")
     return parser.parse_args(argv)
 
 
@@ -96,7 +97,7 @@ def _evaluate(arguments: argparse.Namespace, checkpoint: Checkpoint, examples: E
     if arguments.held_out < 1:
         raise ValueError("--held-out must be at least 1")
     indices = np.arange(len(examples)) if arguments.all else split(examples, arguments.held_out)[1]
-    network = checkpoint.network().to(torch.device(arguments.device))
+    network = checkpoint.network().to(usable_device(arguments.device))
     config = checkpoint.config
     dataset = Dataset(examples, indices, config.preprocessing, load_pixels(examples, config.preprocessing))
     with tqdm(desc="evaluating", total=len(dataset), unit="image", leave=False, disable=None) as bar:

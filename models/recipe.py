@@ -44,7 +44,7 @@ class Recipe(BaseModel):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     held_out: int = Field(default=5000, ge=0)
     precision: Literal["bf16", "fp32"] = "fp32"
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**31)
 
     def learning_rate(self, step: int, steps: int) -> float:
         """The learning rate of a step, counted from 0, in a run of `steps`."""
@@ -68,10 +68,3 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.SGD(groups, lr=recipe.peak_lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
-
-
-def fast_precision(device: torch.device) -> Literal["bf16", "fp32"]:
-    """bf16 where the device multiplies it in hardware, else fp32: emulated bf16 is slower than fp32."""
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if torch.cpu.get_capabilities().get("avx512_bf16", False) else "fp32"

@@ -1,57 +1,21 @@
-"""Where labelled images come from: class folders, a tar of them, or the original CIFAR-10 batches."""
+"""Finding labelled images: class folders, a tar of them, or the original CIFAR-10 batches, in a folder or a tar."""
 
 from __future__ import annotations
 
 import io
 import lzma
-import pickle
 import tarfile
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 
+from models.cifar_batches import is_batch, read_batches
+from models.examples import DataError, Examples
+
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"}
-_CIFAR_RECORD = 1 + 3 * 32 * 32
-
-
-class DataError(ValueError):
-    """The data folder or file is missing, empty or not in a form this reads."""
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Labelled images that are decoded on demand.
-
-    Attributes:
-        labels: class names, sorted; their order is that of the class indices.
-        classes: class index of every example.
-        names: a name of every example that stays the same wherever the data lies.
-    """
-
-    labels: tuple[str, ...]
-    classes: np.ndarray
-    names: Sequence[str]
-    _open: Callable[[int], Image.Image]
-
-    def __len__(self) -> int:
-        return len(self.classes)
-
-    def image(self, index: int) -> Image.Image:
-        """Decode one example.
-
-        Raises:
-            DataError: its file cannot be decoded.
-        """
-        try:
-            image = self._open(index)
-            image.load()
-        except Exception as error:  # Pillow's decoders raise a dozen unrelated types for a damaged file
-            raise DataError(f"cannot decode {self.names[index]}: {error}") from error
-        return image
 
 
 def open_examples(path: Path) -> Examples:
@@ -63,15 +27,15 @@ def open_examples(path: Path) -> Examples:
         DataError: nothing readable is there.
     """
     if path.is_dir():
-        if batches := sorted([*path.glob("data_batch_*"), *path.glob("test_batch*")]):
-            return _cifar_batches(path, batches)
+        if batches := [file for file in path.iterdir() if is_batch(file.name)]:
+            return read_batches({file.name: file.read_bytes() for file in batches})
         return _folder(path)
     if not path.is_file():
         raise DataError(f"{path} does not exist; --data takes a folder or tar of class folders, or CIFAR-10's batches")
     if tarfile.is_tarfile(path):
         return _tar(path)
-    if path.name.startswith(("data_batch_", "test_batch")):
-        return _cifar_batches(path.parent, [path])
+    if is_batch(path.name):
+        return read_batches({path.name: path.read_bytes()})
     raise DataError(f"{path} is neither a folder, a tar file nor a CIFAR-10 batch")
 
 
@@ -96,7 +60,7 @@ def _folder(path: Path) -> Examples:
         # Read at once: an image that cannot be decoded leaves no file open.
         return lambda: Image.open(io.BytesIO(file.read_bytes()))
 
-    files = [file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES]
+    files = [file for file in path.rglob("*") if _is_image(file.name)]
     return _index({file.relative_to(path).as_posix(): opener(file) for file in files}, path)
 
 
@@ -105,71 +69,27 @@ def _tar(path: Path) -> Examples:
         return lambda: Image.open(io.BytesIO(data))
 
     # A compressed tar cannot be read at random, so the encoded files are kept in memory.
-    members = {}
     try:
         with tarfile.open(path) as archive:
-            for member in archive:
-                if member.isfile() and PurePosixPath(member.name).suffix.lower() in _SUFFIXES:
-                    stream = archive.extractfile(member)
-                    assert stream is not None
-                    members[member.name] = opener(stream.read())
+            files = {member.name: _content(archive, member) for member in archive if _is_wanted(member)}
     except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
         raise DataError(f"{path} is damaged: {error}") from error
-    return _index(members, path)
+    if batches := {name: data for name, data in files.items() if is_batch(name)}:
+        return read_batches(batches)
+    return _index({name: opener(data) for name, data in files.items()}, path)
 
 
-def _cifar_batches(folder: Path, batches: list[Path]) -> Examples:
-    """The original CIFAR-10 batches, in the binary or the Python form (https://www.cs.toronto.edu/~kriz/cifar.html).
-
-    A folder that holds both training and test batches gives the training ones; name the test batch itself to get it.
-    """
-    training = [batch for batch in batches if batch.name.startswith("data_batch_")]
-    parts = [_cifar_batch(batch) for batch in training or batches]
-    pixels = np.concatenate([part[0] for part in parts]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    classes = np.concatenate([part[1] for part in parts])
-    labels = _cifar_labels(folder)
-    if not len(classes) or classes.min() < 0 or classes.max() >= len(labels):
-        raise DataError(f"the batches in {folder} hold no images, or classes that are not among the {len(labels)}")
-    return Examples(
-        labels,
-        classes,
-        [f"{index:05d}" for index in range(len(classes))],
-        lambda index: Image.fromarray(np.ascontiguousarray(pixels[index])),
-    )
+def _is_image(name: str) -> bool:
+    """Whether a file of this name is an image; hidden files, such as the ones macOS adds to archives, are not."""
+    file = PurePosixPath(name)
+    return file.suffix.lower() in _SUFFIXES and not file.name.startswith(".")
 
 
-def _cifar_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (N, 3072) uint8 and classes (N,) of one batch."""
-    data = path.read_bytes()
-    if path.suffix == ".bin":
-        if not data or len(data) % _CIFAR_RECORD:
-            raise DataError(f"{path} is not a CIFAR-10 binary batch")
-        records = np.frombuffer(data, np.uint8).reshape(-1, _CIFAR_RECORD)
-        return records[:, 1:], records[:, 0].astype(np.int64)
-    try:
-        batch = _ArrayUnpickler(io.BytesIO(data), encoding="bytes").load()
-        pixels, classes = np.asarray(batch[b"data"], np.uint8), np.asarray(batch[b"labels"], np.int64)
-    except Exception as error:  # a damaged pickle raises whatever its objects do
-        raise DataError(f"{path} is not a CIFAR-10 Python batch: {error}") from error
-    if pixels.shape != (len(classes), _CIFAR_RECORD - 1):
-        raise DataError(f"{path} is not a CIFAR-10 Python batch: its data is of shape {pixels.shape}")
-    return pixels, classes
+def _is_wanted(member: tarfile.TarInfo) -> bool:
+    return member.isfile() and (_is_image(member.name) or is_batch(member.name))
 
 
-def _cifar_labels(folder: Path) -> tuple[str, ...]:
-    names = folder / "batches.meta.txt"
-    if names.is_file():
-        return tuple(names.read_text().split())
-    # The Python form keeps the names in a pickle; they are the same ten in every copy.
-    return ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Reads the arrays of CIFAR-10's Python batches and refuses every other object, so nothing can be executed."""
-
-    _ALLOWED = frozenset({("_reconstruct", "multiarray"), ("ndarray", "numpy"), ("dtype", "numpy")})
-
-    def find_class(self, module: str, name: str) -> object:
-        if module.split(".")[0] == "numpy" and (name, module.rsplit(".", 1)[-1]) in self._ALLOWED:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"refusing to load {module}.{name}")
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    stream = archive.extractfile(member)
+    assert stream is not None  # it is a file
+    return stream.read()

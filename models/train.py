@@ -1,4 +1,4 @@
-"""Train a network: one loop of steps, evaluation, logging and checkpoints.
+"""Train a network.
 
     python -m models.train --preset convnet-aig-38-cifar10 --data PATH --out DIR
 
@@ -9,213 +9,22 @@ uninterrupted run would have ended.
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import ValidationError
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
-from models.checkpoint import Checkpoint, CheckpointError, load, save
+from models.checkpoint import CheckpointError, load
 from models.config import PRESETS, ModelConfig, preset
-from models.data import Batch, Dataset, load_pixels, split
-from models.evaluation import evaluate
-from models.loss import total_loss
-from models.recipe import Recipe, fast_precision, make_optimizer
+from models.data import Dataset, load_pixels, split
+from models.device import default_device, fast_precision, usable_device
+from models.examples import DataError
+from models.recipe import Recipe
 from models.resnet import AdaptiveResNet
-from models.sources import DataError, open_examples
-
-CHECKPOINT_NAME = "checkpoint.safetensors"
-METRICS_NAME = "metrics.csv"
-
-
-@dataclass
-class Totals:
-    """Sums over the steps of one epoch."""
-
-    steps: int = 0
-    loss: float = 0.0
-    target_rate_loss: float = 0.0
-    correct: int = 0
-    images: int = 0
-    open_share: float = 0.0
-    seconds: float = 0.0
-
-
-class Trainer:
-    """One run: a network, its data, its recipe, and a folder where all it learns is kept."""
-
-    def __init__(
-        self,
-        network: AdaptiveResNet,
-        recipe: Recipe,
-        training: Dataset,
-        validation: Dataset,
-        out: Path,
-        save_every: int = 500,
-    ) -> None:
-        self.network = network
-        self.recipe = recipe
-        self.training = training
-        self.validation = validation
-        self.out = out
-        self.save_every = save_every
-        self.device = next(network.parameters()).device
-        self.optimizer = make_optimizer(network, recipe)
-        self.steps_per_epoch = training.batches(recipe.batch_size)
-        if not self.steps_per_epoch:
-            raise ValueError(f"{len(training)} training images do not fill one batch of {recipe.batch_size}")
-        self.steps = recipe.epochs * self.steps_per_epoch
-        self.step = 0
-        self.totals = Totals()
-        self.history: list[dict[str, float]] = []
-        gated_rates = [rate for rate in network.config.target_rates if rate < 1]
-        self._targets = torch.tensor(gated_rates, device=self.device)
-
-    def run(self) -> None:
-        """Train from where the run stands to its end."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        with SummaryWriter(str(self.out), purge_step=len(self.history) + 1) as board:
-            while self.step < self.steps:
-                self._train_epoch()
-                row = self._epoch_metrics()
-                self.history.append(row)
-                self.totals = Totals()
-                # Before the checkpoint: after a kill between the two, the resumed run writes the row again.
-                _write_csv(self.out / METRICS_NAME, self.history)
-                self.save()
-                for name, value in row.items():
-                    board.add_scalar(name, value, len(self.history))
-                tqdm.write(" ".join(f"{name}={value:g}" for name, value in row.items()))
-
-    def save(self) -> None:
-        """Write the checkpoint from which `resume` goes on."""
-        state = self.optimizer.state
-        momentum = {name: state[p]["momentum_buffer"] for name, p in self.network.named_parameters() if p in state}
-        training = {
-            "recipe": self.recipe.model_dump(),
-            "step": self.step,
-            "totals": asdict(self.totals),
-            "history": self.history,
-        }
-        checkpoint = Checkpoint(self.network.config, self.network.state_dict(), training, momentum)
-        save(self.out / CHECKPOINT_NAME, checkpoint)
-
-    def resume(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint of the same network and recipe.
-
-        Raises:
-            CheckpointError: it is of another network or recipe, or keeps no training state.
-        """
-        if checkpoint.config != self.network.config:
-            raise CheckpointError("the checkpoint in the output folder is of another network; choose another --out")
-        if checkpoint.training.get("recipe") != self.recipe.model_dump():
-            raise CheckpointError("the run in the output folder has another recipe; choose another --out")
-        self.network.load_state_dict(checkpoint.weights)
-        for name, parameter in self.network.named_parameters():
-            if name in checkpoint.optimizer:
-                self.optimizer.state[parameter]["momentum_buffer"] = checkpoint.optimizer[name].to(self.device)
-        self.step = checkpoint.training["step"]
-        self.totals = Totals(**checkpoint.training["totals"])
-        self.history = checkpoint.training["history"]
-
-    def _train_epoch(self) -> None:
-        """Train from the current step to the end of its epoch."""
-        self.network.train()
-        epoch, first = divmod(self.step, self.steps_per_epoch)
-        batches = self.training.shuffled(self.recipe.batch_size, self.recipe.seed, epoch, first)
-        with tqdm(
-            desc=f"epoch {epoch + 1}/{self.recipe.epochs}",
-            total=self.steps_per_epoch,
-            initial=first,
-            unit="step",
-            leave=False,
-            disable=None,
-        ) as bar:
-            for batch in batches:
-                self._train_step(batch)
-                bar.update()
-                mean = 1 / self.totals.steps
-                bar.set_postfix(
-                    loss=f"{self.totals.loss * mean:.3f}",
-                    accuracy=f"{self.totals.correct / self.totals.images:.3f}",
-                    open=f"{self.totals.open_share * mean:.2f}",
-                )
-                if self.step % self.save_every == 0:
-                    self.save()
-
-    def _train_step(self, batch: Batch) -> None:
-        started = time.perf_counter()
-        # The gates' noise depends on the seed and the step alone, so that a resumed run draws the same.
-        torch.manual_seed((self.recipe.seed << 32) + self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.learning_rate(self.step, self.steps)
-        images = batch.images.to(self.device, non_blocking=True)
-        classes = batch.classes.to(self.device, non_blocking=True)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
-            output = self.network(images)
-        weight = self.recipe.target_weight_at(self.step, self.steps)
-        loss = total_loss(output, classes, self._targets, weight, self.recipe.label_smoothing)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()
-        if not torch.isfinite(loss.total):
-            raise FloatingPointError(f"the loss is {loss.total.item()} at step {self.step}: lower --lr")
-        self.optimizer.step()
-        self.step += 1
-        self.totals.steps += 1
-        self.totals.loss += loss.total.item()
-        self.totals.target_rate_loss += loss.target_rate.item()
-        self.totals.correct += int((output.logits.argmax(dim=1) == classes).sum())
-        self.totals.images += len(classes)
-        self.totals.open_share += output.open.mean().item() if len(self._targets) else 1.0
-        self.totals.seconds += time.perf_counter() - started
-
-    def _epoch_metrics(self) -> dict[str, float]:
-        steps = self.totals.steps
-        row = {
-            "epoch": self.step // self.steps_per_epoch,
-            "learning_rate": self.recipe.learning_rate(self.step - 1, self.steps),
-            "train_loss": self.totals.loss / steps,
-            "train_target_rate_loss": self.totals.target_rate_loss / steps,
-            "train_accuracy": self.totals.correct / self.totals.images,
-            "train_open_share": self.totals.open_share / steps,
-            "train_seconds": self.totals.seconds,
-        }
-        if len(self.validation):
-            result = evaluate(self.network, self.validation)
-            row["validation_accuracy"] = result.accuracy
-            row["validation_mac_share"] = float(result.mac_share.mean())
-            rates = result.executed.mean(axis=0)
-            row["validation_lowest_rate"] = float(rates.min())
-            row["validation_varied_blocks"] = int(((rates > 0.02) & (rates < 0.98)).sum())
-        return row
-
-
-def warm_start(network: AdaptiveResNet, checkpoint: Checkpoint) -> None:
-    """Start from the weights of a network of the same shape, with or without gates; gates it lacks stay fresh.
-
-    Raises:
-        CheckpointError: a weight outside the gates is missing or of another shape.
-    """
-    own = network.state_dict()
-    kept = {name: tensor for name, tensor in checkpoint.weights.items() if name in own}
-    missing = [name for name in own if name not in kept and ".gate." not in name]
-    if missing or any(own[name].shape != tensor.shape for name, tensor in kept.items()):
-        raise CheckpointError(f"{checkpoint.config.name} is not of the same shape as {network.config.name}")
-    network.load_state_dict(own | kept)
-
-
-def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+from models.sources import open_examples
+from models.trainer import CHECKPOINT_NAME, Trainer, warm_start
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -244,7 +53,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--held-out", type=int, default=default.held_out, help="images kept for validation")
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")
     parser.add_argument("--seed", type=int, default=default.seed)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default=default_device(), help="cpu or cuda (default: %(default)s)")
     return parser.parse_args(argv)
 
 
@@ -259,9 +68,9 @@ def _config(arguments: argparse.Namespace, labels: tuple[str, ...]) -> ModelConf
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
     arguments = _arguments(argv)
-    device = torch.device(arguments.device)
-    precision = fast_precision(device) if arguments.precision == "auto" else arguments.precision
     try:
+        device = usable_device(arguments.device)
+        precision = fast_precision(device) if arguments.precision == "auto" else arguments.precision
         recipe = Recipe(
             epochs=arguments.epochs,
             batch_size=arguments.batch_size,

@@ -15,9 +15,9 @@ from torch import nn
 from artifact.preprocessing import Preprocessing
 from models.config import ModelConfig
 from models.data import Dataset, load_pixels
+from models.examples import Examples
 from models.resnet import AdaptiveResNet
-from models.sources import Examples
-from models.train import METRICS_NAME
+from models.trainer import METRICS_NAME
 
 MakeConfig = Callable[..., ModelConfig]
 MakeNetwork = Callable[..., AdaptiveResNet]

@@ -9,7 +9,8 @@ import torch
 from artifact.preprocessing import Preprocessing
 from models.config import ModelConfig
 from models.data import Dataset, load_pixels, split
-from models.sources import Examples, open_examples
+from models.examples import Examples
+from models.sources import open_examples
 from tests.conftest import MakeFolders
 from tests.models.conftest import MakeDataset
 

@@ -5,7 +5,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from models.recipe import Recipe, fast_precision, make_optimizer
+from models.device import fast_precision
+from models.recipe import Recipe, make_optimizer
 from models.resnet import AdaptiveResNet
 
 STEPS = 1000

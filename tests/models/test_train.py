@@ -1,221 +1,110 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from models.checkpoint import Checkpoint, CheckpointError, load
-from models.config import ModelConfig
-from models.data import Batch, split
-from models.evaluation import evaluate
-from models.recipe import Recipe
+from models.checkpoint import Checkpoint, load, save
+from models.config import ModelConfig, preset
 from models.resnet import AdaptiveResNet
-from models.sources import Examples
-from models.train import CHECKPOINT_NAME, Trainer, warm_start
-from tests.models.conftest import MakeConfig, MakeDataset, MakeNetwork, metrics, same_tensors
+from models.train import main
+from models.trainer import CHECKPOINT_NAME
+from tests.conftest import MakeFolders
+from tests.models.conftest import metrics, same_tensors
 
-MakeTrainer = Callable[..., Trainer]
+PRESET = "convnet-aig-20-cifar10"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def make_trainer(examples: Examples, make_config: MakeConfig, make_dataset: MakeDataset, tmp_path: Path) -> MakeTrainer:
-    """A run on the 50 training examples; `out` names its folder, `rate` sets the target rate, others the recipe."""
-
-    def make(out: str = "run", rate: float = 0.5, save_every: int = 500, **changes: object) -> Trainer:
-        recipe = Recipe.model_validate({"epochs": 3, "batch_size": 8, "peak_lr": 0.1, "held_out": 10} | changes)
-        torch.manual_seed(recipe.seed)
-        network = AdaptiveResNet(make_config().with_target_rates(rate))
-        training, validation = map(make_dataset, split(examples, recipe.held_out))
-        return Trainer(network, recipe, training, validation, tmp_path / out, save_every)
-
-    return make
+def data(tmp_path: Path, make_class_folders: MakeFolders) -> Path:
+    return make_class_folders(tmp_path / "data", ("cat", "dog"), each=16)
 
 
-def _weights(trainer: Trainer) -> dict[str, torch.Tensor]:
-    return load(trainer.out / CHECKPOINT_NAME).weights
+def _arguments(data: Path, out: Path, *more: str) -> list[str]:
+    settings = ["--preset", PRESET, "--data", str(data), "--out", str(out), "--precision", "fp32"]
+    return [*settings, "--batch-size", "4", "--held-out", "4", "--lr", "0.05", "--device", "cpu", *more]
 
 
-def test_training_learns_and_leaves_its_figures(make_trainer: MakeTrainer) -> None:
-    trainer = make_trainer(epochs=8)
-    trainer.run()
-    rows = metrics(trainer.out)
-    assert [row["epoch"] for row in rows] == [str(epoch) for epoch in range(1, 9)]
-    assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
-    assert float(rows[-1]["train_accuracy"]) > 0.75
-    assert 0 < float(rows[-1]["validation_mac_share"]) < 1.1
-    assert list(trainer.out.glob("events.out.tfevents.*"))
-
-
-def test_same_seed_gives_the_same_weights_and_figures(make_trainer: MakeTrainer) -> None:
-    first, second = make_trainer("first"), make_trainer("second")
-    for trainer in (first, second):
-        trainer.run()
-        torch.manual_seed(12345)  # whatever happened before a run must not matter
-    assert same_tensors(_weights(first), _weights(second))
-    assert metrics(first.out) == metrics(second.out)
-
-
-def test_another_seed_gives_other_weights(make_trainer: MakeTrainer) -> None:
-    first, second = make_trainer("first", epochs=1), make_trainer("second", epochs=1, seed=1)
-    first.run()
-    second.run()
-    assert not same_tensors(_weights(first), _weights(second))
-
-
-class _Killed(BaseException):
-    """Stands for a kill: nothing catches it."""
-
-
-def _kill_after(trainer: Trainer, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run until a step is about to be taken after `steps` others, and kill there."""
-    train_step = trainer._train_step
-
-    def fatal_step(batch: Batch) -> None:
-        if trainer.step == steps:
-            raise _Killed
-        train_step(batch)
-
-    monkeypatch.setattr(trainer, "_train_step", fatal_step)
-    with pytest.raises(_Killed):
-        trainer.run()
-
-
-@pytest.mark.parametrize("killed_at", [3, 8, 13])
-def test_killed_run_resumes_in_mid_epoch_and_ends_where_it_would_have(
-    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, killed_at: int
+def test_command_trains_a_network_for_the_classes_of_the_data(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = make_trainer("whole")
-    whole.run()
-
-    killed = make_trainer("killed", save_every=2)
-    _kill_after(killed, killed_at, monkeypatch)
-    resumed = make_trainer("killed", save_every=2)
-    checkpoint = load(killed.out / CHECKPOINT_NAME)
-    resumed.resume(checkpoint)
-    assert resumed.step == killed_at - killed_at % 2
-    resumed.run()
-    assert resumed.step == whole.step == 18
-    assert same_tensors(_weights(resumed), _weights(whole))
-    momenta = [load(trainer.out / CHECKPOINT_NAME).optimizer for trainer in (resumed, whole)]
-    assert same_tensors(*momenta)
-    assert metrics(resumed.out) == metrics(whole.out)
+    assert main(_arguments(data, tmp_path / "run", "--epochs", "1", "--target-rate", "0.8")) == 0
+    checkpoint = load(tmp_path / "run" / CHECKPOINT_NAME)
+    assert checkpoint.config == preset(PRESET).with_labels(("cat", "dog")).with_target_rates(0.8)
+    assert checkpoint.training["recipe"]["held_out"] == 4
+    assert capsys.readouterr().out.splitlines()[-1].endswith(CHECKPOINT_NAME)
 
 
-def test_run_killed_before_its_last_checkpoint_has_every_row_in_the_end(
-    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+def test_command_starts_from_a_plain_network(data: Path, tmp_path: Path) -> None:
+    assert main(_arguments(data, tmp_path / "plain", "--epochs", "1", "--plain")) == 0
+    plain = tmp_path / "plain" / CHECKPOINT_NAME
+    assert load(plain).config.name == f"{PRESET}-plain"
+    assert main(_arguments(data, tmp_path / "gated", "--epochs", "1", "--init", str(plain))) == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--preset", "resnet-50"], "unknown preset 'resnet-50'"),
+        (["--data", "nowhere"], "nowhere does not exist"),
+        (["--held-out", "1000"], "cannot hold out 1000"),
+        (["--batch-size", "100"], "do not fill one batch"),
+        (["--epochs", "0"], "epochs: Input should be greater than 0"),
+        (["--target-rate", "0.5", "0.5"], "2 target rates for 9 blocks"),
+        (["--init", "nothing.safetensors"], "there is no checkpoint"),
+    ],
+)
+def test_wrong_argument_gives_one_line_and_status_1(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str
 ) -> None:
-    whole, killed, resumed = make_trainer("whole"), make_trainer("killed"), make_trainer("killed")
-    whole.run()
-    save_checkpoint = killed.save
-
-    def fatal_save() -> None:
-        if killed.step == killed.steps:
-            raise _Killed
-        save_checkpoint()
-
-    monkeypatch.setattr(killed, "save", fatal_save)
-    with pytest.raises(_Killed):
-        killed.run()
-    resumed.resume(load(killed.out / CHECKPOINT_NAME))
-    resumed.run()
-    assert metrics(resumed.out) == metrics(whole.out)
+    assert main(_arguments(data, tmp_path / "run", *more)) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("error: ")
+    assert message in output.err
+    assert output.err.count("\n") == 1
+    assert not (tmp_path / "run" / CHECKPOINT_NAME).exists()
 
 
-def test_tensorboard_shows_every_epoch_of_a_resumed_run_once(
-    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+def test_other_recipe_in_the_folder_of_a_run_is_refused(
+    data: Path, tmp_path: Path, config: ModelConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    killed, resumed = make_trainer(), make_trainer()
-    _kill_after(killed, 13, monkeypatch)
-    resumed.resume(load(killed.out / CHECKPOINT_NAME))
-    resumed.run()
-    board = EventAccumulator(str(resumed.out)).Reload()
-    shown = [(event.step, event.value) for event in board.Scalars("train_loss")]
-    expected = [float(row["train_loss"]) for row in metrics(resumed.out)]
-    assert shown == [(epoch, pytest.approx(loss)) for epoch, loss in enumerate(expected, 1)]
+    out = tmp_path / "run"
+    out.mkdir()
+    save(out / CHECKPOINT_NAME, Checkpoint(config, AdaptiveResNet(config).state_dict()))
+    assert main(_arguments(data, out)) == 1
+    assert "choose another --out" in capsys.readouterr().err
 
 
-def test_finished_run_stays_as_it_is(make_trainer: MakeTrainer) -> None:
-    make_trainer().run()
-    again = make_trainer()
-    before = (again.out / CHECKPOINT_NAME).read_bytes()
-    again.resume(load(again.out / CHECKPOINT_NAME))
-    again.run()
-    assert (again.out / CHECKPOINT_NAME).read_bytes() == before
+def _start(data: Path, out: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "models.train", *_arguments(data, out, "--epochs", "6")]
+    # One thread, as in this process: with more, sums may be taken in another order.
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, cwd=ROOT)
 
 
-def test_run_with_another_recipe_is_not_resumed(make_trainer: MakeTrainer) -> None:
-    make_trainer(epochs=1).run()
-    other = make_trainer(epochs=1, peak_lr=0.2)
-    with pytest.raises(CheckpointError, match="another recipe"):
-        other.resume(load(other.out / CHECKPOINT_NAME))
+def test_process_killed_outright_and_started_again_ends_where_it_would_have(data: Path, tmp_path: Path) -> None:
+    killed = _start(data, tmp_path / "killed")
+    checkpoint = tmp_path / "killed" / CHECKPOINT_NAME
+    while not checkpoint.exists():
+        assert killed.poll() is None, killed.communicate()[1].decode()
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    assert 7 <= load(checkpoint).training["step"] < 42
 
-
-def test_run_of_another_network_is_not_resumed(make_trainer: MakeTrainer) -> None:
-    make_trainer(epochs=1).run()
-    other = make_trainer(epochs=1, rate=0.6)
-    with pytest.raises(CheckpointError, match="another network"):
-        other.resume(load(other.out / CHECKPOINT_NAME))
-
-
-def test_checkpoint_without_training_state_is_not_resumed(make_trainer: MakeTrainer) -> None:
-    trainer = make_trainer()
-    with pytest.raises(CheckpointError):
-        trainer.resume(Checkpoint(trainer.network.config, trainer.network.state_dict()))
-
-
-def test_too_few_images_for_one_batch_are_refused(make_trainer: MakeTrainer) -> None:
-    with pytest.raises(ValueError, match="50 training images do not fill one batch of 64"):
-        make_trainer(batch_size=64)
-
-
-def test_learning_rate_that_is_too_high_stops_the_run(make_trainer: MakeTrainer) -> None:
-    with pytest.raises(FloatingPointError, match="lower --lr"):
-        make_trainer(epochs=40, peak_lr=1e12).run()
-
-
-@pytest.mark.parametrize("rate", [0.4, 0.6])
-def test_gates_learn_their_target_rate_and_still_differ_between_images(make_trainer: MakeTrainer, rate: float) -> None:
-    trainer = make_trainer(rate=rate, epochs=14, target_weight=4.0)
-    trainer.run()
-    rows = metrics(trainer.out)
-    first, last = (float(rows[index]["train_open_share"]) for index in (0, -1))
-    assert abs(last - rate) < abs(first - rate) / 2
-    result = evaluate(trainer.network, trainer.training)
-    rates = result.executed.mean(axis=0)
-    assert ((rates > 0) & (rates < 1)).any()
-    assert len(np.unique(result.executed, axis=0)) > 1
-
-
-def test_network_without_gates_trains(make_trainer: MakeTrainer) -> None:
-    trainer = make_trainer(rate=1.0)
-    trainer.run()
-    assert [row["train_open_share"] for row in metrics(trainer.out)] == ["1.0"] * 3
-    assert [row["train_target_rate_loss"] for row in metrics(trainer.out)] == ["0.0"] * 3
-
-
-def test_bf16_trains(make_trainer: MakeTrainer) -> None:
-    trainer = make_trainer(precision="bf16", epochs=1)
-    trainer.run()
-    assert all(tensor.dtype != torch.bfloat16 for tensor in _weights(trainer).values())
-
-
-def test_warm_start_takes_a_plain_network_and_keeps_fresh_gates(
-    make_network: MakeNetwork, make_config: MakeConfig
-) -> None:
-    plain = make_network(target_rates=(1.0, 1.0, 1.0))
-    network = AdaptiveResNet(make_config())
-    fresh = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    warm_start(network, Checkpoint(plain.config, plain.state_dict()))
-    for name, tensor in network.state_dict().items():
-        assert torch.equal(tensor, fresh[name] if ".gate." in name else plain.state_dict()[name]), name
-
-
-def test_warm_start_from_another_shape_is_refused(make_network: MakeNetwork, config: ModelConfig) -> None:
-    for changes in ({"stage_widths": (4, 8, 32)}, {"stage_blocks": (1, 1), "stage_widths": (4, 8)}):
-        other = make_network(**changes, target_rates=(1.0,) * len(changes.get("stage_blocks", (1, 1, 1))))
-        with pytest.raises(CheckpointError, match="not of the same shape"):
-            warm_start(AdaptiveResNet(config), Checkpoint(other.config, other.state_dict()))
+    resumed = _start(data, tmp_path / "killed")
+    assert main(_arguments(data, tmp_path / "whole", "--epochs", "6")) == 0
+    errors = resumed.communicate()[1]
+    assert resumed.returncode == 0, errors.decode()
+    first, second = load(tmp_path / "whole" / CHECKPOINT_NAME), load(checkpoint)
+    assert first.training["step"] == second.training["step"] == 42
+    assert same_tensors(first.weights, second.weights)
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "killed")

@@ -1,0 +1,33 @@
+"""Where a network runs, and in which precision that is fast."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+
+def default_device() -> str:
+    """ "cuda" where there is a GPU, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def usable_device(name: str) -> torch.device:
+    """The device of that name, such as "cpu", "cuda" or "cuda:1".
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"cannot use device {name!r}: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def fast_precision(device: torch.device) -> Literal["bf16", "fp32"]:
+    """bf16 where the device multiplies it in hardware, else fp32: emulated bf16 is slower than fp32."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if torch.cpu.get_capabilities().get("avx512_bf16", False) else "fp32"

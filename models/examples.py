@@ -1,0 +1,45 @@
+"""Labelled images, whatever form they are kept in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+
+class DataError(ValueError):
+    """The data folder or file is missing, empty or not in a form this reads."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Labelled images that are decoded on demand.
+
+    Attributes:
+        labels: class names, sorted; their order is that of the class indices.
+        classes: class index of every example.
+        names: a name of every example that stays the same wherever the data lies.
+    """
+
+    labels: tuple[str, ...]
+    classes: np.ndarray
+    names: Sequence[str]
+    _open: Callable[[int], Image.Image]
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def image(self, index: int) -> Image.Image:
+        """Decode one example.
+
+        Raises:
+            DataError: its file cannot be decoded.
+        """
+        try:
+            image = self._open(index)
+            image.load()
+        except Exception as error:  # Pillow's decoders raise a dozen unrelated types for a damaged file
+            raise DataError(f"cannot decode {self.names[index]}: {error}") from error
+        return image
