@@ -24,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     path: Path = arguments.checkpoint
     try:
+        if arguments.count < 1:
+            raise ValueError("--count must be at least 1 image")
         if path.name.endswith(".pth.tar"):
             checkpoint = load_published(path, preset(arguments.preset or ""))
         else:
@@ -38,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         manifest = write_artifact(
             checkpoint, file_digest(path), arguments.out, images, arguments.version, arguments.gate_threshold
         )
-    except (CheckpointError, DataError, ParityError, FileExistsError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (CheckpointError, DataError, ParityError, OSError, ValueError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 1
     proof = manifest.verification
     print(

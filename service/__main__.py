@@ -7,6 +7,7 @@ python -m service classify IMAGE...
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -42,12 +43,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         for problem in error.errors():
             print(f"error: {'.'.join(map(str, problem['loc']))}: {problem['msg']}", file=sys.stderr)
     except (ArtifactError, EngineError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
     return 1
 
 
 def _serve(settings: Settings) -> int:
     app = create_app(settings, open_runtime(settings.model, settings.runtime, settings.device))
+    # uvicorn drains on SIGTERM and then raises the signal again for the handler it found, which by default would report
+    # the clean stop as a kill.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     uvicorn.run(
         app,
         host=settings.host,
@@ -72,7 +76,7 @@ def _classify(settings: Settings, images: list[Path]) -> int:
         started = time.perf_counter()
         try:
             answer = engine.submit(path.read_bytes(), settings.deadline_ms / 1000).result()
-        except (ImageError, OSError) as error:
+        except (ImageError, EngineError, OSError) as error:
             failed = True
             print(f"\n{path}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
             continue

@@ -53,7 +53,7 @@ def predictions(labels: tuple[str, ...], answer: Answer, top_k: int) -> list[Pre
     logits = answer.logits.astype(np.float64)
     exponentials = np.exp(logits - logits.max())
     probabilities = exponentials / exponentials.sum()
-    best = np.argsort(-probabilities, kind="stable")[:top_k]
+    best = np.argsort(-logits, kind="stable")[:top_k]
     return [Prediction(label=labels[i], index=int(i), probability=float(probabilities[i])) for i in best]
 
 

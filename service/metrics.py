@@ -90,7 +90,8 @@ class Metrics:
                 counter.inc()
         for counter in self._gated:
             counter.inc()
-        self.skip_ratio.observe(1 - float(answer.executed.mean()))
+        # Not one minus the mean, whose rounding would put a share at a bucket's bound into the next bucket.
+        self.skip_ratio.observe(int((~answer.executed).sum()) / len(answer.executed))
         self.macs.observe(answer.macs)
 
     def count_failed_image(self, outcome: str) -> None:

@@ -19,7 +19,7 @@ class Settings(BaseSettings):
     The field `queue_size`, for example, is the flag --queue-size and the variable AIG_QUEUE_SIZE.
     """
 
-    model_config = SettingsConfigDict(env_prefix="AIG_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="AIG_", frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: Path = Field(
         default=Path("model_repository/convnet-aig-38-cifar10/1"), description="folder of the exported model"

@@ -14,6 +14,8 @@ from service.images import EmptyImage, ImageTooLarge
 
 # Room for the part headers and boundaries of a multipart body, per file.
 _MULTIPART_OVERHEAD = 4096
+# Parts of a form that are read before it is refused. Far above what is allowed, so that the error can name the limit.
+_MOST_PARTS = 1000
 # What clients send a file as when they do not know better; curl --data-binary says it is a form.
 _UNTYPED = {"", "application/octet-stream", "application/x-www-form-urlencoded"}
 
@@ -67,8 +69,7 @@ def _media_type(request: Request) -> str:
 
 async def _read_form(request: Request, field: str, max_bytes: int, max_images: int) -> list[Upload]:
     limited = Request(request.scope, _limited(request.receive, max_images * (max_bytes + _MULTIPART_OVERHEAD)))
-    # More files than allowed are let through by one, so that the error can name the limit.
-    async with limited.form(max_files=max_images + 1, max_fields=8) as form:
+    async with limited.form(max_files=_MOST_PARTS, max_fields=_MOST_PARTS) as form:
         items = form.multi_items()
         if unknown := [name for name, _ in items if name != field]:
             raise ApiError(422, "unknown_field", f"there is no form field {unknown[0]!r}; send {field!r}")

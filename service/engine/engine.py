@@ -167,9 +167,9 @@ class Engine(Generic[PayloadT]):
     def _run(self, batch: list[_Prepared[PayloadT]]) -> None:
         """Run a batch and answer its requests; where it fails as a whole, each image gets a second try alone."""
         started = self._clock()
-        images = np.concatenate([prepared.images for prepared in batch])
         offsets = np.zeros(len(batch), np.float32)
         try:
+            images = np.concatenate([prepared.images for prepared in batch])
             logits, margins = self.runtime.run(images, offsets)
             executed = self.runtime.manifest.executed(margins, offsets)
             macs = self.runtime.manifest.spent_macs(executed)

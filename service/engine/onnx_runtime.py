@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnxruntime
-
 from artifact.manifest import INPUT_NAMES, ONNX_NAME, OUTPUT_NAMES, Manifest, verified_file
 from artifact.preprocessing import Float32Array
 from service.engine.errors import RuntimeUnavailable
+
+try:
+    import onnxruntime
+except ImportError as error:
+    raise RuntimeUnavailable("the onnx runtime needs ONNX Runtime, which is not installed") from error
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 

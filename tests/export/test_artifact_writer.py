@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from artifact.manifest import (
+    MANIFEST_NAME,
+    ONNX_NAME,
+    TORCHSCRIPT_NAME,
+    file_digest,
+    read_manifest,
+    verified_file,
+)
+from artifact.preprocessing import Float32Array
+from export import artifact_writer
+from export.artifact_writer import write_artifact
+from export.parity import LOGIT_TOLERANCE, MARGIN_TOLERANCE, ParityError
+from models.checkpoint import CheckpointError
+from models.macs import count_macs
+from models.resnet import AdaptiveResNet
+from tests.networks import SOURCE_DIGEST, checkpoint_of, small_network
+
+
+def test_artifact_holds_both_graphs_and_a_manifest_that_reads(artifact: Path) -> None:
+    assert sorted(path.name for path in artifact.iterdir()) == sorted([MANIFEST_NAME, ONNX_NAME, TORCHSCRIPT_NAME])
+    manifest = read_manifest(artifact)
+    assert manifest.files == {name: file_digest(artifact / name) for name in (ONNX_NAME, TORCHSCRIPT_NAME)}
+    assert verified_file(artifact, manifest, ONNX_NAME) == artifact / ONNX_NAME
+    assert manifest.source_digest == SOURCE_DIGEST
+
+
+def test_manifest_describes_the_network(network: AdaptiveResNet, artifact: Path) -> None:
+    manifest = read_manifest(artifact)
+    config = network.config
+    assert (manifest.name, manifest.version) == ("small", "1")
+    assert manifest.labels == config.labels
+    assert manifest.preprocessing == config.preprocessing
+    assert manifest.input_size == 16
+    assert manifest.gate_threshold == 0
+    assert [block.name for block in manifest.blocks] == list(network.blocks)
+    assert [block.stage for block in manifest.blocks] == [1, 1, 2, 2, 3]
+    assert [block.name for block in manifest.blocks if block.gated] == network.gated_blocks
+    assert manifest.verification.images == 12
+    assert manifest.verification.margin_tolerance == MARGIN_TOLERANCE
+    assert manifest.verification.logit_tolerance == LOGIT_TOLERANCE
+
+
+def test_manifest_has_the_macs_of_the_network(network: AdaptiveResNet, artifact: Path) -> None:
+    manifest, macs = read_manifest(artifact), count_macs(network.config)
+    assert manifest.stem_macs == macs.stem == 16 * 16 * 4 * 3 * 9
+    assert manifest.classifier_macs == macs.classifier == 16 * 6
+    assert (manifest.total_macs, manifest.ungated_macs) == (macs.total, macs.ungated)
+    for block in manifest.blocks:
+        counted = macs.blocks[block.name]
+        assert (block.macs, block.shortcut_macs, block.gate_macs) == (counted.residual, counted.shortcut, counted.gate)
+    # By hand, for the block that halves the image and doubles the channels.
+    projecting = manifest.blocks[2]
+    assert projecting.macs == 8 * 8 * 8 * (4 + 8) * 9
+    assert projecting.shortcut_macs == 8 * 8 * 8 * 4
+    assert projecting.gate_macs == 4 * 16 + 16 * 2
+
+
+def test_manifest_opens_the_gates_that_the_network_opens(
+    tmp_path: Path, network: AdaptiveResNet, images: Float32Array
+) -> None:
+    manifest = write_artifact(checkpoint_of(network), SOURCE_DIGEST, tmp_path / "out", images, "7", gate_threshold=0.7)
+    assert read_manifest(tmp_path / "out") == manifest
+    assert (manifest.version, manifest.gate_threshold) == ("7", 0.7)
+    with torch.inference_mode():
+        output = network(torch.from_numpy(images), -0.7)
+    assert len(output.open.unique(dim=0)) > 2
+    executed = manifest.executed(output.margins.numpy(), np.zeros(12, np.float32))
+    assert executed[:, 0].all()  # has no gate
+    assert np.array_equal(executed[:, 1:], output.open.numpy() > 0)
+
+
+def test_exporting_twice_gives_the_same_onnx_file(tmp_path: Path, images: Float32Array, artifact: Path) -> None:
+    again = write_artifact(checkpoint_of(small_network()), SOURCE_DIGEST, tmp_path / "again", images)
+    assert again.files[ONNX_NAME] == read_manifest(artifact).files[ONNX_NAME]
+
+
+def test_existing_folder_is_never_overwritten(tmp_path: Path, network: AdaptiveResNet, images: Float32Array) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "precious").write_text("mine")
+    with pytest.raises(FileExistsError, match="never overwritten"):
+        write_artifact(checkpoint_of(network), SOURCE_DIGEST, out, images)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.read_text() for path in out.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("weight", "value"),
+    [
+        ("stem.0.weight", float("nan")),
+        ("blocks.stage1_block2.gate.fc2.weight", float("inf")),
+        ("blocks.stage2_block1.residual.3.weight", float("nan")),
+    ],
+)
+def test_weight_that_is_no_number_is_refused_and_leaves_nothing_behind(
+    tmp_path: Path, images: Float32Array, weight: str, value: float
+) -> None:
+    network = small_network()
+    network.state_dict()[weight].view(-1)[0] = value
+    with pytest.raises(ParityError, match="differs by nan"):
+        write_artifact(checkpoint_of(network), SOURCE_DIGEST, tmp_path / "out", images)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [OSError("the disk is full"), KeyboardInterrupt()])
+def test_interruption_leaves_nothing_behind(
+    tmp_path: Path,
+    network: AdaptiveResNet,
+    images: Float32Array,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+) -> None:
+    def interrupted(_: object, path: Path) -> None:
+        assert (path.parent / ONNX_NAME).exists()  # half of the artifact is there
+        raise error
+
+    monkeypatch.setattr(artifact_writer, "write_torchscript", interrupted)
+    with pytest.raises(type(error)):
+        write_artifact(checkpoint_of(network), SOURCE_DIGEST, tmp_path / "out", images)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_artifact_without_a_single_image_to_verify_on_is_refused(
+    tmp_path: Path, network: AdaptiveResNet, images: Float32Array
+) -> None:
+    with pytest.raises((ParityError, ValueError)):
+        write_artifact(checkpoint_of(network), SOURCE_DIGEST, tmp_path / "out", images[:0])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path, images: Float32Array) -> None:
+    checkpoint = checkpoint_of(small_network())
+    checkpoint.weights.pop("classifier.bias")
+    with pytest.raises(CheckpointError, match="do not fit"):
+        write_artifact(checkpoint, SOURCE_DIGEST, tmp_path / "out", images)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from threading import Thread
+
+import pytest
+
+from service.engine.batcher import BatchPolicy
+from service.engine.engine import Engine
+from service.engine.errors import EngineStopped
+from tests.runtimes import PATIENCE_S, EchoRuntime, echo_input, wait_until
+
+
+@pytest.fixture
+def runtime() -> EchoRuntime:
+    return EchoRuntime()
+
+
+@pytest.fixture
+def engine(runtime: EchoRuntime) -> Engine[float]:
+    """Not started yet; one worker that takes one image at a time."""
+    return Engine(runtime, echo_input, BatchPolicy(workers=1, max_batch=1, max_wait_ms=0), capacity=10)
+
+
+def test_engine_that_was_not_started_takes_nothing(engine: Engine[float]) -> None:
+    with pytest.raises(EngineStopped):
+        engine.submit(1.0, PATIENCE_S)
+
+
+def test_engine_that_was_not_started_can_be_stopped(engine: Engine[float]) -> None:
+    engine.stop(PATIENCE_S)
+    assert not engine.ready
+
+
+def test_stopped_engine_takes_nothing(engine: Engine[float]) -> None:
+    engine.start()
+    engine.stop(PATIENCE_S)
+    assert not engine.ready
+    with pytest.raises(EngineStopped):
+        engine.submit(1.0, PATIENCE_S)
+
+
+def test_stopping_finishes_what_was_accepted(engine: Engine[float], runtime: EchoRuntime) -> None:
+    engine.start()
+    runtime.hold()
+    futures = [engine.submit(float(value), PATIENCE_S) for value in (1, 2, 3)]
+    runtime.wait_until_running()
+    stopping = Thread(target=engine.stop, args=(PATIENCE_S,))
+    stopping.start()
+    wait_until(lambda: not engine.ready)
+    with pytest.raises(EngineStopped):
+        engine.submit(4.0, PATIENCE_S)
+    assert stopping.is_alive()
+    runtime.release()
+    stopping.join(PATIENCE_S)
+    # Done, not only promised: stop has waited for them.
+    assert all(future.done() for future in futures)
+    assert [float(future.result().logits[0]) for future in futures] == [1.0, 2.0, 3.0]
+
+
+def test_stopping_without_patience_fails_what_is_queued(engine: Engine[float], runtime: EchoRuntime) -> None:
+    engine.start()
+    runtime.hold()
+    running, *queued = [engine.submit(float(value), PATIENCE_S) for value in (1, 2, 3)]
+    runtime.wait_until_running()
+    engine.stop(drain_s=0)
+    assert [type(future.exception(timeout=0)) for future in queued] == [EngineStopped, EngineStopped]
+    assert not running.done()
+    runtime.release()
+    assert running.result(PATIENCE_S).logits[0] == 1.0
+    assert 2.0 not in runtime.seen
+
+
+def test_stopping_twice_is_harmless(engine: Engine[float]) -> None:
+    engine.start()
+    engine.stop(PATIENCE_S)
+    engine.stop(PATIENCE_S)
+    assert engine.queue_depth == 0
+
+
+def test_workers_end_when_the_engine_stops(runtime: EchoRuntime) -> None:
+    engine = Engine(runtime, echo_input, BatchPolicy(workers=3, max_batch=2, max_wait_ms=60_000), capacity=10)
+    engine.start()
+    threads = list(engine._threads)
+    assert all(thread.is_alive() for thread in threads)
+    engine.stop(PATIENCE_S)
+    assert not any(thread.is_alive() for thread in threads)

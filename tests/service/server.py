@@ -1,0 +1,89 @@
+"""The application on an event loop of its own, called from any thread without a network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from threading import Thread
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from fastapi import FastAPI
+
+from service.app import create_app
+from service.context import Context
+from service.engine.runtime import Runtime
+from service.settings import Settings
+from tests.runtimes import PATIENCE_S
+
+
+class Server:
+    """Starts the application as a server would and stops it likewise."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self.app = app
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_forever, name="server", daemon=True)
+        self._lifespan = app.router.lifespan_context(app)
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        self._client = httpx.AsyncClient(transport=transport, base_url="http://server")
+
+    @property
+    def context(self) -> Context:
+        return self.app.state.context
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.wait_for(self._lifespan.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.wait_for(self._lifespan.__aexit__(None, None, None))
+        self.wait_for(self._in_flight())
+        self.wait_for(self._client.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def wait_for(self, work: Awaitable[Any]) -> Any:
+        """Do something on the server's loop."""
+
+        async def done() -> Any:
+            return await work
+
+        return asyncio.run_coroutine_threadsafe(done(), self._loop).result(PATIENCE_S)
+
+    async def _in_flight(self) -> None:
+        """Wait for the requests that are not answered yet."""
+        await asyncio.sleep(0)
+        await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
+
+    def get(self, path: str) -> httpx.Response:
+        return self.wait_for(self._client.get(path))
+
+    def post(self, path: str, **arguments: Any) -> httpx.Response:
+        return self.wait_for(self._client.post(path, **arguments))
+
+    def classify(self, data: bytes, query: str = "", content_type: str = "image/png") -> httpx.Response:
+        """Classify one image, sent as the raw body."""
+        return self.post(f"/classify{query}", content=data, headers={"content-type": content_type})
+
+    def classify_file(self, data: bytes, query: str = "") -> httpx.Response:
+        """Classify one image, sent as the form field `file`."""
+        return self.post(f"/classify{query}", files={"file": ("image.png", data)})
+
+    def classify_batch(self, files: list[bytes], query: str = "") -> httpx.Response:
+        """Classify several images, named 0.png, 1.png and so on."""
+        fields = [("files", (f"{number}.png", data)) for number, data in enumerate(files)]
+        return self.post(f"/classify/batch{query}", files=fields)
+
+
+@contextmanager
+def serving(runtime: Runtime, **settings: object) -> Iterator[Server]:
+    """A started server, with two workers where the settings do not say otherwise."""
+    with Server(create_app(Settings(**({"workers": 2} | settings)), runtime)) as server:
+        yield server

@@ -1,0 +1,173 @@
+"""Clients that leave, told to the application by hand as a server would."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from service.app import create_app
+from service.engine.engine import Engine
+from service.settings import Settings
+from tests.image_files import solid
+from tests.runtimes import PATIENCE_S, EchoRuntime
+
+
+class Connection:
+    """One request whose messages are given by hand.
+
+    Attributes:
+        sent: what the application answered.
+    """
+
+    def __init__(self, app: Any, path: str, content_type: str) -> None:
+        self.sent: list[dict[str, Any]] = []
+        self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "POST",
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "root_path": "",
+            "headers": [(b"content-type", content_type.encode())],
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 80),
+        }
+        self._task = asyncio.ensure_future(app(scope, self._messages.get, self._send))
+
+    def send_body(self, data: bytes, more: bool = False) -> None:
+        self._messages.put_nowait({"type": "http.request", "body": data, "more_body": more})
+
+    def leave(self) -> None:
+        self._messages.put_nowait({"type": "http.disconnect"})
+
+    async def finished(self) -> None:
+        """Wait until the application is done with the request."""
+        await asyncio.wait_for(self._task, PATIENCE_S)
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        self.sent.append(message)
+
+
+@pytest.fixture
+def runtime() -> Iterator[EchoRuntime]:
+    runtime = EchoRuntime()
+    yield runtime
+    runtime.release()
+
+
+@pytest.fixture
+def app(runtime: EchoRuntime) -> Any:
+    return create_app(Settings(workers=1, max_batch=1), runtime)
+
+
+@asynccontextmanager
+async def _busy(app: Any, runtime: EchoRuntime) -> AsyncIterator[Engine[bytes]]:
+    """The application's engine, kept busy with one image until the end."""
+    engine = app.state.context.engine
+    async with app.router.lifespan_context(app):
+        runtime.hold()
+        running = engine.submit(solid(10), PATIENCE_S)
+        runtime.wait_until_running()
+        yield engine
+        runtime.release()
+        await asyncio.wrap_future(running)
+
+
+async def _until(condition: Any) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def _requests(app: Any, outcome: str, route: str = "/classify") -> float:
+    return app.state.context.metrics.requests.labels(route, outcome)._value.get()
+
+
+def _values(*greys: int) -> list[Any]:
+    return [pytest.approx(grey / 255) for grey in greys]
+
+
+def _form(*files: bytes) -> bytes:
+    head = b'--edge\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'
+    return b"".join(head + file + b"\r\n" for file in files) + b"--edge--\r\n"
+
+
+def test_client_that_leaves_while_waiting_withdraws_its_image(app: Any, runtime: EchoRuntime) -> None:
+    async def scenario() -> None:
+        async with _busy(app, runtime) as engine:
+            leaving, staying = (Connection(app, "/classify", "image/png") for _ in range(2))
+            leaving.send_body(solid(20))
+            await _until(lambda: engine.queue_depth == 1)
+            staying.send_body(solid(30))
+            await _until(lambda: engine.queue_depth == 2)
+            leaving.leave()
+            await leaving.finished()  # without waiting for the image that runs
+        await staying.finished()
+        assert staying.sent[0]["status"] == 200
+
+    asyncio.run(scenario())
+    assert runtime.seen == [0.0, *_values(10, 30)]
+    assert (_requests(app, "client_gone"), _requests(app, "ok")) == (1, 1)
+
+
+def test_client_that_leaves_withdraws_its_whole_batch(app: Any, runtime: EchoRuntime) -> None:
+    async def scenario() -> None:
+        async with _busy(app, runtime) as engine:
+            leaving = Connection(app, "/classify/batch", "multipart/form-data; boundary=edge")
+            leaving.send_body(_form(solid(20), solid(30), solid(40)))
+            await _until(lambda: engine.queue_depth == 3)
+            leaving.leave()
+            await leaving.finished()
+
+    asyncio.run(scenario())
+    assert runtime.seen == [0.0, *_values(10)]
+    assert _requests(app, "client_gone", "/classify/batch") == 1
+
+
+@pytest.mark.parametrize("content_type", ["image/png", "multipart/form-data; boundary=edge"])
+def test_client_that_leaves_in_the_middle_of_its_body_is_forgotten(
+    app: Any, runtime: EchoRuntime, content_type: str
+) -> None:
+    async def scenario() -> None:
+        async with app.router.lifespan_context(app):
+            leaving = Connection(app, "/classify", content_type)
+            body = _form(solid(20)).replace(b"files", b"file") if "form" in content_type else solid(20)
+            leaving.send_body(body[: len(body) - 30], more=True)
+            leaving.leave()
+            await leaving.finished()
+            staying = Connection(app, "/classify", "image/png")
+            staying.send_body(solid(30))
+            await staying.finished()
+            assert staying.sent[0]["status"] == 200
+
+    asyncio.run(scenario())
+    assert runtime.seen == [0.0, *_values(30)]
+    assert (_requests(app, "client_gone"), _requests(app, "ok")) == (1, 1)
+
+
+def test_client_that_leaves_while_its_image_runs_harms_nobody(app: Any, runtime: EchoRuntime) -> None:
+    async def scenario() -> None:
+        async with app.router.lifespan_context(app):
+            runtime.hold()
+            leaving = Connection(app, "/classify", "image/png")
+            leaving.send_body(solid(20))
+            await asyncio.to_thread(runtime.wait_until_running)
+            leaving.leave()
+            await leaving.finished()
+            runtime.release()
+            staying = Connection(app, "/classify", "image/png")
+            staying.send_body(solid(30))
+            await staying.finished()
+            assert staying.sent[0]["status"] == 200
+
+    asyncio.run(scenario())
+    assert runtime.seen == [0.0, *_values(20, 30)]
+    assert _requests(app, "client_gone") == 1

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from service.engine.onnx_runtime import OnnxRuntime
+from service.images import FORMATS
+from service.schemas import ModelDescription
+from tests.service.server import Server, serving
+
+
+def test_model_route_describes_the_model(server: Server, runtime: OnnxRuntime) -> None:
+    response = server.get("/model")
+    assert response.status_code == 200
+    told = ModelDescription.model_validate(response.json(), extra="forbid")
+    manifest = runtime.manifest
+    for name in set(ModelDescription.model_fields) - {"engine", "limits", "labels", "blocks"}:
+        assert getattr(told, name) == getattr(manifest, name), name
+    assert tuple(told.labels) == manifest.labels
+    assert tuple(told.blocks) == manifest.blocks
+
+
+def test_model_route_describes_engine_and_limits(runtime: OnnxRuntime) -> None:
+    settings = {
+        "workers": 3,
+        "max_batch": 5,
+        "max_wait_ms": 1.5,
+        "queue_size": 7,
+        "max_bytes": 1000,
+        "max_pixels": 2000,
+        "max_images": 4,
+        "deadline_ms": 900,
+    }
+    with serving(runtime, **settings) as server:
+        told = server.get("/model").json()
+    assert told["engine"] == {
+        "runtime": runtime.name,
+        "device": "cpu",
+        "workers": 3,
+        "max_batch": 5,
+        "max_wait_ms": 1.5,
+        "queue_size": 7,
+    }
+    assert told["limits"] == {
+        "formats": list(FORMATS),
+        "max_bytes": 1000,
+        "max_pixels": 2000,
+        "max_images": 4,
+        "deadline_ms": 900,
+    }
+
+
+def test_health_and_readiness_are_told(server: Server) -> None:
+    assert (server.get("/healthz").status_code, server.get("/healthz").json()) == (200, {"status": "alive"})
+    assert (server.get("/readyz").status_code, server.get("/readyz").json()) == (200, {"status": "ready"})
+
+
+def test_openapi_describes_every_route_parameter_and_error(server: Server) -> None:
+    described = server.get("/openapi.json").json()
+    assert set(described["paths"]) == {"/classify", "/classify/batch", "/model", "/healthz", "/readyz", "/metrics"}
+    for path, content_types in (
+        ("/classify", {"multipart/form-data", "image/*"}),
+        ("/classify/batch", {"multipart/form-data"}),
+    ):
+        operation = described["paths"][path]["post"]
+        assert {parameter["name"] for parameter in operation["parameters"]} == {"top_k", "graph"}
+        assert set(operation["requestBody"]["content"]) == content_types
+        assert set(operation["responses"]) == {"200", "400", "413", "415", "422", "429", "500", "503", "504"}
+        errors = [answer for status, answer in operation["responses"].items() if status != "200"]
+        references = {error["content"]["application/json"]["schema"]["$ref"] for error in errors}
+        assert references == {"#/components/schemas/ErrorResponse"}
+    assert "Classification" in described["components"]["schemas"]
+
+
+def test_documentation_page_needs_nothing_from_elsewhere(server: Server) -> None:
+    page = server.get("/docs")
+    assert page.status_code == 200
+    assert "text/html" in page.headers["content-type"]
+    links = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    local = [link for link in links if not link.startswith("data:")]
+    assert any(link.endswith(".js") for link in local)
+    assert all(server.get(link).status_code == 200 for link in local if link.startswith("/"))
+    assert [link for link in local if not link.startswith("/")] == []
+
+
+@pytest.mark.parametrize("path", ["/model", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"])
+def test_reading_routes_take_no_other_method(server: Server, path: str) -> None:
+    assert server.post(path).status_code == 405

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.__main__ import main
+from service.engine.batcher import BatchPolicy
+from service.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.upper().startswith("AIG_")]:
+        monkeypatch.delenv(name)
+
+
+def test_flag_beats_environment_beats_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().queue_size == 128
+    monkeypatch.setenv("AIG_QUEUE_SIZE", "7")
+    assert Settings().queue_size == 7
+    assert Settings(queue_size="9").queue_size == 9
+
+
+def test_settings_cannot_be_changed_once_read() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().port = 1
+
+
+def test_settings_that_do_not_exist_are_refused() -> None:
+    with pytest.raises(ValidationError, match="colour"):
+        Settings(colour="red")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", "70000"),
+        ("port", "eighty"),
+        ("runtime", "tensorflow"),
+        ("device", "tpu"),
+        ("workers", "0"),
+        ("max_batch", "0"),
+        ("max_wait_ms", "-1"),
+        ("queue_size", "0"),
+        ("deadline_ms", "0"),
+        ("max_bytes", "0"),
+        ("max_pixels", "-5"),
+        ("max_images", "0"),
+        ("drain_seconds", "-1"),
+        ("log_level", "loud"),
+        ("deadline_ms", "nan"),
+        ("deadline_ms", "inf"),
+        ("drain_seconds", "inf"),
+        ("max_wait_ms", "inf"),
+    ],
+)
+@pytest.mark.parametrize("source", ["flag", "environment"])
+def test_value_that_cannot_be_is_one_line_that_names_the_setting(
+    name: str, value: str, source: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = []
+    if source == "flag":
+        flags = [f"--{name.replace('_', '-')}={value}"]
+    else:
+        monkeypatch.setenv(f"AIG_{name.upper()}", value)
+    assert main(["serve", *flags, "--model", "nowhere"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {name}: Input should be")
+
+
+def test_every_setting_has_a_flag_and_a_description(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["serve", "--help"])
+    assert caught.value.code == 0
+    words = " ".join(capsys.readouterr().out.split())
+    for name, field in Settings.model_fields.items():
+        assert f"--{name.replace('_', '-')} " in words
+        assert field.description
+        assert field.description.split("(")[0].strip() in words
+
+
+def test_cpu_takes_what_is_there_and_a_gpu_waits_for_company(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.settings._usable_cores", lambda: 6)
+    assert Settings().batch_policy("cpu") == BatchPolicy(workers=6, max_batch=8, max_wait_ms=0)
+    assert Settings().batch_policy("cuda") == BatchPolicy(workers=2, max_batch=32, max_wait_ms=2)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_what_the_user_says_of_batches_counts_on_every_device(device: str) -> None:
+    settings = Settings(workers=3, max_batch=5, max_wait_ms=0)
+    assert settings.batch_policy(device) == BatchPolicy(workers=3, max_batch=5, max_wait_ms=0)
+
+
+def test_workers_are_as_many_as_the_cores_this_process_may_use() -> None:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert Settings().batch_policy("cpu").workers == usable
+
+
+def test_model_may_be_named_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIG_MODEL", "some/model")
+    assert Settings().model == Path("some/model")
