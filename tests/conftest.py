@@ -1,15 +1,40 @@
-"""What tests of every part share: random numbers and images on disk."""
+"""What tests of every part share: random numbers, images, and the exported small network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from tests.image_files import pngs
+from tests.networks import exported_once
+
 MakeFolders = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _single_thread() -> Iterator[None]:
+    """One thread: sums in the same order wherever tests run, and no fight for cores with servers under test."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the small network's artifact; nobody may write to it."""
+    return exported_once(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="session")
+def pictures() -> list[bytes]:
+    """Twenty PNGs; among them the small network takes at least five paths."""
+    return pngs(20)
 
 
 @pytest.fixture

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from artifact.preprocessing import Float32Array
 from models.resnet import AdaptiveResNet
 from tests.export.forms import Exported
-from tests.networks import exported_once, inputs, small_network
+from tests.networks import inputs, small_network
 
 KINDS: dict[str, dict[str, object]] = {
     "basic": {},
@@ -27,15 +25,6 @@ KINDS: dict[str, dict[str, object]] = {
     "every block gated": {"target_rates": (0.5,) * 5},
     "plain": {"target_rates": (1.0,) * 5},
 }
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _single_thread() -> Iterator[None]:
-    """One thread: sums in the same order wherever tests run, and no fight for cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session", params=KINDS)
@@ -53,12 +42,6 @@ def network() -> AdaptiveResNet:
 def images(network: AdaptiveResNet) -> Float32Array:
     """Network input of 12 images, (12, 3, 16, 16)."""
     return inputs(network, 12)
-
-
-@pytest.fixture(scope="session")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the small network's artifact; nobody may write to it."""
-    return exported_once(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture

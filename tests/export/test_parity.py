@@ -138,19 +138,22 @@ def test_graph_with_another_threshold_is_refused(network: AdaptiveResNet, artifa
         verify(network, artifact, images, gate_threshold=0.5)
 
 
-@pytest.mark.parametrize("nudge", [0.0, 2e-4, -2e-4])
-def test_margin_at_its_threshold_may_fall_either_way(tmp_path: Path, nudge: float) -> None:
+@pytest.mark.parametrize(
+    ("distance", "nudge"), [(0.0, 0.0), (1e-4, -2e-4), (-1e-4, 2e-4)], ids=["exactly at", "just above", "just below"]
+)
+def test_margin_near_its_threshold_may_fall_either_way(tmp_path: Path, distance: float, nudge: float) -> None:
     network = small_network()
-    images = inputs(network, 12)
-    _, margins = Exported(network, tmp_path).eager(images, np.zeros(12, np.float32))
-    threshold = float(margins[5, 0])
+    images, zeros = inputs(network, 12), np.zeros(12, np.float32)
+    with torch.inference_mode():
+        threshold = float(network(torch.from_numpy(images)).margins[5, 0]) - distance
     exported = Exported(network, tmp_path, gate_threshold=threshold)
     with tampering.edited(tmp_path) as graph:
         tampering.change_weight(graph, f"{FIRST_GATED}.gate.margin.bias", lambda bias: bias + np.float32(nudge))
-    zeros = np.zeros(12, np.float32)
-    opened = exported.is_open(onnx_form(tmp_path / ONNX_NAME)(images, zeros)[1], zeros)
     if nudge:
-        assert opened[5, 0] == (nudge > 0)
+        decisions = [
+            exported.is_open(run(images, zeros)[1], zeros) for run in (exported.eager, onnx_form(tmp_path / ONNX_NAME))
+        ]
+        assert [decision[5, 0] for decision in decisions] == [distance > 0, nudge > 0]
     assert verify(network, tmp_path, images, threshold).gates_within_tolerance > 0
 
 

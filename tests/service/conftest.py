@@ -7,31 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from service.engine.onnx_runtime import OnnxRuntime
 from service.engine.runtime import open_runtime
 from service.images import ImageDecoder
-from tests.image_files import pngs
-from tests.networks import exported_once
+from tests.runtimes import EchoRuntime
 from tests.service.server import Server, serving
 
 Outcome = Callable[[bytes], tuple[np.ndarray, np.ndarray, np.ndarray]]
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _single_thread() -> Iterator[None]:
-    """One thread: sums in the same order wherever tests run, and no fight for cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the small network's artifact; nobody may write to it."""
-    return exported_once(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="session")
@@ -41,10 +24,12 @@ def runtime(artifact: Path) -> OnnxRuntime:
     return opened
 
 
-@pytest.fixture(scope="session")
-def pictures() -> list[bytes]:
-    """Twenty PNGs; among them the small network takes at least five paths."""
-    return pngs(20)
+@pytest.fixture
+def echo_runtime() -> Iterator[EchoRuntime]:
+    """A runtime that can be held up; let go of at the end, so that no worker is left waiting."""
+    runtime = EchoRuntime()
+    yield runtime
+    runtime.release()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -57,10 +57,9 @@ class Connection:
 
 
 @pytest.fixture
-def runtime() -> Iterator[EchoRuntime]:
-    runtime = EchoRuntime()
-    yield runtime
-    runtime.release()
+def runtime(echo_runtime: EchoRuntime) -> EchoRuntime:
+    """Runs nothing, and only when told to."""
+    return echo_runtime
 
 
 @pytest.fixture

@@ -15,10 +15,9 @@ from tests.service.server import Server, serving
 
 
 @pytest.fixture
-def runtime() -> Iterator[EchoRuntime]:
-    runtime = EchoRuntime()
-    yield runtime
-    runtime.release()
+def runtime(echo_runtime: EchoRuntime) -> EchoRuntime:
+    """Runs nothing, and only when told to."""
+    return echo_runtime
 
 
 @pytest.fixture
