@@ -1,12 +1,13 @@
 # The commands people and CI use alike. `make serve` and `make test` need nothing but Python 3.11+ and make.
 
 PYTHON ?= python3
-VENV ?= .venv
 HOST ?= 127.0.0.1
 PORT ?= 8000
 MODEL ?= model_repository/convnet-aig-38-cifar10/1
 # The runtime to install: cpu or gpu.
 RUNTIME ?= cpu
+# The two runtimes are packages that overwrite each other, so each has an environment of its own.
+VENV ?= $(if $(filter gpu,$(RUNTIME)),.venv-gpu,.venv)
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -17,7 +18,7 @@ SOURCES := artifact export models service tests
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-serve: $(VENV)/.serve-$(RUNTIME) ## serve MODEL on http://HOST:PORT, installing what that needs (no torch)
+serve: $(VENV)/.serve ## serve MODEL on http://HOST:PORT, installing what that needs (no torch)
 	$(BIN)/python -m service serve --model $(MODEL) --host $(HOST) --port $(PORT)
 
 test: install ## run all tests, installing what they need
@@ -33,22 +34,22 @@ format: install ## format the sources
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
 
-install: $(VENV)/.dev ## set up everything for development in .venv
+install: $(VENV)/.dev ## set up everything for development
 
 clean: ## remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info
+	rm -rf .venv .venv-gpu .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or later is needed; name one with PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.serve-$(RUNTIME): pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.serve: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "setting up the service in $(VENV) ..."
 	$(PIP) --editable '.[serve,$(RUNTIME)]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "setting up everything for development in $(VENV) (PyTorch is a large download) ..."
-	$(PIP) --editable '.[dev]'
+	$(PIP) --editable '.[dev,$(RUNTIME)]'
 	@touch $@

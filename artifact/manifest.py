@@ -53,7 +53,8 @@ class Verification(_Model):
     """What the export measured when it compared the artifact with the network it came from.
 
     Attributes:
-        images: real images compared.
+        images: how many were compared.
+        generated_images: whether they were generated, for want of real ones.
         margin_tolerance: gates had to agree wherever a margin was farther than this from the threshold.
         logit_tolerance: largest difference of a logit allowed along the same path.
         gates_compared: gate decisions compared, over all runtimes and scenarios.
@@ -63,6 +64,7 @@ class Verification(_Model):
     """
 
     images: int
+    generated_images: bool = False
     margin_tolerance: float
     logit_tolerance: float
     gates_compared: int

@@ -10,13 +10,24 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from pydantic import BaseModel, ConfigDict, Field
 
 UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+# What brings an image of each EXIF orientation upright; 1 is upright already.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class Preprocessing(BaseModel):
@@ -70,16 +81,18 @@ def to_rgb(image: Image.Image) -> Image.Image:
     EXIF orientation is applied, transparency is laid on white, and 16-bit and floating-point greyscale are scaled to
     8 bits rather than clipped.
     """
-    image = ImageOps.exif_transpose(image)
+    image.load()  # first: it turns a TIFF upright by itself, and raises where pixels are missing
+    image = _upright(image)
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I;16"):
-        return _grey_from(np.asarray(image).astype(np.float64) / 257)
-    if image.mode in ("I", "F"):
-        values = np.nan_to_num(np.asarray(image).astype(np.float64))
-        # Pillow keeps 16-bit greyscale of some formats in 32-bit modes; floats conventionally span [0, 1].
-        brightest = values.max(initial=0)
-        return _grey_from(values / 257 if brightest > 255 else values * 255 if brightest <= 1 else values)
+    if image.mode.startswith("I"):  # 16 bits of grey, in 16 or 32
+        values = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        grey = np.nan_to_num(np.asarray(image, np.float32))
+        if grey.max(initial=0) <= 1:  # by convention floats span [0, 1]; some writers keep the range of 8 bits
+            grey = grey * 255
+        return Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8)).convert("RGB")
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -87,9 +100,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _grey_from(values: npt.NDArray[np.float64]) -> Image.Image:
-    """Make an RGB image of (H, W) grey values in [0, 255]."""
-    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8)).convert("RGB")
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn the image as its EXIF orientation says; damaged EXIF says nothing."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # the pixels are good whatever their description raises
+        return image
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
 
 
 def _centre_box(width: int, height: int, side: int) -> tuple[int, int, int, int]:

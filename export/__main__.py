@@ -38,7 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             images = _generated_images(preprocessing, arguments.count)
         print(f"exporting {checkpoint.config.name} and comparing it with the checkpoint on {len(images)} images ...")
         manifest = write_artifact(
-            checkpoint, file_digest(path), arguments.out, images, arguments.version, arguments.gate_threshold
+            checkpoint,
+            file_digest(path),
+            arguments.out,
+            images,
+            arguments.version,
+            arguments.gate_threshold,
+            generated_images=arguments.images is None,
         )
     except (CheckpointError, DataError, ParityError, OSError, ValueError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)

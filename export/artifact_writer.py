@@ -32,6 +32,7 @@ def write_artifact(
     images: Float32Array,
     version: str = "1",
     gate_threshold: float = 0.0,
+    generated_images: bool = False,
 ) -> Manifest:
     """Export a checkpoint to the folder `out`, which must not exist yet.
 
@@ -41,6 +42,7 @@ def write_artifact(
         images: (N, 3, H, W) preprocessed images to verify the export on.
         version: of the model.
         gate_threshold: a gate is open where its margin is above it.
+        generated_images: whether the images were generated, which the manifest tells.
 
     Raises:
         FileExistsError: `out` exists.
@@ -57,6 +59,7 @@ def write_artifact(
         write_onnx(inference, list(network.blocks), checkpoint.config.input_size, unfinished / ONNX_NAME)
         write_torchscript(inference, unfinished / TORCHSCRIPT_NAME)
         verification = verify(network, unfinished, images, gate_threshold)
+        verification = verification.model_copy(update={"generated_images": generated_images})
         files = {name: file_digest(unfinished / name) for name in (ONNX_NAME, TORCHSCRIPT_NAME)}
         manifest = _manifest(checkpoint.config, version, gate_threshold, files, source_digest, verification)
         write_manifest(unfinished, manifest)

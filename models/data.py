@@ -98,7 +98,9 @@ def split(examples: Examples, held_out: int) -> tuple[np.ndarray, np.ndarray]:
     for label in range(classes):
         members = np.flatnonzero(examples.classes == label)
         if each >= len(members) or (held_out and not each):
-            raise ValueError(f"cannot hold out {held_out} images: class {examples.labels[label]} has {len(members)}")
+            raise ValueError(
+                f"cannot hold out {held_out} images, as many of each of {classes} classes of {len(members)}"
+            )
         chosen.append(members[(np.arange(each) * len(members)) // each] if each else members[:0])
     validation = np.sort(np.concatenate(chosen))
     return np.setdiff1d(np.arange(len(examples)), validation), validation

@@ -48,6 +48,9 @@ def _index(members: dict[str, Callable[[], Image.Image]], origin: Path) -> Examp
     labels = tuple(sorted(set(folders)))
     if "" in labels:
         raise DataError(f"{origin} holds images outside any class folder")
+    parents = sorted({PurePosixPath(name).parent.parent.as_posix() for name in names})
+    if len(parents) > 1:  # such as train/ and test/, which must not be mixed
+        raise DataError(f"{origin} holds class folders in several folders ({', '.join(parents[:3])}): name one of them")
     number = {label: index for index, label in enumerate(labels)}
     classes = np.array([number[folder] for folder in folders], np.int64)
     # Names start at the class folder, so that a folder and a tar of it give the same examples in the same order.

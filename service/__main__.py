@@ -7,6 +7,7 @@ python -m service classify IMAGE...
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import sys
 import time
@@ -58,7 +59,7 @@ def _serve(settings: Settings) -> int:
         port=settings.port,
         log_level=settings.log_level,
         access_log=settings.log_level == "debug",
-        timeout_graceful_shutdown=round(settings.drain_seconds),
+        timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
         server_header=False,
     )
     return 0
@@ -87,7 +88,9 @@ def _classify(settings: Settings, images: list[Path]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m service", description="Serve a gated network.")
+    parser = argparse.ArgumentParser(
+        prog="python -m service", description="Serve a gated network.", epilog="Settings: serve --help"
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="answer over HTTP (the default)")
     classify = commands.add_parser("classify", help="classify image files and draw the path each one took")

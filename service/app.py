@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +21,9 @@ from service.images import ImageDecoder
 from service.metrics import Metrics
 from service.routes import router
 from service.settings import Settings
+
+# uvicorn's own log, where an operator looks at start.
+_log = logging.getLogger("uvicorn.error")
 
 
 def create_app(settings: Settings, runtime: Runtime) -> FastAPI:
@@ -44,6 +48,9 @@ def create_app(settings: Settings, runtime: Runtime) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(engine.start)
+        _log.info(
+            "%s %s runs in %s on %s", runtime.manifest.name, runtime.manifest.version, runtime.name, runtime.device
+        )
         yield
         await run_in_threadpool(engine.stop, settings.drain_seconds)
 

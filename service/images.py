@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import logging
 from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
 
 from artifact.preprocessing import Float32Array, Preprocessing
+
+_log = logging.getLogger(__name__)
 
 # What a photograph or a screenshot comes as. Pillow reads dozens more, each with a decoder that could be attacked.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -71,7 +74,10 @@ class ImageDecoder:
             raise self._too_many_pixels(f"it has {width} x {height}")
         try:
             return self.preprocessing.apply(image)
+        except MemoryError:  # this server's fault, not the image's
+            raise
         except Exception as error:  # as above
+            _log.info("an image could not be decoded", exc_info=error)
             raise CorruptImage("the image is truncated or damaged") from error
 
     def _check_bytes(self, data: bytes) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Coroutine
 from concurrent.futures import Future
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel
 
 from service.context import Context, context
 from service.engine.engine import Answer
-from service.engine.errors import EngineStopped, Overloaded
-from service.errors import classify_error
-from service.images import FORMATS
+from service.engine.errors import EngineError, EngineStopped, Overloaded
+from service.errors import ApiError, ClientGone, classify_error
+from service.images import FORMATS, ImageError
 from service.inference_graph import describe
 from service.metrics import CONTENT_TYPE
 from service.schemas import (
@@ -32,6 +34,8 @@ from service.waiting import Outcome, wait_for_answers
 
 router = APIRouter()
 
+UploadT = TypeVar("UploadT", Upload, list[Upload])
+
 Served = Annotated[Context, Depends(context)]
 Parameters = Annotated[ClassifyParameters, Query()]
 
@@ -39,6 +43,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse, "description": description}
     for status, description in {
         400: "empty or malformed body",
+        408: "the body did not arrive within the deadline",
         413: "too many bytes or pixels",
         415: "not an image, or a wrong content type",
         422: "damaged image, or unknown or invalid parameters or fields",
@@ -81,9 +86,8 @@ _IMAGES_BODY = {
 async def classify(request: Request, served: Served, parameters: Parameters) -> Response:
     """Classify one image, sent as the multipart field `file` or as the raw body."""
     arrived = time.perf_counter()
-    upload = await read_image(request, served.settings.max_bytes)
-    deadline_s = served.settings.deadline_ms / 1000
-    (outcome,) = await _classify(request, served, [upload], deadline_s)
+    upload = await _received(served, read_image(request, served.settings.max_bytes))
+    (outcome,) = await _classify(request, served, [upload])
     if isinstance(outcome, Exception):
         raise outcome
     return _json(_describe(served, parameters, outcome, arrived))
@@ -100,8 +104,8 @@ async def classify(request: Request, served: Served, parameters: Parameters) -> 
 async def classify_batch(request: Request, served: Served, parameters: Parameters) -> Response:
     """Classify several images, sent as multipart fields named `files`; an answer or an error for each, in order."""
     arrived = time.perf_counter()
-    uploads = await read_images(request, served.settings.max_bytes, served.settings.max_images)
-    outcomes = await _classify(request, served, uploads, served.settings.deadline_ms / 1000)
+    uploads = await _received(served, read_images(request, served.settings.max_bytes, served.settings.max_images))
+    outcomes = await _classify(request, served, uploads)
     refused = [outcome for outcome in outcomes if isinstance(outcome, Overloaded | EngineStopped)]
     if len(refused) == len(outcomes):
         raise refused[0]
@@ -164,8 +168,24 @@ async def metrics(served: Served) -> Response:
     return Response(served.metrics.render(), media_type=CONTENT_TYPE)
 
 
-async def _classify(request: Request, served: Context, uploads: list[Upload], deadline_s: float) -> list[Outcome]:
+async def _received(served: Context, reading: Coroutine[Any, Any, UploadT]) -> UploadT:
+    """Receive the images of one request, unless they could not be queued anyway or come too slowly."""
+    try:
+        served.engine.require_room()
+        async with asyncio.timeout(served.settings.deadline_ms / 1000):
+            return await reading
+    except TimeoutError as error:
+        raise ApiError(408, "upload_timeout", "the request's body did not arrive within its deadline") from error
+    except (ImageError, EngineError) as error:
+        served.metrics.count_failed_image(classify_error(error)[1].type)
+        raise
+    finally:
+        reading.close()  # where it was never begun
+
+
+async def _classify(request: Request, served: Context, uploads: list[Upload]) -> list[Outcome]:
     """Run the images of one request and count what became of each."""
+    deadline_s = served.settings.deadline_ms / 1000
     outcomes: list[Outcome | None] = []
     futures: list[Future[Answer]] = []
     for upload in uploads:
@@ -174,7 +194,12 @@ async def _classify(request: Request, served: Context, uploads: list[Upload], de
             outcomes.append(None)
         except (Overloaded, EngineStopped) as error:
             outcomes.append(error)
-    answers = iter(await wait_for_answers(request, futures, deadline_s) if futures else [])
+    try:
+        answers = iter(await wait_for_answers(request, futures, deadline_s) if futures else [])
+    except ClientGone as error:
+        for _ in uploads:
+            served.metrics.count_failed_image(classify_error(error)[1].type)
+        raise
     complete = [next(answers) if outcome is None else outcome for outcome in outcomes]
     for outcome in complete:
         if isinstance(outcome, Exception):
@@ -191,4 +216,4 @@ def _describe(served: Context, parameters: ClassifyParameters, answer: Answer, a
 
 def _json(body: BaseModel) -> Response:
     """The body as it is: FastAPI would otherwise validate and convert a second time what is a model already."""
-    return Response(body.model_dump_json(exclude_none=False), media_type="application/json")
+    return Response(body.model_dump_json(), media_type="application/json")

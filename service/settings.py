@@ -12,6 +12,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from service.engine.batcher import BatchPolicy
 from service.engine.runtime import Device, RuntimeName
 
+# Pillow itself warns of images above this many pixels.
+_PILLOW_LIMIT = 89_478_485
+
 
 class Settings(BaseSettings):
     """Every setting of the service. A flag wins over its environment variable, which wins over the default.
@@ -36,7 +39,7 @@ class Settings(BaseSettings):
     queue_size: int = Field(default=128, ge=1, description="images that may wait; more are refused with 429")
     deadline_ms: float = Field(default=10_000, gt=0, description="longest time to answer an image, in ms")
     max_bytes: int = Field(default=20_000_000, gt=0, description="largest image file, in bytes")
-    max_pixels: int = Field(default=50_000_000, gt=0, description="largest image, in pixels")
+    max_pixels: int = Field(default=50_000_000, gt=0, le=_PILLOW_LIMIT, description="largest image, in pixels")
     max_images: int = Field(default=32, ge=1, description="most images in one /classify/batch")
     drain_seconds: float = Field(default=30, ge=0, description="time to finish accepted work on SIGTERM, in s")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least severe log line")

@@ -62,6 +62,7 @@ class EchoRuntime:
 
     Attributes:
         batches: the first value of every image of every batch that ran, warm-up included.
+        offsets: the gate offsets of the same batches.
         poison: values of images on which a batch fails.
     """
 
@@ -71,6 +72,7 @@ class EchoRuntime:
     def __init__(self, poison: Iterable[float] = ()) -> None:
         self.manifest = echo_manifest()
         self.batches: list[list[float]] = []
+        self.offsets: list[list[float]] = []
         self.poison = set(poison)
         self._lock = Lock()
         self._may_run = Event()
@@ -103,6 +105,7 @@ class EchoRuntime:
         values = images[:, 0, 0, 0]
         with self._lock:
             self.batches.append(values.tolist())
+            self.offsets.append(gate_offset.tolist())
         if not self._may_run.is_set():
             self._started.release()
         assert self._may_run.wait(PATIENCE_S), "nobody released the runtime"

@@ -18,7 +18,7 @@ class BatchPolicy:
     """How batches form.
 
     Attributes:
-        workers: how many threads take batches; what is queued is shared out evenly among them.
+        workers: how many threads take batches; where they do not wait, what is queued is shared out among them.
         max_batch: most requests in a batch.
         max_wait_ms: how long the oldest request may wait for company; 0 takes at once what is there.
     """
@@ -58,6 +58,18 @@ class Batcher(Generic[PayloadT, AnswerT]):
             EngineStopped: the batcher is closed.
         """
         with self._changed:
+            self.require_room()
+            self._queue.append(request)
+            self._changed.notify()
+
+    def require_room(self) -> None:
+        """Return where a request would be queued now.
+
+        Raises:
+            Overloaded: the queue is full.
+            EngineStopped: the batcher is closed.
+        """
+        with self._changed:
             if self._closed:
                 raise EngineStopped
             if len(self._queue) >= self.capacity:
@@ -65,8 +77,6 @@ class Batcher(Generic[PayloadT, AnswerT]):
                 self._queue = deque(waiting for waiting in self._queue if not waiting.future.cancelled())
             if len(self._queue) >= self.capacity:
                 raise Overloaded(len(self._queue) * self._seconds_each / self.policy.workers)
-            self._queue.append(request)
-            self._changed.notify()
 
     def take(self) -> list[PendingRequest[PayloadT, AnswerT]] | None:
         """Wait for requests and take a batch; None once the batcher is closed and empty.
@@ -81,8 +91,7 @@ class Batcher(Generic[PayloadT, AnswerT]):
                         return None
                     self._changed.wait()
                 self._wait_for_company()
-                wanted = min(self.policy.max_batch, math.ceil(len(self._queue) / self.policy.workers))
-                batch = self._claim(wanted)
+                batch = self._claim(self._fair_share())
             if batch:
                 return batch
 
@@ -115,6 +124,11 @@ class Batcher(Generic[PayloadT, AnswerT]):
             if remaining <= 0:
                 return
             self._changed.wait(remaining)
+
+    def _fair_share(self) -> int:
+        """How many requests one worker takes: all of a batch that was waited for, else what is due to one of many."""
+        sharers = 1 if self.policy.max_wait_ms else self.policy.workers
+        return min(self.policy.max_batch, math.ceil(len(self._queue) / sharers))
 
     def _claim(self, wanted: int) -> list[PendingRequest[PayloadT, AnswerT]]:
         batch: list[PendingRequest[PayloadT, AnswerT]] = []

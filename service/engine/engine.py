@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from artifact.preprocessing import Float32Array
 from service.engine.batcher import Batcher, BatchPolicy
-from service.engine.errors import EngineStopped, InferenceFailed
+from service.engine.errors import DeadlineExceeded, EngineStopped, InferenceFailed
 from service.engine.request import PayloadT, PendingRequest
 from service.engine.runtime import Runtime
 
@@ -104,7 +104,7 @@ class Engine(Generic[PayloadT]):
         return self._batcher.capacity
 
     def start(self) -> None:
-        """Run the model once on every batch size class it will see, then start the workers.
+        """Run the model on one image and on a full batch of which half the gates are open, then start the workers.
 
         Raises:
             InferenceFailed: the model does not run here.
@@ -113,12 +113,23 @@ class Engine(Generic[PayloadT]):
         for batch_size in {1, self.policy.max_batch}:
             images = np.zeros((batch_size, 3, manifest.input_size, manifest.input_size), np.float32)
             try:
-                self.runtime.run(images, np.zeros(batch_size, np.float32))
+                self.runtime.run(images, np.resize(np.array([1e4, -1e4], np.float32), batch_size))
             except Exception as error:  # whatever a runtime raises
                 raise InferenceFailed from error
         for thread in self._threads:
             thread.start()
         self._ready = True
+
+    def require_room(self) -> None:
+        """Return where a payload would be taken now; asked before one is even received.
+
+        Raises:
+            Overloaded: the queue is full.
+            EngineStopped: the engine is not running.
+        """
+        if not self._ready:
+            raise EngineStopped
+        self._batcher.require_room()
 
     def submit(self, payload: PayloadT, deadline_s: float) -> Future[Answer]:
         """Queue a payload, to be answered within `deadline_s` seconds. Cancelling the future withdraws it.
@@ -157,6 +168,9 @@ class Engine(Generic[PayloadT]):
     def _prepared(self, request: PendingRequest[PayloadT, Answer], taken_at: float) -> _Prepared[PayloadT] | None:
         """Prepare one request; a failure is its own answer and nobody else's."""
         started = self._clock()
+        if request.deadline <= started:  # those before it in the batch took too long
+            request.future.set_exception(DeadlineExceeded())
+            return None
         try:
             images = self._prepare(request.payload)[None]
         except Exception as error:  # bad input comes in endless kinds; the caller tells them apart

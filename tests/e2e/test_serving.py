@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import onnxruntime
 import pytest
 
 from service.engine.runtime import open_runtime
@@ -46,6 +47,10 @@ def test_image_is_classified_as_the_model_does_it(server: ServerProcess, artifac
             assert executed == runtime.manifest.executed(margins, offset)[0].tolist()
             paths.add(tuple(executed))
     assert len(paths) >= 5
+
+
+def test_start_tells_which_model_runs_where(server: ServerProcess) -> None:
+    assert any(f"small 1 runs in onnxruntime {onnxruntime.__version__} on " in line for line in server.lines)
 
 
 def test_form_upload_gives_the_same_answer(server: ServerProcess, pictures: list[bytes]) -> None:

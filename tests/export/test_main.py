@@ -33,7 +33,7 @@ def test_checkpoint_becomes_an_artifact_verified_on_real_images(
     manifest = read_manifest(out)
     assert (manifest.name, manifest.version, manifest.gate_threshold) == ("small", "3", 0.25)
     assert manifest.source_digest == file_digest(trained)
-    assert manifest.verification.images == 6
+    assert (manifest.verification.images, manifest.verification.generated_images) == (6, False)
     printed = capsys.readouterr()
     assert printed.err == ""
     assert "comparing it with the checkpoint on 6 images" in printed.out
@@ -45,7 +45,8 @@ def test_without_images_it_verifies_on_generated_ones_and_says_so(
     tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(trained), "--out", str(tmp_path / "out"), "--count", "8"]) == 0
-    assert read_manifest(tmp_path / "out").verification.images == 8
+    verification = read_manifest(tmp_path / "out").verification
+    assert (verification.images, verification.generated_images) == (8, True)
     assert capsys.readouterr().err.startswith("note: verifying on generated images")
 
 

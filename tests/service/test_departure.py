@@ -90,6 +90,10 @@ def _requests(app: Any, outcome: str, route: str = "/classify") -> float:
     return app.state.context.metrics.requests.labels(route, outcome)._value.get()
 
 
+def _images(app: Any, outcome: str) -> float:
+    return app.state.context.metrics.images.labels(outcome)._value.get()
+
+
 def _values(*greys: int) -> list[Any]:
     return [pytest.approx(grey / 255) for grey in greys]
 
@@ -115,6 +119,7 @@ def test_client_that_leaves_while_waiting_withdraws_its_image(app: Any, runtime:
     asyncio.run(scenario())
     assert runtime.seen == [0.0, *_values(10, 30)]
     assert (_requests(app, "client_gone"), _requests(app, "ok")) == (1, 1)
+    assert (_images(app, "client_gone"), _images(app, "ok")) == (1, 1)
 
 
 def test_client_that_leaves_withdraws_its_whole_batch(app: Any, runtime: EchoRuntime) -> None:
@@ -129,6 +134,7 @@ def test_client_that_leaves_withdraws_its_whole_batch(app: Any, runtime: EchoRun
     asyncio.run(scenario())
     assert runtime.seen == [0.0, *_values(10)]
     assert _requests(app, "client_gone", "/classify/batch") == 1
+    assert _images(app, "client_gone") == 3
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "multipart/form-data; boundary=edge"])
@@ -150,6 +156,7 @@ def test_client_that_leaves_in_the_middle_of_its_body_is_forgotten(
     asyncio.run(scenario())
     assert runtime.seen == [0.0, *_values(30)]
     assert (_requests(app, "client_gone"), _requests(app, "ok")) == (1, 1)
+    assert (_images(app, "client_gone"), _images(app, "ok")) == (0, 1)  # what never arrived was no image
 
 
 def test_client_that_leaves_while_its_image_runs_harms_nobody(app: Any, runtime: EchoRuntime) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from artifact.preprocessing import Preprocessing
 from models.config import ModelConfig, preset
 from models.data import Dataset, load_pixels
 from models.sources import open_examples
@@ -40,6 +41,15 @@ def test_photograph_with_damaged_metadata_is_read_all_the_same() -> None:
     plain = encoded(photograph(40, 40), "JPEG")
     damaged = encoded(photograph(40, 40), "JPEG", exif=b"Exif\x00\x00" + b"\xff" * 40)
     assert np.array_equal(seen_pixels(damaged), seen_pixels(plain))
+
+
+def test_lack_of_memory_is_not_blamed_on_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Preprocessing, "apply", fail)
+    with pytest.raises(MemoryError):
+        DECODER.decode(encoded(photograph(8, 8)))
 
 
 def test_limits_are_the_decoders_own() -> None:

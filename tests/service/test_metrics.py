@@ -83,8 +83,7 @@ def test_requests_and_images_are_counted_by_outcome(server: Server, pictures: li
         count = sum(number for (of, _), number in expected.items() if of == route)
         assert _value(samples, "aig_request_seconds_count", route=route) == count
         assert _value(samples, "aig_request_seconds_bucket", route=route, le="+Inf") == count
-    outcomes = {"ok": 7, "not_an_image": 2, "corrupt_image": 1, "empty_image": 1}
-    # An empty raw body is refused before it is an image.
+    outcomes = {"ok": 7, "not_an_image": 2, "corrupt_image": 1, "empty_image": 2}
     assert {o: _value(samples, "aig_images_total", outcome=o) for o in outcomes} == outcomes
     assert _total(samples, "aig_images_total") == sum(outcomes.values())
 

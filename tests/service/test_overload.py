@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import httpx
@@ -65,6 +66,39 @@ def test_full_queue_refuses_at_once_and_says_when_to_come_back(
     assert [_answered(request.result()) for request in accepted] == ["class 0"] * 3
     assert 40 / 255 not in [pytest.approx(value) for value in runtime.seen]
     assert _answered(server.classify(solid(40))) == "class 0"
+
+
+@pytest.mark.parametrize(("path", "kind"), [("/classify", "image/png"), ("/classify/batch", "multipart/form-data")])
+def test_full_queue_refuses_before_the_body_is_sent(
+    server: Server, runtime: EchoRuntime, clients: ThreadPoolExecutor, path: str, kind: str
+) -> None:
+    asked = False
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal asked
+        asked = True
+        yield solid(40)
+
+    accepted = _fill(server, runtime, clients)
+    refused = server.post(path, content=body(), headers={"content-type": kind})
+    assert _error(refused) == (429, "overloaded")
+    assert int(refused.headers["retry-after"]) >= 1
+    assert not asked
+    runtime.release()
+    assert [_answered(request.result()) for request in accepted] == ["class 0"] * 3
+
+
+@pytest.mark.parametrize("form", [True, False])
+def test_body_that_does_not_arrive_in_time_is_given_up(runtime: EchoRuntime, form: bool) -> None:
+    async def slow() -> AsyncIterator[bytes]:
+        yield b'--edge\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' if form else solid(40)
+        await asyncio.Event().wait()
+
+    with serving(runtime, deadline_ms=50) as server:
+        kind = "multipart/form-data; boundary=edge" if form else "image/png"
+        late = server.post("/classify", content=slow(), headers={"content-type": kind})
+        assert _error(late) == (408, "upload_timeout")
+        assert _answered(server.classify(solid(30))) == "class 0"
 
 
 def test_retry_after_is_the_engines_estimate_in_whole_seconds(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ def test_openapi_describes_every_route_parameter_and_error(server: Server) -> No
         operation = described["paths"][path]["post"]
         assert {parameter["name"] for parameter in operation["parameters"]} == {"top_k", "graph"}
         assert set(operation["requestBody"]["content"]) == content_types
-        assert set(operation["responses"]) == {"200", "400", "413", "415", "422", "429", "500", "503", "504"}
+        assert set(operation["responses"]) == {"200", "400", "408", "413", "415", "422", "429", "500", "503", "504"}
         errors = [answer for status, answer in operation["responses"].items() if status != "200"]
         references = {error["content"]["application/json"]["schema"]["$ref"] for error in errors}
         assert references == {"#/components/schemas/ErrorResponse"}

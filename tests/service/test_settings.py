@@ -48,6 +48,7 @@ def test_settings_that_do_not_exist_are_refused() -> None:
         ("deadline_ms", "0"),
         ("max_bytes", "0"),
         ("max_pixels", "-5"),
+        ("max_pixels", "89478486"),  # Pillow itself would object
         ("max_images", "0"),
         ("drain_seconds", "-1"),
         ("log_level", "loud"),

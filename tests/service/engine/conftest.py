@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import pytest
 
+from artifact.preprocessing import Float32Array
 from service.engine.batcher import Batcher, BatchPolicy
+from service.engine.engine import Engine
+from tests.runtimes import PATIENCE_S, EchoRuntime, echo_input
 from tests.service.engine.queueing import Clock, MakeBatcher
+
+MakeEngine = Callable[..., Engine[float]]
 
 
 @pytest.fixture
@@ -17,3 +24,31 @@ def make_batcher(clock: Clock) -> MakeBatcher:
         return Batcher(capacity, BatchPolicy(workers, max_batch, max_wait_ms), clock)
 
     return make
+
+
+@pytest.fixture
+def runtime(echo_runtime: EchoRuntime) -> EchoRuntime:
+    """Runs nothing, and waits or fails when told to."""
+    return echo_runtime
+
+
+@pytest.fixture
+def make_engine(runtime: EchoRuntime) -> Iterator[MakeEngine]:
+    """Engines on the echo runtime that are stopped at the end."""
+    engines = []
+
+    def make(
+        workers: int = 1,
+        max_batch: int = 8,
+        capacity: int = 1000,
+        prepare: Callable[[float], Float32Array] = echo_input,
+        **arguments: object,
+    ) -> Engine[float]:
+        engine = Engine(runtime, prepare, BatchPolicy(workers, max_batch, max_wait_ms=0), capacity, **arguments)
+        engines.append(engine)
+        return engine
+
+    yield make
+    runtime.release()
+    for engine in engines:
+        engine.stop(PATIENCE_S)

@@ -11,11 +11,6 @@ from tests.runtimes import PATIENCE_S, EchoRuntime, echo_input, wait_until
 
 
 @pytest.fixture
-def runtime() -> EchoRuntime:
-    return EchoRuntime()
-
-
-@pytest.fixture
 def engine(runtime: EchoRuntime) -> Engine[float]:
     """Not started yet; one worker that takes one image at a time."""
     return Engine(runtime, echo_input, BatchPolicy(workers=1, max_batch=1, max_wait_ms=0), capacity=10)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from tests.runtimes import wait_until
 from tests.service.engine.queueing import Clock, MakeBatcher, Taking, put, taken
 
 
@@ -25,6 +26,21 @@ def test_waiting_policy_takes_a_full_batch_at_once(make_batcher: MakeBatcher, cl
     assert taking.still_waits
     put(batcher, clock, "b")
     assert taking.result() == ["a", "b"]
+
+
+def test_worker_takes_all_that_was_waited_for_and_leaves_the_other_nothing(
+    make_batcher: MakeBatcher, clock: Clock
+) -> None:
+    batcher = make_batcher(workers=2, max_batch=4, max_wait_ms=60_000)
+    takings = [Taking(batcher), Taking(batcher)]
+    put(batcher, clock, "a", "b", "c")
+    assert [taking.still_waits for taking in takings] == [True, True]
+    put(batcher, clock, "d")
+    wait_until(lambda: any(taking.batches for taking in takings))
+    batcher.close()
+    results = [taking.result() for taking in takings]
+    assert ["a", "b", "c", "d"] in results
+    assert None in results
 
 
 def test_waiting_policy_takes_at_once_what_has_waited_long_enough_already(
