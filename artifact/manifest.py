@@ -55,11 +55,12 @@ class Verification(_Model):
     Attributes:
         images: how many were compared.
         generated_images: whether they were generated, for want of real ones.
-        margin_tolerance: gates had to agree wherever a margin was farther than this from the threshold.
-        logit_tolerance: largest difference of a logit allowed along the same path.
+        margin_tolerance: gates had to agree wherever a margin was farther than this from the threshold; relative to
+            the gate's largest margin in the batch where that is above 1.
+        logit_tolerance: largest difference of a logit allowed along the same path; relative likewise.
         gates_compared: gate decisions compared, over all runtimes and scenarios.
         gates_within_tolerance: decisions too close to the threshold to be compared.
-        largest_margin_difference: seen between any runtime and eager execution.
+        largest_margin_difference: seen between any runtime and eager execution, relative likewise.
         largest_logit_difference: likewise, along the same path.
     """
 

@@ -12,7 +12,7 @@ from artifact.manifest import ONNX_NAME, TORCHSCRIPT_NAME
 from artifact.preprocessing import Float32Array
 from export import parity
 from export.inference import GatedBlock, InferenceNetwork
-from export.parity import ParityError, check_control_flow, verify
+from export.parity import MARGIN_TOLERANCE, ParityError, check_control_flow, verify
 from export.torchscript import write_torchscript
 from models.macs import count_macs
 from models.resnet import AdaptiveResNet
@@ -157,13 +157,40 @@ def test_margin_near_its_threshold_may_fall_either_way(tmp_path: Path, distance:
     assert verify(network, tmp_path, images, threshold).gates_within_tolerance > 0
 
 
-def test_margin_off_by_more_than_the_tolerance_is_refused(
-    network: AdaptiveResNet, copy: Path, images: Float32Array
+@pytest.mark.parametrize(("share", "is_refused"), [(0.5, False), (1.5, True)])
+def test_margin_may_be_off_by_the_tolerance_and_no_more(
+    network: AdaptiveResNet, copy: Path, images: Float32Array, share: float, is_refused: bool
 ) -> None:
+    with torch.inference_mode():
+        largest = max(1.0, float(network(torch.from_numpy(images)).margins[:, 0].abs().max()))
+    # What is allowed grows with the largest margin of a batch, which is at least 1 and at most that of all images.
+    nudge = share * MARGIN_TOLERANCE * (largest if is_refused else 1)
     with tampering.edited(copy) as graph:
-        tampering.change_weight(graph, f"{FIRST_GATED}.gate.margin.bias", lambda bias: bias + np.float32(2e-3))
-    with pytest.raises(ParityError, match=r"a margin differs by 0\.002"):
+        tampering.change_weight(graph, f"{FIRST_GATED}.gate.margin.bias", lambda bias: bias + np.float32(nudge))
+    if not is_refused:
+        assert verify(network, copy, images).largest_margin_difference > 0.1 * MARGIN_TOLERANCE
+        return
+    with pytest.raises(ParityError, match=r"a margin differs by 0\.00"):
         verify(network, copy, images)
+
+
+def test_large_margins_and_logits_are_compared_in_proportion(tmp_path: Path) -> None:
+    network = small_network()
+    with torch.no_grad():
+        for block in network.blocks.values():
+            if block.gate is not None:
+                block.gate.fc2.weight.mul_(1e4)
+                block.gate.fc2.bias.mul_(1e4)
+        network.classifier.weight.mul_(1e4)
+    # Offsets of 1e4 no longer open and close every gate, so these gates are compared by themselves.
+    exported = Exported(network, tmp_path)
+    images, zeros = inputs(network, 12), np.zeros(12, np.float32)
+    comparison = parity._Comparison()
+    parity._compare(
+        comparison, "large", exported.eager(images, zeros), exported.forms["ONNX"](images, zeros), zeros, 0.0
+    )
+    assert comparison.problems == []
+    assert comparison.same_path == 12
 
 
 @pytest.mark.parametrize("count", ["_count_onnx", "_count_torchscript"])
