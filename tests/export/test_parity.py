@@ -177,20 +177,15 @@ def test_margin_may_be_off_by_the_tolerance_and_no_more(
 def test_large_margins_and_logits_are_compared_in_proportion(tmp_path: Path) -> None:
     network = small_network()
     with torch.no_grad():
-        for block in network.blocks.values():
-            if block.gate is not None:
-                block.gate.fc2.weight.mul_(1e4)
-                block.gate.fc2.bias.mul_(1e4)
-        network.classifier.weight.mul_(1e4)
-    # Offsets of 1e4 no longer open and close every gate, so these gates are compared by themselves.
-    exported = Exported(network, tmp_path)
-    images, zeros = inputs(network, 12), np.zeros(12, np.float32)
-    comparison = parity._Comparison()
-    parity._compare(
-        comparison, "large", exported.eager(images, zeros), exported.forms["ONNX"](images, zeros), zeros, 0.0
-    )
-    assert comparison.problems == []
-    assert comparison.same_path == 12
+        for name in network.gated_blocks:
+            network.blocks[name].gate.fc2.weight.mul_(2e3)
+            network.blocks[name].gate.fc2.bias.mul_(2e3)
+        network.classifier.weight.mul_(2e3)
+    exported, images, zeros = Exported(network, tmp_path), inputs(network, 12), np.zeros(12, np.float32)
+    expected, actual = exported.eager(images, zeros), exported.forms["ONNX"](images, zeros)
+    # Rounded as float32 rounds, that is far beyond what would be allowed for small numbers.
+    assert np.abs(actual[1] - expected[1]).max() > MARGIN_TOLERANCE
+    assert verify(network, tmp_path, images).largest_margin_difference < 0.1 * MARGIN_TOLERANCE
 
 
 @pytest.mark.parametrize("count", ["_count_onnx", "_count_torchscript"])
