@@ -52,7 +52,7 @@ def _serve(settings: Settings) -> int:
     app = create_app(settings, open_runtime(settings.model, settings.runtime, settings.device))
     # uvicorn drains on SIGTERM and then raises the signal again for the handler it found, which by default would report
     # the clean stop as a kill.
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.run(
         app,
         host=settings.host,

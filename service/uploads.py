@@ -69,7 +69,7 @@ def _media_type(request: Request) -> str:
 
 async def _read_form(request: Request, field: str, max_bytes: int, max_images: int) -> list[Upload]:
     limited = Request(request.scope, _limited(request.receive, max_images * (max_bytes + _MULTIPART_OVERHEAD)))
-    async with limited.form(max_files=_MOST_PARTS, max_fields=_MOST_PARTS) as form:
+    async with limited.form(max_files=max(_MOST_PARTS, max_images + 1), max_fields=_MOST_PARTS) as form:
         items = form.multi_items()
         if unknown := [name for name, _ in items if name != field]:
             raise ApiError(422, "unknown_field", f"there is no form field {unknown[0]!r}; send {field!r}")
