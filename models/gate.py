@@ -43,7 +43,6 @@ class Gate(nn.Module):
 
     def forward(self, x: Tensor, offset: Tensor | float = 0.0) -> Decision:
         """Decide for each image of x, (N, C, H, W); `offset`, a number or (N,), shifts the margins before it."""
-        # Gates stay in float32 under autocast: a rounded margin would flip decisions near the threshold.
         with _without_autocast(x.device.type):
             features = x.sum(dim=(2, 3), dtype=torch.float32) / (x.shape[2] * x.shape[3])  # (N, C)
             logits = self.fc2(F.relu(self.bn(self.fc1(features))))  # (N, 2)
