@@ -15,6 +15,7 @@ from artifact.preprocessing import Preprocessing
 MANIFEST_NAME = "manifest.json"
 ONNX_NAME = "model.onnx"
 TORCHSCRIPT_NAME = "model.ts"
+PROBES_NAME = "probes.npz"
 
 # Names of the inputs and outputs of the exported graphs, in order.
 INPUT_NAMES = ("images", "gate_offset")

@@ -6,8 +6,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from artifact.manifest import (
     ONNX_NAME,
+    PROBES_NAME,
     TORCHSCRIPT_NAME,
     Block,
     Manifest,
@@ -16,13 +19,15 @@ from artifact.manifest import (
     write_manifest,
 )
 from artifact.preprocessing import Float32Array
+from artifact.probes import Probes, probe_count, write_probes
 from export.inference import InferenceNetwork
 from export.onnx_graph import write_onnx
-from export.parity import verify
+from export.parity import eager_runner, verify
 from export.torchscript import write_torchscript
 from models.checkpoint import Checkpoint
 from models.config import ModelConfig
 from models.macs import count_macs
+from models.resnet import AdaptiveResNet
 
 
 def write_artifact(
@@ -39,7 +44,7 @@ def write_artifact(
     Args:
         checkpoint: the trained network.
         source_digest: SHA-256 of the checkpoint's file.
-        images: (N, 3, H, W) preprocessed images to verify the export on.
+        images: (N, 3, H, W) preprocessed images to verify the export on; some become its probes.
         version: of the model.
         gate_threshold: a gate is open where its margin is above it.
         generated_images: whether the images were generated, which the manifest tells.
@@ -60,7 +65,8 @@ def write_artifact(
         write_torchscript(inference, unfinished / TORCHSCRIPT_NAME)
         verification = verify(network, unfinished, images, gate_threshold)
         verification = verification.model_copy(update={"generated_images": generated_images})
-        files = {name: file_digest(unfinished / name) for name in (ONNX_NAME, TORCHSCRIPT_NAME)}
+        write_probes(unfinished, _probes(network, images, gate_threshold))
+        files = {name: file_digest(unfinished / name) for name in (ONNX_NAME, TORCHSCRIPT_NAME, PROBES_NAME)}
         manifest = _manifest(checkpoint.config, version, gate_threshold, files, source_digest, verification)
         write_manifest(unfinished, manifest)
         unfinished.chmod(0o755)  # mkdtemp makes it private
@@ -69,6 +75,13 @@ def write_artifact(
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
     return manifest
+
+
+def _probes(network: AdaptiveResNet, images: Float32Array, gate_threshold: float) -> Probes:
+    """Some of the images, spread evenly over them, with the network's own answers."""
+    chosen = images[np.linspace(0, len(images) - 1, probe_count(images)).round().astype(int)]
+    logits, margins = eager_runner(network, gate_threshold)(chosen, np.zeros(len(chosen), np.float32))
+    return Probes(chosen, logits, margins)
 
 
 def _manifest(

@@ -1,8 +1,4 @@
-"""The proof of an export: eager network, TorchScript and ONNX compared on images, and the skipping itself counted.
-
-Equality is told in terms of margins. A gate whose margin lies within a small tolerance of its threshold may fall either
-way by rounding; everywhere else the decisions must be the same, and along the same path so must margins and logits.
-"""
+"""The proof of an export: eager network, TorchScript and ONNX compared on images, and the skipping itself counted."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,38 +15,21 @@ import onnxruntime
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from artifact.agreement import LOGIT_TOLERANCE, MARGIN_TOLERANCE, Agreement, LogitsAndMargins
 from artifact.manifest import INPUT_NAMES, ONNX_NAME, TORCHSCRIPT_NAME, Verification
 from artifact.preprocessing import Float32Array
 from models.macs import count_macs
 from models.resnet import AdaptiveResNet
 
-# Relative to the largest margin of the gate, or the largest logit, in the batch where that is above 1, since float32
-# rounds in proportion. Measured differences of trained networks are below 1e-5; these leave room for other processors
-# and deeper networks, and are still far below the margins' spread and the gaps between logits.
-MARGIN_TOLERANCE = 1e-3
-LOGIT_TOLERANCE = 1e-3
 _BATCH = 8
 _ALWAYS, _NEVER = 1e4, -1e4
 
-Runner = Callable[[Float32Array, Float32Array], tuple[Float32Array, Float32Array]]
+Runner = Callable[[Float32Array, Float32Array], LogitsAndMargins]
 """Runs images (N, 3, H, W) with offsets (N,); returns logits (N, classes) and margins (N, G)."""
 
 
 class ParityError(RuntimeError):
     """The exported files do not do what the network does."""
-
-
-@dataclass
-class _Comparison:
-    """What was compared so far."""
-
-    gates: int = 0
-    near_threshold: int = 0
-    margin_difference: float = 0.0
-    logit_difference: float = 0.0
-    same_path: int = 0
-    images: int = 0
-    problems: list[str] = field(default_factory=list)
 
 
 def verify(network: AdaptiveResNet, folder: Path, images: Float32Array, gate_threshold: float = 0.0) -> Verification:
@@ -67,27 +45,27 @@ def verify(network: AdaptiveResNet, folder: Path, images: Float32Array, gate_thr
         ParityError: gates, logits or control flow differ; the message says where.
     """
     runners = {"ONNX": _onnx_runner(folder / ONNX_NAME), "TorchScript": _torchscript_runner(folder / TORCHSCRIPT_NAME)}
-    eager = _eager_runner(network, gate_threshold)
-    comparison = _Comparison()
+    eager = eager_runner(network, gate_threshold)
+    agreement = Agreement()
     for scenario, batch, offsets in _scenarios(images):
         expected = eager(batch, offsets)
         for name, run in runners.items():
-            _compare(comparison, f"{name}, {scenario}", expected, run(batch, offsets), offsets, gate_threshold)
+            agreement.compare(f"{name}, {scenario}", expected, run(batch, offsets), offsets, gate_threshold)
     for name, run in runners.items():
-        _compare_batch_with_singles(comparison, name, run, images[:_BATCH], gate_threshold)
-    if not comparison.problems and comparison.same_path < 0.5 * comparison.images:
-        comparison.problems.append("most images have a margin so near its threshold that nothing could be compared")
-    if comparison.problems:
-        raise ParityError("; ".join(comparison.problems[:5]))
+        _compare_batch_with_singles(agreement, name, run, images[:_BATCH], gate_threshold)
+    if not agreement.problems and agreement.same_path < 0.5 * agreement.images:
+        agreement.problems.append("most images have a margin so near its threshold that nothing could be compared")
+    if agreement.problems:
+        raise ParityError("; ".join(agreement.problems[:5]))
     check_control_flow(network, folder, images[:1])
     return Verification(
         images=len(images),
         margin_tolerance=MARGIN_TOLERANCE,
         logit_tolerance=LOGIT_TOLERANCE,
-        gates_compared=comparison.gates,
-        gates_within_tolerance=comparison.near_threshold,
-        largest_margin_difference=comparison.margin_difference,
-        largest_logit_difference=comparison.logit_difference,
+        gates_compared=agreement.gates,
+        gates_within_tolerance=agreement.near_threshold,
+        largest_margin_difference=agreement.margin_difference,
+        largest_logit_difference=agreement.logit_difference,
     )
 
 
@@ -135,59 +113,21 @@ def _scenarios(images: Float32Array) -> Iterator[tuple[str, Float32Array, Float3
         yield "a single image", batch[:1], np.zeros(1, np.float32)
 
 
-def _compare(
-    comparison: _Comparison,
-    scenario: str,
-    expected: tuple[Float32Array, Float32Array],
-    actual: tuple[Float32Array, Float32Array],
-    offsets: Float32Array,
-    gate_threshold: float,
-) -> None:
-    """Compare one batch and note what differs."""
-    (expected_logits, expected_margins), (logits, margins) = expected, actual
-    if logits.shape != expected_logits.shape or margins.shape != expected_margins.shape:
-        comparison.problems.append(f"{scenario}: shapes {logits.shape} and {margins.shape}")
-        return
-    distance = expected_margins + offsets[:, None] - np.float32(gate_threshold)  # (N, G), from the threshold
-    opened = margins + offsets[:, None] > np.float32(gate_threshold)
-    differs = (distance > 0) != opened
-    # A gate is comparable while all decisions before it agree: after a different one the image is on another path.
-    comparable = np.cumsum(differs, axis=1) - differs == 0
-    margin_scale = np.abs(expected_margins).max(axis=0, initial=1)  # (G,)
-    logit_scale = np.abs(expected_logits).max(initial=1)
-    near = np.abs(distance) <= MARGIN_TOLERANCE * margin_scale
-    same_path = ~differs.any(axis=1)
-    with np.errstate(invalid="ignore"):  # infinity - infinity is NaN, which is refused below
-        margin_difference = float((np.abs(margins - expected_margins) / margin_scale)[comparable].max(initial=0))
-        logit_difference = float((np.abs(logits - expected_logits) / logit_scale)[same_path].max(initial=0))
-    comparison.images += len(logits)
-    comparison.same_path += int(same_path.sum())
-    comparison.gates += int((comparable & ~near).sum())
-    comparison.near_threshold += int((comparable & near).sum())
-    comparison.margin_difference = max(comparison.margin_difference, margin_difference)
-    comparison.logit_difference = max(comparison.logit_difference, logit_difference)
-    if wrong := int((differs & comparable & ~near).sum()):
-        comparison.problems.append(f"{scenario}: {wrong} gates decide differently")
-    # `not <=` also catches NaN.
-    if not margin_difference <= MARGIN_TOLERANCE:
-        comparison.problems.append(f"{scenario}: a margin differs by {margin_difference:.2g}")
-    if not logit_difference <= LOGIT_TOLERANCE:
-        comparison.problems.append(f"{scenario}: a logit differs by {logit_difference:.2g}")
-
-
 def _compare_batch_with_singles(
-    comparison: _Comparison, name: str, run: Runner, images: Float32Array, gate_threshold: float
+    agreement: Agreement, name: str, run: Runner, images: Float32Array, gate_threshold: float
 ) -> None:
     """An image must get the same answer whatever else is in its batch."""
     offsets = np.zeros(len(images), np.float32)
     singles = [run(images[i : i + 1], offsets[i : i + 1]) for i in range(len(images))]
     expected = (np.concatenate([single[0] for single in singles]), np.concatenate([single[1] for single in singles]))
-    _compare(comparison, f"{name}, batch against single", expected, run(images, offsets), offsets, gate_threshold)
+    agreement.compare(f"{name}, batch against single", expected, run(images, offsets), offsets, gate_threshold)
 
 
-def _eager_runner(network: AdaptiveResNet, gate_threshold: float) -> Runner:
+def eager_runner(network: AdaptiveResNet, gate_threshold: float = 0.0) -> Runner:
+    """Runs the network as it was trained."""
+
     @torch.inference_mode()
-    def run(images: Float32Array, offsets: Float32Array) -> tuple[Float32Array, Float32Array]:
+    def run(images: Float32Array, offsets: Float32Array) -> LogitsAndMargins:
         output = network(torch.from_numpy(images), torch.from_numpy(offsets - np.float32(gate_threshold)))
         return output.logits.numpy(), output.margins.numpy()
 
@@ -198,7 +138,7 @@ def _torchscript_runner(path: Path) -> Runner:
     network = load_torchscript(path)
 
     @torch.inference_mode()
-    def run(images: Float32Array, offsets: Float32Array) -> tuple[Float32Array, Float32Array]:
+    def run(images: Float32Array, offsets: Float32Array) -> LogitsAndMargins:
         logits, margins = network(torch.from_numpy(images), torch.from_numpy(offsets))
         return logits.numpy(), margins.numpy()
 
@@ -208,7 +148,7 @@ def _torchscript_runner(path: Path) -> Runner:
 def _onnx_runner(path: Path) -> Runner:
     session = _session(path, onnxruntime.SessionOptions())
 
-    def run(images: Float32Array, offsets: Float32Array) -> tuple[Float32Array, Float32Array]:
+    def run(images: Float32Array, offsets: Float32Array) -> LogitsAndMargins:
         logits, margins = session.run(None, dict(zip(INPUT_NAMES, (images, offsets), strict=True)))
         return logits, margins
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from artifact.agreement import LOGIT_TOLERANCE, MARGIN_TOLERANCE
 from artifact.manifest import (
     MANIFEST_NAME,
     ONNX_NAME,
+    PROBES_NAME,
     TORCHSCRIPT_NAME,
     file_digest,
     read_manifest,
@@ -17,7 +19,7 @@ from artifact.manifest import (
 from artifact.preprocessing import Float32Array
 from export import artifact_writer
 from export.artifact_writer import write_artifact
-from export.parity import LOGIT_TOLERANCE, MARGIN_TOLERANCE, ParityError
+from export.parity import ParityError
 from models.checkpoint import CheckpointError
 from models.macs import count_macs
 from models.resnet import AdaptiveResNet
@@ -25,9 +27,11 @@ from tests.networks import SOURCE_DIGEST, checkpoint_of, small_network
 
 
 def test_artifact_holds_both_graphs_and_a_manifest_that_reads(artifact: Path) -> None:
-    assert sorted(path.name for path in artifact.iterdir()) == sorted([MANIFEST_NAME, ONNX_NAME, TORCHSCRIPT_NAME])
+    assert sorted(path.name for path in artifact.iterdir()) == sorted(
+        [MANIFEST_NAME, ONNX_NAME, TORCHSCRIPT_NAME, PROBES_NAME]
+    )
     manifest = read_manifest(artifact)
-    assert manifest.files == {name: file_digest(artifact / name) for name in (ONNX_NAME, TORCHSCRIPT_NAME)}
+    assert manifest.files == {name: file_digest(artifact / name) for name in (ONNX_NAME, TORCHSCRIPT_NAME, PROBES_NAME)}
     assert verified_file(artifact, manifest, ONNX_NAME) == artifact / ONNX_NAME
     assert manifest.source_digest == SOURCE_DIGEST
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 from onnx import GraphProto
 
+from artifact.agreement import MARGIN_TOLERANCE
 from artifact.manifest import ONNX_NAME, TORCHSCRIPT_NAME
 from artifact.preprocessing import Float32Array
 from export import parity
 from export.inference import GatedBlock, InferenceNetwork
-from export.parity import MARGIN_TOLERANCE, ParityError, check_control_flow, verify
+from export.parity import ParityError, check_control_flow, verify
 from export.torchscript import write_torchscript
 from models.macs import count_macs
 from models.resnet import AdaptiveResNet
