@@ -42,7 +42,7 @@ class Probes:
 
 def probe_count(images: Float32Array) -> int:
     """How many of the images (N, 3, H, W) to keep as probes, at least one."""
-    return max(1, min(len(images), _MOST_PROBES, _MOST_BYTES // images[0].nbytes))
+    return max(1, min(len(images), _MOST_PROBES, _MOST_BYTES // int(images[0].nbytes)))
 
 
 def write_probes(folder: Path, probes: Probes) -> None:

@@ -19,10 +19,12 @@ import uvicorn
 from pydantic import ValidationError
 
 from artifact.manifest import ArtifactError
+from artifact.probes import read_probes
 from service.app import create_app
 from service.engine.engine import Engine
 from service.engine.errors import EngineError
-from service.engine.runtime import open_runtime
+from service.engine.runtime import Runtime, open_runtime
+from service.engine.tuning import Tuning, tune
 from service.images import ImageDecoder, ImageError
 from service.inference_graph import describe
 from service.settings import Settings
@@ -49,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(settings: Settings) -> int:
-    app = create_app(settings, open_runtime(settings.model, settings.runtime, settings.device))
+    runtime, tuning = _prepare(settings)
+    app = create_app(settings, runtime, tuning)
     # uvicorn drains on SIGTERM and then raises the signal again for the handler it found, which by default would report
     # the clean stop as a kill.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -65,11 +68,17 @@ def _serve(settings: Settings) -> int:
     return 0
 
 
+def _prepare(settings: Settings) -> tuple[Runtime, Tuning]:
+    """Open the model and measure how it is best run here."""
+    runtime = open_runtime(settings.model, settings.runtime, settings.device, settings.precision, settings.cache)
+    return runtime, tune(runtime, read_probes(settings.model, runtime.manifest).images, settings.policy_wishes)
+
+
 def _classify(settings: Settings, images: list[Path]) -> int:
     """Classify image files in this process and draw their paths; 1 if any could not be classified."""
-    runtime = open_runtime(settings.model, settings.runtime, settings.device)
+    runtime, tuning = _prepare(settings)
     decoder = ImageDecoder(runtime.manifest.preprocessing, settings.max_bytes, settings.max_pixels)
-    engine = Engine(runtime, decoder.decode, settings.batch_policy(runtime.device), settings.queue_size)
+    engine = Engine(runtime, decoder.decode, tuning, settings.queue_size)
     engine.start()
     failed = False
     print(LEGEND)

@@ -17,6 +17,7 @@ from service import errors
 from service.context import Context
 from service.engine.engine import Engine
 from service.engine.runtime import Runtime
+from service.engine.tuning import Tuning
 from service.images import ImageDecoder
 from service.metrics import Metrics
 from service.routes import router
@@ -26,19 +27,20 @@ from service.settings import Settings
 _log = logging.getLogger("uvicorn.error")
 
 
-def create_app(settings: Settings, runtime: Runtime) -> FastAPI:
+def create_app(settings: Settings, runtime: Runtime, tuning: Tuning) -> FastAPI:
     """Make the application that serves one model.
 
     Args:
         settings: of the service.
         runtime: opened for the model; the engine is started and stopped with the application.
+        tuning: how batches form.
     """
     metrics = Metrics(runtime.manifest)
     decoder = ImageDecoder(runtime.manifest.preprocessing, settings.max_bytes, settings.max_pixels)
     engine = Engine(
         runtime,
         decoder.decode,
-        settings.batch_policy(runtime.device),
+        tuning,
         settings.queue_size,
         on_batch=metrics.batch_size.observe,
     )
@@ -49,7 +51,14 @@ def create_app(settings: Settings, runtime: Runtime) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(engine.start)
         _log.info(
-            "%s %s runs in %s on %s", runtime.manifest.name, runtime.manifest.version, runtime.name, runtime.device
+            "%s %s runs in %s on %s in %s, %d threads, batches of at most %d",
+            runtime.manifest.name,
+            runtime.manifest.version,
+            runtime.name,
+            runtime.device,
+            runtime.precision,
+            tuning.policy.workers,
+            tuning.policy.max_batch,
         )
         yield
         await run_in_threadpool(engine.stop, settings.drain_seconds)

@@ -21,6 +21,7 @@ from service.metrics import CONTENT_TYPE
 from service.schemas import (
     BatchClassification,
     BatchItem,
+    Choices,
     Classification,
     ClassifyParameters,
     EngineDescription,
@@ -121,15 +122,24 @@ async def classify_batch(request: Request, served: Served, parameters: Parameter
 @router.get("/model", tags=["model"], summary="Describe the model", response_model=ModelDescription)
 async def model(served: Served) -> Response:
     """The model that is served, how it is run, and what it accepts."""
-    manifest, settings, policy = served.manifest, served.settings, served.engine.policy
+    manifest, settings, runtime = served.manifest, served.settings, served.engine.runtime
+    tuning = served.engine.tuning
     described = manifest.model_dump(include=set(ModelDescription.model_fields) & set(type(manifest).model_fields))
     engine = EngineDescription(
-        runtime=served.engine.runtime.name,
-        device=served.engine.runtime.device,
-        workers=policy.workers,
-        max_batch=policy.max_batch,
-        max_wait_ms=policy.max_wait_ms,
+        runtime=runtime.name,
+        device=runtime.device,
+        precision=runtime.precision,
+        workers=tuning.policy.workers,
+        max_batch=tuning.policy.max_batch,
+        max_wait_ms=tuning.policy.max_wait_ms,
         queue_size=served.engine.queue_capacity,
+        chosen=Choices(
+            runtime="measured" if runtime.candidates else "set",
+            workers=tuning.workers,
+            max_batch=tuning.max_batch,
+            max_wait_ms=tuning.max_wait_ms,
+        ),
+        candidates=list(runtime.candidates),
     )
     limits = Limits(
         formats=list(FORMATS),

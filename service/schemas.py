@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from artifact.manifest import Block
 from artifact.preprocessing import Preprocessing
+from service.engine.runtime import Candidate
+from service.engine.tuning import Source
 
 GraphDetail = Literal["full", "summary", "none"]
 
@@ -137,15 +139,31 @@ class BatchClassification(BaseModel):
     results: list[BatchItem]
 
 
+class Choices(BaseModel):
+    """Where each choice comes from: "set" by the operator, or "measured" on this machine."""
+
+    runtime: Source
+    workers: Source
+    max_batch: Source
+    max_wait_ms: Source
+
+
 class EngineDescription(BaseModel):
-    """How the service runs the model."""
+    """How the service runs the model, and what it was chosen from.
+
+    `candidates` are the runtimes tried at the first opening on this machine, with the median time of one image on one
+    thread, or why one could not be used; none where the operator set the runtime or it runs on a GPU.
+    """
 
     runtime: str
     device: str
+    precision: str
     workers: int
     max_batch: int
     max_wait_ms: float
     queue_size: int
+    chosen: Choices
+    candidates: list[Candidate]
 
 
 class Limits(BaseModel):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.engine.batcher import BatchPolicy
-from service.engine.runtime import Device, RuntimeName
+from service.engine.runtime import Device, Precision, RuntimeName
+from service.engine.tuning import PolicyWishes
 
 # Pillow itself warns of images above this many pixels.
 _PILLOW_LIMIT = 89_478_485
@@ -29,12 +28,18 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on")
-    runtime: RuntimeName = Field(default="onnx", description="library that runs the model")
+    runtime: RuntimeName = Field(
+        default="auto", description="how the model is run; auto takes the fastest that proves right on this machine"
+    )
+    precision: Precision = Field(default="fp32", description="lowest precision that auto may choose")
+    cache: Path | None = Field(
+        default=None, description="folder for what is made for this machine (default: beside the model)"
+    )
     device: Device = Field(default="auto", description="auto takes CUDA where it works, else the CPU")
-    workers: int | None = Field(default=None, ge=1, description="inference threads (default: one per core; 2 on a GPU)")
-    max_batch: int | None = Field(default=None, ge=1, description="most images run together (default: 8; 32 on a GPU)")
+    workers: int | None = Field(default=None, ge=1, description="inference threads (default: measured)")
+    max_batch: int | None = Field(default=None, ge=1, description="most images run together (default: measured)")
     max_wait_ms: float | None = Field(
-        default=None, ge=0, description="longest wait for a batch to fill, in ms (default: 0; 2 on a GPU)"
+        default=None, ge=0, description="longest wait for a batch to fill, in ms (default: 0; measured on a GPU)"
     )
     queue_size: int = Field(default=128, ge=1, description="images that may wait; more are refused with 429")
     deadline_ms: float = Field(default=10_000, gt=0, description="longest time to answer an image, in ms")
@@ -44,22 +49,7 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(default=30, ge=0, description="time to finish accepted work on SIGTERM, in s")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least severe log line")
 
-    def batch_policy(self, device: str) -> BatchPolicy:
-        """How batches form on this device ("cpu" or "cuda") where the user did not say.
-
-        A CPU core gains little from batches and never waits for one; a GPU needs them.
-        """
-        gpu = device == "cuda"
-        return BatchPolicy(
-            workers=self.workers or (2 if gpu else _usable_cores()),
-            max_batch=self.max_batch or (32 if gpu else 8),
-            max_wait_ms=self.max_wait_ms if self.max_wait_ms is not None else (2.0 if gpu else 0.0),
-        )
-
-
-def _usable_cores() -> int:
-    """Cores this process may run on."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS or Windows
-        return os.cpu_count() or 1
+    @property
+    def policy_wishes(self) -> PolicyWishes:
+        """What is set of how batches form."""
+        return PolicyWishes(self.workers, self.max_batch, self.max_wait_ms)

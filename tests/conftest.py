@@ -25,6 +25,14 @@ def _single_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What services make for this machine must not land beside the models of the repository."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AIG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the small network's artifact; nobody may write to it."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from artifact.manifest import Block, Manifest, Verification
 from artifact.preprocessing import Float32Array, Preprocessing
+from service.engine.runtime import Candidate, Precision
 
 PATIENCE_S = 30.0  # far longer than anything takes; only a hang gets here
 
@@ -68,6 +69,9 @@ class EchoRuntime:
 
     name = "echo 1"
     device = "cpu"
+    precision: Precision = "fp32"
+    runs_batches = True
+    candidates: tuple[Candidate, ...] = ()
 
     def __init__(self, poison: Iterable[float] = ()) -> None:
         self.manifest = echo_manifest()

@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from artifact.preprocessing import Float32Array
-from service.engine.batcher import Batcher, BatchPolicy
+from service.engine.batcher import Batcher
 from service.engine.errors import DeadlineExceeded, EngineStopped, InferenceFailed
 from service.engine.request import PayloadT, PendingRequest
 from service.engine.runtime import Runtime
+from service.engine.tuning import Tuning
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class Engine(Generic[PayloadT]):
     Args:
         runtime: runs the model.
         prepare: from a payload to one network input (3, H, W); what it raises becomes that request's answer.
-        policy: how batches form.
+        tuning: how batches form.
         capacity: most requests queued.
         on_batch: told the size of every batch that ran.
         clock: seconds that never go back.
@@ -72,19 +73,19 @@ class Engine(Generic[PayloadT]):
         self,
         runtime: Runtime,
         prepare: Callable[[PayloadT], Float32Array],
-        policy: BatchPolicy,
+        tuning: Tuning,
         capacity: int,
         on_batch: Callable[[int], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.runtime = runtime
-        self.policy = policy
+        self.tuning = tuning
         self._prepare = prepare
         self._on_batch = on_batch
         self._clock = clock
-        self._batcher: Batcher[PayloadT, Answer] = Batcher(capacity, policy, clock)
+        self._batcher: Batcher[PayloadT, Answer] = Batcher(capacity, tuning.policy, clock)
         self._threads = [
-            Thread(target=self._work, name=f"engine-{number}", daemon=True) for number in range(policy.workers)
+            Thread(target=self._work, name=f"engine-{number}", daemon=True) for number in range(tuning.policy.workers)
         ]
         self._ready = False
 
@@ -110,7 +111,7 @@ class Engine(Generic[PayloadT]):
             InferenceFailed: the model does not run here.
         """
         manifest = self.runtime.manifest
-        for batch_size in {1, self.policy.max_batch}:
+        for batch_size in {1, self.tuning.policy.max_batch}:
             images = np.zeros((batch_size, 3, manifest.input_size, manifest.input_size), np.float32)
             try:
                 self.runtime.run(images, np.resize(np.array([1e4, -1e4], np.float32), batch_size))

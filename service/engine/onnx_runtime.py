@@ -1,12 +1,15 @@
-"""ONNX Runtime: the model's graph with its branches, on a GPU or on CPU cores."""
+"""ONNX Runtime with the portable graph as it was exported, on a GPU or on CPU cores."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from artifact.agreement import LogitsAndMargins
 from artifact.manifest import INPUT_NAMES, ONNX_NAME, OUTPUT_NAMES, Manifest, verified_file
 from artifact.preprocessing import Float32Array
 from service.engine.errors import RuntimeUnavailable
+from service.engine.runtime import Candidate, Precision
 
 try:
     import onnxruntime
@@ -19,39 +22,56 @@ _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 class OnnxRuntime:
     """One session for all threads. On the CPU each run stays on its caller's thread: the engine has one per core."""
 
+    precision: Precision = "fp32"
+    runs_batches = True
+    candidates: tuple[Candidate, ...] = ()
+
     def __init__(self, folder: Path, manifest: Manifest, device: str = "auto") -> None:
         path = verified_file(folder, manifest, ONNX_NAME)
         self.manifest = manifest
         self.name = f"onnxruntime {onnxruntime.__version__}"
-        self._session = _open_session(path, _providers(device))
+        self._session = open_session(path, _providers(device))
         self.device = "cuda" if _CUDA in self._session.get_providers() else "cpu"
         if device == "cuda" and self.device != "cuda":
             raise RuntimeUnavailable("ONNX Runtime fell back to the CPU: its CUDA libraries could not be loaded")
 
-    def run(self, images: Float32Array, gate_offset: Float32Array) -> tuple[Float32Array, Float32Array]:
+    def run(self, images: Float32Array, gate_offset: Float32Array) -> LogitsAndMargins:
         """See `Runtime.run`."""
         inputs = dict(zip(INPUT_NAMES, (images, gate_offset), strict=True))
         logits, margins = self._session.run(OUTPUT_NAMES, inputs)
         return logits, margins
 
 
+def cuda_present() -> bool:
+    """Whether this ONNX Runtime was built for CUDA."""
+    return _CUDA in onnxruntime.get_available_providers()
+
+
 def _providers(device: str) -> list[str]:
-    cuda_present = _CUDA in onnxruntime.get_available_providers()
-    if device == "cuda" and not cuda_present:
+    if device == "cuda" and not cuda_present():
         raise RuntimeUnavailable("this ONNX Runtime has no CUDA; install the gpu extra instead of the cpu one")
-    if device == "cpu" or not cuda_present:
+    if device == "cpu" or not cuda_present():
         return [_CPU]
     onnxruntime.preload_dlls()  # finds the CUDA libraries that were installed as Python packages
     return [_CUDA, _CPU]
 
 
-def _open_session(path: Path, providers: list[str]) -> onnxruntime.InferenceSession:
+def open_session(
+    model: Path | bytes, providers: Sequence[str] = (_CPU,), optimisation: str = "ORT_ENABLE_ALL"
+) -> onnxruntime.InferenceSession:
+    """Open a model so that each run stays on its caller's thread.
+
+    Raises:
+        RuntimeUnavailable: it cannot be opened.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, optimisation)
     # Only errors: it warns that the gate offset's default can be overridden, which is what the default is for.
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(path, options, providers=providers)
+        return onnxruntime.InferenceSession(model, options, providers=list(providers))
     except Exception as error:  # its exceptions share no public base class
-        raise RuntimeUnavailable(f"ONNX Runtime cannot open {path}: {error}") from error
+        name = model if isinstance(model, Path) else "the model made for this machine"
+        raise RuntimeUnavailable(f"ONNX Runtime cannot open {name}: {error}") from error

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from artifact.agreement import LogitsAndMargins
 from artifact.manifest import Manifest, read_manifest
 from artifact.preprocessing import Float32Array
 
 Device = Literal["auto", "cpu", "cuda"]
-RuntimeName = Literal["onnx", "torchscript"]
+RuntimeName = Literal["auto", "onnx", "blocked", "openvino", "torchscript"]
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A runtime that was tried for the model on this machine.
+
+    Attributes:
+        runtime: what to ask for to have it.
+        precision: of its convolutions.
+        image_ms: median time of one of the model's probes on one thread; None where it could not be used.
+        problem: why it could not be used.
+    """
+
+    runtime: RuntimeName
+    precision: Precision
+    image_ms: float | None = None
+    problem: str | None = None
 
 
 class Runtime(Protocol):
@@ -18,35 +38,53 @@ class Runtime(Protocol):
     Attributes:
         name: of the library that runs it, with its version.
         device: "cpu" or "cuda".
+        precision: of the convolutions; gates are in fp32 always.
+        runs_batches: whether the images of a batch run together; otherwise one after the other.
         manifest: of the model.
+        candidates: what it was chosen from; empty where it was asked for.
     """
 
     name: str
     device: str
+    precision: Precision
+    runs_batches: bool
     manifest: Manifest
+    candidates: tuple[Candidate, ...]
 
-    def run(self, images: Float32Array, gate_offset: Float32Array) -> tuple[Float32Array, Float32Array]:
+    def run(self, images: Float32Array, gate_offset: Float32Array) -> LogitsAndMargins:
         """Classify images (N, 3, H, W) with gate offsets (N,); return logits (N, classes) and margins (N, G)."""
 
 
-def open_runtime(folder: Path, runtime: RuntimeName = "onnx", device: Device = "auto") -> Runtime:
+def open_runtime(
+    folder: Path,
+    runtime: RuntimeName = "auto",
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    cache_folder: Path | None = None,
+) -> Runtime:
     """Open the artifact in `folder`.
 
     Args:
         folder: of the artifact.
-        runtime: the library to run it with.
+        runtime: the library to run it with; "auto" takes the fastest that proves right on this machine.
         device: "auto" takes CUDA where it works, else the CPU.
+        precision: the lowest allowed.
+        cache_folder: where to keep what is made for this machine; by default beside the model, or in the user's cache.
 
     Raises:
         ArtifactError: the artifact is missing or damaged.
         RuntimeUnavailable: the library or the device is not there, or cannot run this model.
     """
     manifest = read_manifest(folder)
-    # Imported here because a serving install has only one of the two libraries.
+    # Imported here because a serving install has only some of the libraries.
     if runtime == "torchscript":
         from service.engine.torchscript_runtime import TorchScriptRuntime
 
         return TorchScriptRuntime(folder, manifest, device)
-    from service.engine.onnx_runtime import OnnxRuntime
+    from service.engine.onnx_runtime import OnnxRuntime, cuda_present
 
-    return OnnxRuntime(folder, manifest, device)
+    if runtime == "onnx" or device == "cuda" or (runtime == "auto" and device == "auto" and cuda_present()):
+        return OnnxRuntime(folder, manifest, device)
+    from service.engine.selection import open_on_cpu
+
+    return open_on_cpu(folder, manifest, runtime, precision, cache_folder)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from artifact.agreement import LogitsAndMargins
 from artifact.manifest import TORCHSCRIPT_NAME, Manifest, verified_file
 from artifact.preprocessing import Float32Array
 from service.engine.errors import RuntimeUnavailable
+from service.engine.runtime import Candidate, Precision
 
 try:
     import torch
@@ -16,6 +18,10 @@ except ImportError as error:
 
 class TorchScriptRuntime:
     """One module for all threads; each run on the CPU uses its caller's thread alone."""
+
+    precision: Precision = "fp32"
+    runs_batches = True
+    candidates: tuple[Candidate, ...] = ()
 
     def __init__(self, folder: Path, manifest: Manifest, device: str = "auto") -> None:
         path = verified_file(folder, manifest, TORCHSCRIPT_NAME)
@@ -31,7 +37,7 @@ class TorchScriptRuntime:
         except (RuntimeError, ValueError) as error:
             raise RuntimeUnavailable(f"PyTorch cannot open {path}: {error}") from error
 
-    def run(self, images: Float32Array, gate_offset: Float32Array) -> tuple[Float32Array, Float32Array]:
+    def run(self, images: Float32Array, gate_offset: Float32Array) -> LogitsAndMargins:
         """See `Runtime.run`."""
         with torch.inference_mode():
             inputs = (torch.from_numpy(array).to(self.device) for array in (images, gate_offset))

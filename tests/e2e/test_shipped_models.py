@@ -9,6 +9,7 @@ from artifact.manifest import file_digest, read_manifest, verified_file
 from service.engine.batcher import BatchPolicy
 from service.engine.engine import Engine
 from service.engine.runtime import open_runtime
+from service.engine.tuning import Tuning
 from service.images import ImageDecoder
 from service.inference_graph import describe
 from service.settings import Settings
@@ -32,7 +33,7 @@ def test_shipped_model_is_whole_and_classifies(folder: object) -> None:
     assert manifest.verification.gates_compared > 0
     runtime = open_runtime(folder, device="cpu")
     decoder = ImageDecoder(manifest.preprocessing, max_bytes=10**7, max_pixels=10**7)
-    engine = Engine(runtime, decoder.decode, BatchPolicy(workers=1, max_batch=4, max_wait_ms=0), capacity=10)
+    engine = Engine(runtime, decoder.decode, Tuning(BatchPolicy(workers=1, max_batch=4, max_wait_ms=0)), capacity=10)
     engine.start()
     pictures = [encoded(photograph(300, 200, seed), "JPEG") for seed in range(4)]
     answers = [engine.submit(data, PATIENCE_S).result(PATIENCE_S) for data in pictures]

@@ -27,7 +27,7 @@ from tests.networks import SOURCE_DIGEST, checkpoint_of, small_network
 
 
 def test_artifact_holds_both_graphs_and_a_manifest_that_reads(artifact: Path) -> None:
-    assert sorted(path.name for path in artifact.iterdir()) == sorted(
+    assert sorted(path.name for path in artifact.iterdir() if path.is_file()) == sorted(
         [MANIFEST_NAME, ONNX_NAME, TORCHSCRIPT_NAME, PROBES_NAME]
     )
     manifest = read_manifest(artifact)

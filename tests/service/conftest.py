@@ -19,7 +19,7 @@ Outcome = Callable[[bytes], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 @pytest.fixture(scope="session")
 def runtime(artifact: Path) -> OnnxRuntime:
-    opened = open_runtime(artifact, device="cpu")
+    opened = open_runtime(artifact, "onnx", "cpu")
     assert isinstance(opened, OnnxRuntime)
     return opened
 

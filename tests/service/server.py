@@ -14,7 +14,9 @@ from fastapi import FastAPI
 
 from service.app import create_app
 from service.context import Context
+from service.engine.batcher import BatchPolicy
 from service.engine.runtime import Runtime
+from service.engine.tuning import Tuning
 from service.settings import Settings
 from tests.runtimes import PATIENCE_S
 
@@ -82,8 +84,18 @@ class Server:
         return self.post(f"/classify/batch{query}", files=fields)
 
 
+def as_set(settings: Settings) -> Tuning:
+    """The policy of settings that leave nothing to measure."""
+    wishes = settings.policy_wishes
+    assert wishes.workers is not None
+    assert wishes.max_batch is not None
+    assert wishes.max_wait_ms is not None
+    return Tuning(BatchPolicy(wishes.workers, wishes.max_batch, wishes.max_wait_ms))
+
+
 @contextmanager
 def serving(runtime: Runtime, **settings: object) -> Iterator[Server]:
-    """A started server, with two workers where the settings do not say otherwise."""
-    with Server(create_app(Settings(**({"workers": 2} | settings)), runtime)) as server:
+    """A started server, with two workers and batches of up to eight where the settings do not say otherwise."""
+    chosen = Settings(**({"workers": 2, "max_batch": 8, "max_wait_ms": 0} | settings))
+    with Server(create_app(chosen, runtime, as_set(chosen))) as server:
         yield server

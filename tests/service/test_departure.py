@@ -14,6 +14,7 @@ from service.engine.engine import Engine
 from service.settings import Settings
 from tests.image_files import solid
 from tests.runtimes import PATIENCE_S, EchoRuntime
+from tests.service.server import as_set
 
 
 class Connection:
@@ -64,7 +65,8 @@ def runtime(echo_runtime: EchoRuntime) -> EchoRuntime:
 
 @pytest.fixture
 def app(runtime: EchoRuntime) -> Any:
-    return create_app(Settings(workers=1, max_batch=1), runtime)
+    settings = Settings(workers=1, max_batch=1, max_wait_ms=0)
+    return create_app(settings, runtime, as_set(settings))
 
 
 @asynccontextmanager

@@ -16,6 +16,7 @@ from tests.runtimes import EchoRuntime
 from tests.service.conftest import Outcome
 from tests.service.server import Server
 
+NOTHING_TO_MEASURE = ["--workers", "1", "--max-batch", "1", "--max-wait-ms", "0"]
 LIBRARIES = ("torch", "onnx", "safetensors", "models", "export")
 
 
@@ -79,7 +80,7 @@ def test_image_the_model_fails_on_keeps_the_others_from_nothing(
         path.write_bytes(solid(int(path.stem)))
     runtime = EchoRuntime(poison=[np.float32(102) * (np.float32(1) / np.float32(255))])
     monkeypatch.setattr("service.__main__.open_runtime", lambda *_: runtime)
-    assert main(["classify", *map(str, paths)]) == 1
+    assert main(["classify", *NOTHING_TO_MEASURE, *map(str, paths)]) == 1
     printed = capsys.readouterr()
     assert [f"{path}: class 0" in printed.out for path in paths] == [True, False, True]
     (line,) = [line for line in printed.err.splitlines() if line.startswith(f"{paths[1]}: ")]

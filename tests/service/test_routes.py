@@ -37,10 +37,13 @@ def test_model_route_describes_engine_and_limits(runtime: OnnxRuntime) -> None:
     assert told["engine"] == {
         "runtime": runtime.name,
         "device": "cpu",
+        "precision": "fp32",
         "workers": 3,
         "max_batch": 5,
         "max_wait_ms": 1.5,
         "queue_size": 7,
+        "chosen": {"runtime": "set", "workers": "set", "max_batch": "set", "max_wait_ms": "set"},
+        "candidates": [],
     }
     assert told["limits"] == {
         "formats": list(FORMATS),

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.__main__ import main
-from service.engine.batcher import BatchPolicy
+from service.engine.tuning import PolicyWishes
 from service.settings import Settings
 
 
@@ -83,21 +83,9 @@ def test_every_setting_has_a_flag_and_a_description(capsys: pytest.CaptureFixtur
         assert field.description.split("(")[0].strip() in words
 
 
-def test_cpu_takes_what_is_there_and_a_gpu_waits_for_company(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.settings._usable_cores", lambda: 6)
-    assert Settings().batch_policy("cpu") == BatchPolicy(workers=6, max_batch=8, max_wait_ms=0)
-    assert Settings().batch_policy("cuda") == BatchPolicy(workers=2, max_batch=32, max_wait_ms=2)
-
-
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_what_the_user_says_of_batches_counts_on_every_device(device: str) -> None:
-    settings = Settings(workers=3, max_batch=5, max_wait_ms=0)
-    assert settings.batch_policy(device) == BatchPolicy(workers=3, max_batch=5, max_wait_ms=0)
-
-
-def test_workers_are_as_many_as_the_cores_this_process_may_use() -> None:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    assert Settings().batch_policy("cpu").workers == usable
+def test_what_the_user_says_of_batches_is_what_the_engine_is_told() -> None:
+    assert Settings().policy_wishes == PolicyWishes()
+    assert Settings(workers=3, max_batch=5, max_wait_ms=0).policy_wishes == PolicyWishes(3, 5, 0)
 
 
 def test_model_may_be_named_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:

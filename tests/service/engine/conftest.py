@@ -7,6 +7,7 @@ import pytest
 from artifact.preprocessing import Float32Array
 from service.engine.batcher import Batcher, BatchPolicy
 from service.engine.engine import Engine
+from service.engine.tuning import Tuning
 from tests.runtimes import PATIENCE_S, EchoRuntime, echo_input
 from tests.service.engine.queueing import Clock, MakeBatcher
 
@@ -44,7 +45,7 @@ def make_engine(runtime: EchoRuntime) -> Iterator[MakeEngine]:
         prepare: Callable[[float], Float32Array] = echo_input,
         **arguments: object,
     ) -> Engine[float]:
-        engine = Engine(runtime, prepare, BatchPolicy(workers, max_batch, max_wait_ms=0), capacity, **arguments)
+        engine = Engine(runtime, prepare, Tuning(BatchPolicy(workers, max_batch, max_wait_ms=0)), capacity, **arguments)
         engines.append(engine)
         return engine
 

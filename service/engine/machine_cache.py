@@ -1,0 +1,94 @@
+"""Where what was made of a model for one machine is kept, so that it is made once."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from artifact.manifest import ONNX_NAME, Manifest
+
+_log = logging.getLogger(__name__)
+
+# Raised with every change to what is kept, so that what an earlier version made is not used.
+_FORMAT = "1"
+_LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "openvino")
+
+
+class MachineCache:
+    """A folder of files that depend on the model, the libraries' versions and the processor.
+
+    Nothing depends on it: what cannot be read is made again, and where nothing can be written nothing is kept.
+
+    Args:
+        folders: to try, in order, for one that can be written to.
+        manifest: of the model.
+    """
+
+    def __init__(self, folders: Sequence[Path], manifest: Manifest) -> None:
+        key = _key(manifest)
+        self._folders = [folder / key for folder in folders]
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file, if it was kept and is whole."""
+        for folder in self._folders:
+            try:
+                digest, _, content = (folder / name).read_bytes().partition(b"\n")
+            except OSError:
+                continue
+            if digest == _digest(content):
+                return content
+            _log.warning("%s is damaged and will be made again", folder / name)
+        return None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Keep a file; other processes see it whole or not at all."""
+        for folder in self._folders:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+                    file.write(_digest(content) + b"\n" + content)
+                Path(file.name).replace(folder / name)
+            except OSError:
+                continue
+            return
+        _log.info("no folder to keep %s in can be written to: it will be made again at every start", name)
+
+
+def machine_cache(model: Path, manifest: Manifest, folder: Path | None = None) -> MachineCache:
+    """The cache of a model: in `folder` if given, else beside the model, else among the user's caches."""
+    if folder is not None:
+        return MachineCache([folder], manifest)
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return MachineCache([model / ".cache", caches / "convnet-aig-serving"], manifest)
+
+
+def _key(manifest: Manifest) -> str:
+    parts = [_FORMAT, manifest.files.get(ONNX_NAME, ""), _processor(), *map(_version, _LIBRARIES)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "none"
+
+
+def _processor() -> str:
+    """What the processor is and can do: two of one name may still differ in what a hypervisor lets through."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not on Linux
+        return f"{platform.machine()} {platform.processor()}"
+    wanted = ("model name", "flags", "Features", "CPU part")
+    return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))

@@ -1,0 +1,180 @@
+"""Which runtime serves a model on this machine's CPU: the fastest that proves right, found once and remembered.
+
+Every candidate must give the model's own answers to its probes; at the first opening also with all gates forced open,
+with all forced closed, and with both in turn, so that no branch goes unseen. In fp32 that means the gates and logits of
+the verified export within its tolerances. In bf16 it means nearly all of its decisions and predictions.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from artifact.agreement import Agreement
+from artifact.manifest import Manifest
+from artifact.probes import Probes, read_probes
+from service.engine.errors import RuntimeUnavailable
+from service.engine.machine_cache import MachineCache, machine_cache
+from service.engine.onnx_runtime import OnnxRuntime
+from service.engine.runtime import Candidate, Precision, Runtime, RuntimeName
+
+_log = logging.getLogger(__name__)
+
+# bf16 keeps eight bits of a number, so decisions near a threshold fall differently; more than these must not.
+_BF16_GATES, _BF16_PREDICTIONS = 0.98, 0.95
+_SECONDS_EACH = 0.25
+_FORCED = 1e4
+
+
+def open_on_cpu(
+    folder: Path,
+    manifest: Manifest,
+    runtime: RuntimeName,
+    precision: Precision,
+    cache_folder: Path | None = None,
+) -> Runtime:
+    """Open the model with the runtime asked for, or with the fastest.
+
+    Raises:
+        ArtifactError: the artifact is damaged.
+        RuntimeUnavailable: the runtime asked for is not there, or gives other answers than the trained network.
+    """
+    probes = read_probes(folder, manifest)
+    cache = machine_cache(folder, manifest, cache_folder)
+    if runtime != "auto":
+        opened = _open(Candidate(runtime, precision), folder, manifest, cache)
+        if problem := _problem(opened, probes):
+            raise RuntimeUnavailable(f"{opened.name} in {precision} is not right for this model here: {problem}")
+        return opened
+    return _remembered(folder, manifest, precision, probes, cache) or _fastest(
+        folder, manifest, precision, probes, cache
+    )
+
+
+def _fastest(folder: Path, manifest: Manifest, precision: Precision, probes: Probes, cache: MachineCache) -> Runtime:
+    """Try every candidate, remember how they did, and return the fastest that is right."""
+    tried: list[Candidate] = []
+    opened: dict[Candidate, Runtime] = {}
+    portable = OnnxRuntime(folder, manifest, "cpu")
+    for candidate in _candidates(precision):
+        try:
+            runtime = portable if candidate.runtime == "onnx" else _open(candidate, folder, manifest, cache)
+        except RuntimeUnavailable as error:
+            tried.append(replace(candidate, problem=str(error)))
+            continue
+        if problem := _problem(runtime, probes) or _forced_problem(runtime, portable, probes):
+            _log.warning("%s in %s is left out: %s", runtime.name, candidate.precision, problem)
+            tried.append(replace(candidate, problem=problem))
+        else:
+            opened[candidate] = runtime
+    if not opened:
+        raise RuntimeUnavailable(f"no runtime gives this model's answers here: {tried[0].problem}")
+    measured = _measure(opened, probes)
+    tried += measured
+    best = min(measured, key=lambda candidate: candidate.image_ms or 0.0)
+    cache.write(_selection_file(precision), json.dumps([asdict(candidate) for candidate in tried]).encode())
+    return _with_candidates(opened[replace(best, image_ms=None)], tried)
+
+
+def _remembered(
+    folder: Path, manifest: Manifest, precision: Precision, probes: Probes, cache: MachineCache
+) -> Runtime | None:
+    """The runtime chosen before, if it still opens and still proves right."""
+    content = cache.read(_selection_file(precision))
+    if content is None:
+        return None
+    tried = [Candidate(**fields) for fields in json.loads(content)]
+    usable = [candidate for candidate in tried if candidate.image_ms is not None]
+    best = min(usable, key=lambda candidate: candidate.image_ms or 0.0)
+    try:
+        runtime = _open(best, folder, manifest, cache)
+    except RuntimeUnavailable:
+        return None
+    if problem := _problem(runtime, probes):
+        _log.warning("%s, chosen before, is not right any more: %s", runtime.name, problem)
+        return None
+    return _with_candidates(runtime, tried)
+
+
+def _candidates(precision: Precision) -> list[Candidate]:
+    found = [Candidate("onnx", "fp32"), Candidate("blocked", "fp32"), Candidate("openvino", "fp32")]
+    return [*found, Candidate("openvino", "bf16")] if precision == "bf16" else found
+
+
+def _open(candidate: Candidate, folder: Path, manifest: Manifest, cache: MachineCache) -> Runtime:
+    # Imported here because a serving install has only some of the libraries.
+    if candidate.runtime == "openvino":
+        from service.engine.openvino_runtime import OpenVinoRuntime
+
+        return OpenVinoRuntime(folder, manifest, candidate.precision)
+    if candidate.runtime == "blocked":
+        from service.engine.blocked_runtime import BlockedRuntime
+
+        return BlockedRuntime(folder, manifest, cache)
+    return OnnxRuntime(folder, manifest, "cpu")
+
+
+def _problem(runtime: Runtime, probes: Probes) -> str | None:
+    """What is wrong with a runtime's answers to the probes, one image at a time as a CPU runs them."""
+    offset = np.zeros(1, np.float32)
+    answers = [runtime.run(probes.images[row : row + 1], offset) for row in range(len(probes))]
+    actual = np.concatenate([logits for logits, _ in answers]), np.concatenate([margins for _, margins in answers])
+    return _verdict(runtime, probes.agreement(actual, runtime.manifest.gate_threshold))
+
+
+def _forced_problem(runtime: Runtime, portable: Runtime, probes: Probes) -> str | None:
+    """What is wrong with paths no probe may take, compared with the portable graph."""
+    if runtime is portable:
+        return None
+    agreement = Agreement()
+    images = probes.images[:4]
+    for forced in ([_FORCED], [-_FORCED], [_FORCED, -_FORCED]):
+        offsets = np.resize(np.array(forced, np.float32), len(images))
+        expected, actual = portable.run(images, offsets), runtime.run(images, offsets)
+        agreement.compare("forced gates", expected, actual, offsets, runtime.manifest.gate_threshold)
+    return _verdict(runtime, agreement)
+
+
+def _verdict(runtime: Runtime, agreement: Agreement) -> str | None:
+    if runtime.precision == "fp32":
+        return agreement.problems[0] if agreement.problems else None
+    if not np.isfinite(agreement.logit_difference):
+        return "some answers are not numbers"
+    if agreement.equal_gates < _BF16_GATES or agreement.equal_predictions < _BF16_PREDICTIONS:
+        gates, predictions = agreement.equal_gates, agreement.equal_predictions
+        return f"{gates:.1%} of the gates and {predictions:.1%} of the predictions are those of the export"
+    return None
+
+
+def _measure(opened: dict[Candidate, Runtime], probes: Probes) -> list[Candidate]:
+    """The candidates with their times, measured in turns so that all meet the same conditions."""
+    offset = np.zeros(1, np.float32)
+    times: dict[Candidate, list[float]] = {candidate: [] for candidate in opened}
+    give_up = time.perf_counter() + _SECONDS_EACH * len(opened)
+    row = 0
+    while row < 3 or time.perf_counter() < give_up:
+        image = probes.images[row % len(probes)][None]
+        for candidate, runtime in opened.items():
+            # The first run warms caches that the candidate before has emptied.
+            runtime.run(image, offset)
+            started = time.perf_counter()
+            runtime.run(image, offset)
+            times[candidate].append(time.perf_counter() - started)
+        row += 1
+    return [replace(candidate, image_ms=1000 * statistics.median(taken)) for candidate, taken in times.items()]
+
+
+def _with_candidates(runtime: Runtime, tried: Sequence[Candidate]) -> Runtime:
+    runtime.candidates = tuple(tried)
+    return runtime
+
+
+def _selection_file(precision: Precision) -> str:
+    return f"selection-{precision}.json"
