@@ -10,13 +10,14 @@ import pytest
 
 from artifact.manifest import ONNX_NAME
 from service.__main__ import main
+from service.engine.batcher import BatchPolicy
+from service.engine.tuning import Tuning
 from service.terminal import LEGEND
 from tests.image_files import solid
 from tests.runtimes import EchoRuntime
 from tests.service.conftest import Outcome
 from tests.service.server import Server
 
-NOTHING_TO_MEASURE = ["--workers", "1", "--max-batch", "1", "--max-wait-ms", "0"]
 LIBRARIES = ("torch", "onnx", "safetensors", "models", "export")
 
 
@@ -79,8 +80,8 @@ def test_image_the_model_fails_on_keeps_the_others_from_nothing(
     for path in paths:
         path.write_bytes(solid(int(path.stem)))
     runtime = EchoRuntime(poison=[np.float32(102) * (np.float32(1) / np.float32(255))])
-    monkeypatch.setattr("service.__main__.open_runtime", lambda *_: runtime)
-    assert main(["classify", *NOTHING_TO_MEASURE, *map(str, paths)]) == 1
+    monkeypatch.setattr("service.__main__._prepare", lambda _: (runtime, Tuning(BatchPolicy(1, 1, 0))))
+    assert main(["classify", *map(str, paths)]) == 1
     printed = capsys.readouterr()
     assert [f"{path}: class 0" in printed.out for path in paths] == [True, False, True]
     (line,) = [line for line in printed.err.splitlines() if line.startswith(f"{paths[1]}: ")]
@@ -126,6 +127,8 @@ import sys
 for name in {LIBRARIES!r}:
     sys.modules[name] = None
 from service.__main__ import main
+from service.engine.batcher import BatchPolicy
+from service.engine.tuning import Tuning
 sys.exit(main({["classify", "--model", str(artifact), str(files[0])]!r}))
 """
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
