@@ -89,8 +89,9 @@ class Agreement:
         self.gates += int((comparable & ~near).sum())
         self.near_threshold += int((comparable & near).sum())
         self.different_gates += int((comparable & differs).sum())
-        self.margin_difference = max(self.margin_difference, margin_difference)
-        self.logit_difference = max(self.logit_difference, logit_difference)
+        # Unlike max, np.maximum keeps a NaN.
+        self.margin_difference = float(np.maximum(self.margin_difference, margin_difference))
+        self.logit_difference = float(np.maximum(self.logit_difference, logit_difference))
         if wrong := int((differs & comparable & ~near).sum()):
             self.problems.append(f"{scenario}: {wrong} gates decide differently")
         # `not <=` also catches NaN.

@@ -61,10 +61,11 @@ def read_probes(folder: Path, manifest: Manifest) -> Probes:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             probes = Probes(arrays["images"], arrays["logits"], arrays["margins"])
-    except (ValueError, KeyError, OSError) as error:
+    except Exception as error:  # what NumPy raises on other files shares no public base class
         raise ArtifactError(f"{path} holds no probes: {error}") from error
-    side, count = manifest.input_size, len(probes)
-    shapes = (probes.images.shape, probes.logits.shape, probes.margins.shape)
-    if shapes != ((count, 3, side, side), (count, len(manifest.labels)), (count, len(manifest.gated_indices))):
+    parts = (probes.images, probes.logits, probes.margins)
+    side, count = manifest.input_size, max((1, *probes.images.shape[:1]))
+    shapes = ((count, 3, side, side), (count, len(manifest.labels)), (count, len(manifest.gated_indices)))
+    if tuple(part.shape for part in parts) != shapes or any(part.dtype != np.float32 for part in parts):
         raise ArtifactError(f"{path} holds probes of another model")
     return probes

@@ -64,6 +64,7 @@ def _serve(settings: Settings) -> int:
         access_log=settings.log_level == "debug",
         timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
         server_header=False,
+        proxy_headers=False,
     )
     return 0
 

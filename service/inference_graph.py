@@ -52,9 +52,9 @@ def predictions(labels: tuple[str, ...], answer: Answer, top_k: int) -> list[Pre
     """The `top_k` most probable classes, best first, by softmax."""
     logits = answer.logits.astype(np.float64)
     exponentials = np.exp(logits - logits.max())
-    probabilities = exponentials / exponentials.sum()
-    best = np.argsort(-logits, kind="stable")[:top_k]
-    return [Prediction(label=labels[i], index=int(i), probability=float(probabilities[i])) for i in best]
+    probabilities = (exponentials / exponentials.sum()).tolist()
+    best = np.argsort(-logits, kind="stable")[:top_k].tolist()
+    return [Prediction(label=labels[i], index=i, probability=probabilities[i]) for i in best]
 
 
 def inference_graph(manifest: Manifest, answer: Answer) -> InferenceGraph:

@@ -8,10 +8,11 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Annotated, Any, TypeVar
 
+import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel
 
 from service.context import Context, context
+from service.direct_route import DirectRoute
 from service.engine.engine import Answer
 from service.engine.errors import EngineError, EngineStopped, Overloaded
 from service.errors import ApiError, ClientGone, classify_error
@@ -34,6 +35,7 @@ from service.uploads import Upload, read_image, read_images
 from service.waiting import Outcome, wait_for_answers
 
 router = APIRouter()
+_images = APIRouter(route_class=DirectRoute, tags=["images"])
 
 UploadT = TypeVar("UploadT", Upload, list[Upload])
 
@@ -76,9 +78,8 @@ _IMAGES_BODY = {
 }
 
 
-@router.post(
+@_images.post(
     "/classify",
-    tags=["images"],
     summary="Classify one image",
     response_model=Classification,
     responses=_ERRORS,
@@ -94,9 +95,8 @@ async def classify(request: Request, served: Served, parameters: Parameters) -> 
     return _json(_describe(served, parameters, outcome, arrived))
 
 
-@router.post(
+@_images.post(
     "/classify/batch",
-    tags=["images"],
     summary="Classify several images",
     response_model=BatchClassification,
     responses=_ERRORS,
@@ -119,8 +119,8 @@ async def classify_batch(request: Request, served: Served, parameters: Parameter
     return _json(BatchClassification(results=items))
 
 
-@router.get("/model", tags=["model"], summary="Describe the model", response_model=ModelDescription)
-async def model(served: Served) -> Response:
+@router.get("/model", tags=["model"], summary="Describe the model")
+async def model(served: Served) -> ModelDescription:
     """The model that is served, how it is run, and what it accepts."""
     manifest, settings, runtime = served.manifest, served.settings, served.engine.runtime
     tuning = served.engine.tuning
@@ -148,7 +148,7 @@ async def model(served: Served) -> Response:
         max_images=settings.max_images,
         deadline_ms=settings.deadline_ms,
     )
-    return _json(ModelDescription(**described, engine=engine, limits=limits))
+    return ModelDescription(**described, engine=engine, limits=limits)
 
 
 @router.get("/healthz", tags=["operations"], summary="Is the process alive?", response_model=Status)
@@ -224,6 +224,9 @@ def _describe(served: Context, parameters: ClassifyParameters, answer: Answer, a
     return describe(served.manifest, answer, parameters.top_k, parameters.graph, total_s)
 
 
-def _json(body: BaseModel) -> Response:
-    """The body as it is: FastAPI would otherwise validate and convert a second time what is a model already."""
-    return Response(body.model_dump_json(), media_type="application/json")
+def _json(body: Classification | BatchClassification) -> Response:
+    """The body as it is: FastAPI would otherwise validate and convert what this service has made itself."""
+    return Response(orjson.dumps(body), media_type="application/json")
+
+
+router.include_router(_images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from fastapi import Request
 from python_multipart.multipart import parse_options_header
@@ -63,7 +64,12 @@ async def read_images(request: Request, max_bytes: int, max_images: int) -> list
 
 
 def _media_type(request: Request) -> str:
-    value, _ = parse_options_header(request.headers.get("content-type", ""))
+    return _media_type_of(request.headers.get("content-type", ""))
+
+
+@lru_cache(maxsize=256)
+def _media_type_of(header: str) -> str:
+    value, _ = parse_options_header(header)
     return value.decode("latin-1").lower()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Any
 
 from fastapi import Request
 
@@ -30,21 +29,40 @@ async def wait_for_answers(request: Request, futures: Sequence[Future[Answer]], 
     Raises:
         ClientGone: the client closed the connection first.
     """
-    waiting = [asyncio.wrap_future(future) for future in futures]
-    answered = asyncio.gather(*waiting, return_exceptions=True)
+    loop = asyncio.get_running_loop()
+    # One future that ends the wait, whatever it is that happens first. asyncio's own tools make a future and several
+    # callbacks of every answer, which takes longer than all the rest of a request.
+    over: asyncio.Future[None] = loop.create_future()
+    unanswered = set(futures)
+
+    def end() -> None:
+        if not over.done():
+            over.set_result(None)
+
+    def note(future: Future[Answer]) -> None:
+        unanswered.discard(future)
+        if not unanswered:
+            end()
+
+    for future in futures:
+        # A future that is cancelled below, after the wait, calls back too; the loop may be closed by then.
+        future.add_done_callback(lambda done: None if over.done() else loop.call_soon_threadsafe(note, done))
+    timer = loop.call_later(deadline_s, end)
     departure = asyncio.ensure_future(_departure(request))
+    departure.add_done_callback(lambda _: end())
     try:
-        pending: set[asyncio.Future[Any]] = {answered, departure}
-        await asyncio.wait(pending, timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)
-        if departure.done() and not answered.done():
+        await over
+        if departure.done() and unanswered:
             raise ClientGone
-        return [_outcome(future) if future.done() else DeadlineExceeded() for future in waiting]
+        return [_outcome(future) if future.done() else DeadlineExceeded() for future in futures]
     finally:
+        timer.cancel()
         departure.cancel()
-        answered.cancel()
+        for future in futures:
+            future.cancel()
 
 
-def _outcome(future: asyncio.Future[Answer]) -> Outcome:
+def _outcome(future: Future[Answer]) -> Outcome:
     error = future.exception()
     if error is None:
         return future.result()

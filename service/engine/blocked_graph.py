@@ -22,6 +22,7 @@ from artifact.manifest import INPUT_NAMES, OUTPUT_NAMES
 from service.engine.portable_graph import GateWeights, PortableBlock, PortableGraph, UnknownGraph
 
 _BLOCKED, _CONTRIB = "com.microsoft.nchwc", "com.microsoft"
+_LARGEST_BLOCK = 16  # channels; 8 on some processors
 
 
 def blocked_graph(graph: PortableGraph, gate_threshold: float) -> ModelProto:
@@ -30,8 +31,11 @@ def blocked_graph(graph: PortableGraph, gate_threshold: float) -> ModelProto:
     A gate is open where margin > gate_threshold - gate_offset.
 
     Raises:
-        UnknownGraph: ONNX Runtime's optimised network cannot be cut into the blocks it was made of.
+        UnknownGraph: ONNX Runtime's optimised network cannot be cut into the blocks it was made of, or has no gates,
+            so that there is nothing to cut.
     """
+    if all(block.gate is None for block in graph.blocks):
+        raise UnknownGraph("without gates ONNX Runtime optimises the portable graph itself")
     optimised = _optimised(graph.straight())
     return _Assembly(graph, optimised).model(gate_threshold)
 
@@ -79,18 +83,18 @@ class _Assembly:
         self._add(parts["tail"])
         self._nodes.append(_node("Concat", margins, OUTPUT_NAMES[1], axis=1))
         used = {name for node in _with_branches(self._nodes) for name in node.input}
-        weights = [weight for name, weight in self._weights.items() if name in used]
-        constants = [
-            numpy_helper.from_array(np.array([gate_threshold], np.float32), _THRESHOLD),
-            numpy_helper.from_array(np.zeros(1, np.float32), INPUT_NAMES[1]),
-        ]
+        weights = {
+            **self._weights,
+            _THRESHOLD: numpy_helper.from_array(np.array([gate_threshold], np.float32), _THRESHOLD),
+            INPUT_NAMES[1]: numpy_helper.from_array(np.zeros(1, np.float32), INPUT_NAMES[1]),
+        }
         side = self._graph.input_size
         main = helper.make_graph(
             self._nodes,
             "convnet_aig_blocked",
             [_float(INPUT_NAMES[0], [1, 3, side, side]), _float(INPUT_NAMES[1], [1])],
             [_float(name, None) for name in OUTPUT_NAMES],
-            [*constants, *weights],
+            [weight for name, weight in weights.items() if name in used],
         )
         domains = [("", 18), (_CONTRIB, 1), (_BLOCKED, 1)]
         opsets = [helper.make_operatorsetid(domain, version) for domain, version in domains]
@@ -121,10 +125,15 @@ class _Assembly:
         """Add a gate; return its (1, 1) margin."""
         pooled, flat, hidden, margin = (f"{name}/gate/{part}" for part in ("pool", "flat", "hidden", "margin"))
         weights = [gate.hidden_weight, gate.hidden_bias, gate.margin_weight, gate.margin_bias]
+        channels = self._weights[gate.hidden_weight].dims[1]
         domain = _BLOCKED if self._is_blocked(features) else ""
+        self._nodes.append(_node("GlobalAveragePool", [features], pooled, domain))
+        # With one value for each channel the blocked layout and the plain one are the same, but for what fills the
+        # last block up.
+        if domain and channels % _LARGEST_BLOCK:
+            self._nodes.append(_node("ReorderOutput", [pooled], f"{pooled}/cut", domain, channels=channels))
+            pooled = f"{pooled}/cut"
         self._nodes += [
-            # With one value for each channel the blocked layout and the plain one are the same.
-            _node("GlobalAveragePool", [features], pooled, domain),
             _node("Flatten", [pooled], flat),
             _node("FusedGemm", [flat, *weights[:2]], hidden, _CONTRIB, transB=1, activation="Relu"),
             _node("Gemm", [hidden, *weights[2:]], margin, transB=1),

@@ -37,12 +37,12 @@ class BlockedRuntime:
     def __init__(self, folder: Path, manifest: Manifest, cache: MachineCache) -> None:
         self.manifest = manifest
         self.name = f"onnxruntime {onnxruntime.__version__}, blocked layout"
-        model = cache.read(_FILE)
-        if model is None:
-            model = _build(folder, manifest)
-            cache.write(_FILE, model)
+        kept = cache.read(_FILE)
+        model = _build(folder, manifest) if kept is None else kept
         # It is optimised already; what is left to the basic level is to check it.
         self._session = open_session(model, optimisation="ORT_ENABLE_BASIC")
+        if kept is None:
+            cache.write(_FILE, model)
 
     def run(self, images: Float32Array, gate_offset: Float32Array) -> LogitsAndMargins:
         """See `Runtime.run`."""
@@ -57,8 +57,11 @@ class BlockedRuntime:
 
 def _build(folder: Path, manifest: Manifest) -> bytes:
     # The onnx package is needed to make the graph, not to run it.
-    from service.engine.blocked_graph import blocked_graph
-    from service.engine.portable_graph import UnknownGraph, read_portable_graph
+    try:
+        from service.engine.blocked_graph import blocked_graph
+        from service.engine.portable_graph import UnknownGraph, read_portable_graph
+    except ImportError as error:
+        raise RuntimeUnavailable(f"the blocked runtime needs {error.name}, which is not installed") from error
 
     path = verified_file(folder, manifest, ONNX_NAME)
     try:

@@ -8,6 +8,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -51,9 +52,7 @@ class MachineCache:
         for folder in self._folders:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-                    file.write(_digest(content) + b"\n" + content)
-                Path(file.name).replace(folder / name)
+                _write_whole(folder / name, _digest(content) + b"\n" + content)
             except OSError:
                 continue
             return
@@ -64,8 +63,22 @@ def machine_cache(model: Path, manifest: Manifest, folder: Path | None = None) -
     """The cache of a model: in `folder` if given, else beside the model, else among the user's caches."""
     if folder is not None:
         return MachineCache([folder], manifest)
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return MachineCache([model / ".cache", caches / "convnet-aig-serving"], manifest)
+    folders = [model / ".cache"]
+    with suppress(RuntimeError):  # a user without a home, as in a container
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folders.append(caches / "convnet-aig-serving")
+    return MachineCache(folders, manifest)
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        unfinished = Path(file.name)
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
 
 
 def _key(manifest: Manifest) -> str:

@@ -12,15 +12,15 @@ from artifact.agreement import LogitsAndMargins
 from artifact.manifest import ONNX_NAME, Manifest, verified_file
 from artifact.preprocessing import Float32Array
 from service.engine.errors import RuntimeUnavailable
-from service.engine.portable_graph import UnknownGraph, read_portable_graph
 from service.engine.runtime import Candidate, Precision
 
 try:
     import openvino
 
     from service.engine.openvino_graph import Chain, ChainBuilder, Gate, Part
+    from service.engine.portable_graph import UnknownGraph, read_portable_graph
 except ImportError as error:
-    raise RuntimeUnavailable("the openvino runtime needs OpenVINO, which is not installed") from error
+    raise RuntimeUnavailable(f"the openvino runtime needs {error.name}, which is not installed") from error
 
 
 class OpenVinoRuntime:

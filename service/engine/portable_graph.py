@@ -100,7 +100,15 @@ def read_portable_graph(path: Path, manifest: Manifest) -> PortableGraph:
     Raises:
         UnknownGraph: it is not built as the export builds it.
     """
-    graph = onnx.load(str(path)).graph
+    try:
+        return _taken_apart(onnx.load(str(path)).graph, manifest)
+    except UnknownGraph:
+        raise
+    except Exception as error:  # protobuf's on other files, and a missing node, branch or weight
+        raise UnknownGraph(f"it cannot be taken apart: {error!r}") from error
+
+
+def _taken_apart(graph: GraphProto, manifest: Manifest) -> PortableGraph:
     by_block: dict[str, list[NodeProto]] = {block.name: [] for block in manifest.blocks}
     stem, tail = [], []
     for node in graph.node:

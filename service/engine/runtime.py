@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 from artifact.agreement import LogitsAndMargins
 from artifact.manifest import Manifest, read_manifest
 from artifact.preprocessing import Float32Array
+from service.engine.errors import RuntimeUnavailable
 
 Device = Literal["auto", "cpu", "cuda"]
 RuntimeName = Literal["auto", "onnx", "blocked", "openvino", "torchscript"]
@@ -76,6 +77,8 @@ def open_runtime(
         RuntimeUnavailable: the library or the device is not there, or cannot run this model.
     """
     manifest = read_manifest(folder)
+    if device == "cuda" and runtime in ("blocked", "openvino"):
+        raise RuntimeUnavailable(f"the {runtime} runtime is for CPUs, not for CUDA")
     # Imported here because a serving install has only some of the libraries.
     if runtime == "torchscript":
         from service.engine.torchscript_runtime import TorchScriptRuntime
@@ -83,8 +86,12 @@ def open_runtime(
         return TorchScriptRuntime(folder, manifest, device)
     from service.engine.onnx_runtime import OnnxRuntime, cuda_present
 
-    if runtime == "onnx" or device == "cuda" or (runtime == "auto" and device == "auto" and cuda_present()):
+    if runtime == "onnx" or device == "cuda":
         return OnnxRuntime(folder, manifest, device)
+    if runtime == "auto" and device == "auto" and cuda_present():
+        opened = OnnxRuntime(folder, manifest, device)
+        if opened.device == "cuda":
+            return opened
     from service.engine.selection import open_on_cpu
 
     return open_on_cpu(folder, manifest, runtime, precision, cache_folder)

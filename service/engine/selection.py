@@ -7,15 +7,15 @@ the verified export within its tolerances. In bf16 it means nearly all of its de
 
 from __future__ import annotations
 
-import json
 import logging
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from artifact.agreement import Agreement
 from artifact.manifest import Manifest
@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 _BF16_GATES, _BF16_PREDICTIONS = 0.98, 0.95
 _SECONDS_EACH = 0.25
 _FORCED = 1e4
+_CANDIDATES = TypeAdapter(list[Candidate])
 
 
 def open_on_cpu(
@@ -66,7 +67,7 @@ def _fastest(folder: Path, manifest: Manifest, precision: Precision, probes: Pro
     for candidate in _candidates(precision):
         try:
             runtime = portable if candidate.runtime == "onnx" else _open(candidate, folder, manifest, cache)
-        except RuntimeUnavailable as error:
+        except Exception as error:  # whatever a library raises: the portable graph still runs
             tried.append(replace(candidate, problem=str(error)))
             continue
         if problem := _problem(runtime, probes) or _forced_problem(runtime, portable, probes):
@@ -79,7 +80,7 @@ def _fastest(folder: Path, manifest: Manifest, precision: Precision, probes: Pro
     measured = _measure(opened, probes)
     tried += measured
     best = min(measured, key=lambda candidate: candidate.image_ms or 0.0)
-    cache.write(_selection_file(precision), json.dumps([asdict(candidate) for candidate in tried]).encode())
+    cache.write(_selection_file(precision), _CANDIDATES.dump_json(tried))
     return _with_candidates(opened[replace(best, image_ms=None)], tried)
 
 
@@ -90,12 +91,13 @@ def _remembered(
     content = cache.read(_selection_file(precision))
     if content is None:
         return None
-    tried = [Candidate(**fields) for fields in json.loads(content)]
-    usable = [candidate for candidate in tried if candidate.image_ms is not None]
-    best = min(usable, key=lambda candidate: candidate.image_ms or 0.0)
     try:
+        tried = _CANDIDATES.validate_json(content)
+        usable = [candidate for candidate in tried if candidate.image_ms is not None]
+        best = min(usable, key=lambda candidate: candidate.image_ms or 0.0)
         runtime = _open(best, folder, manifest, cache)
-    except RuntimeUnavailable:
+    except Exception as error:  # nonsense in the file, or whatever a library raises; all are tried again
+        _log.warning("the runtime chosen before cannot be used: %s", error)
         return None
     if problem := _problem(runtime, probes):
         _log.warning("%s, chosen before, is not right any more: %s", runtime.name, problem)
@@ -124,8 +126,11 @@ def _open(candidate: Candidate, folder: Path, manifest: Manifest, cache: Machine
 def _problem(runtime: Runtime, probes: Probes) -> str | None:
     """What is wrong with a runtime's answers to the probes, one image at a time as a CPU runs them."""
     offset = np.zeros(1, np.float32)
-    answers = [runtime.run(probes.images[row : row + 1], offset) for row in range(len(probes))]
-    actual = np.concatenate([logits for logits, _ in answers]), np.concatenate([margins for _, margins in answers])
+    try:
+        answers = [runtime.run(probes.images[row : row + 1], offset) for row in range(len(probes))]
+        actual = np.concatenate([logits for logits, _ in answers]), np.concatenate([margins for _, margins in answers])
+    except Exception as error:  # whatever a library raises
+        return f"it fails: {error}"
     return _verdict(runtime, probes.agreement(actual, runtime.manifest.gate_threshold))
 
 
@@ -137,15 +142,19 @@ def _forced_problem(runtime: Runtime, portable: Runtime, probes: Probes) -> str 
     images = probes.images[:4]
     for forced in ([_FORCED], [-_FORCED], [_FORCED, -_FORCED]):
         offsets = np.resize(np.array(forced, np.float32), len(images))
-        expected, actual = portable.run(images, offsets), runtime.run(images, offsets)
+        expected = portable.run(images, offsets)
+        try:
+            actual = runtime.run(images, offsets)
+        except Exception as error:  # whatever a library raises
+            return f"with forced gates it fails: {error}"
         agreement.compare("forced gates", expected, actual, offsets, runtime.manifest.gate_threshold)
     return _verdict(runtime, agreement)
 
 
 def _verdict(runtime: Runtime, agreement: Agreement) -> str | None:
-    if runtime.precision == "fp32":
+    if runtime.precision == "fp32" or not agreement.images:
         return agreement.problems[0] if agreement.problems else None
-    if not np.isfinite(agreement.logit_difference):
+    if not np.isfinite([agreement.logit_difference, agreement.margin_difference]).all():
         return "some answers are not numbers"
     if agreement.equal_gates < _BF16_GATES or agreement.equal_predictions < _BF16_PREDICTIONS:
         gates, predictions = agreement.equal_gates, agreement.equal_predictions

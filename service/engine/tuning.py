@@ -6,9 +6,9 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
 from typing import Literal
 
 import numpy as np
@@ -114,15 +114,9 @@ def _best_threads(runtime: Runtime, images: Float32Array, batch: int) -> int:
     most = _MOST_THREADS_ON_GPU if runtime.device == "cuda" else usable_cores()
 
     def images_per_s(count: int) -> float:
-        rates: list[float] = []
-        threads = [
-            Thread(target=lambda: rates.append(1 / _seconds(lambda: _run(runtime, batch_images)))) for _ in range(count)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return sum(rates)
+        with ThreadPoolExecutor(count) as pool:
+            taken = [pool.submit(_seconds, lambda: _run(runtime, batch_images)) for _ in range(count)]
+            return sum(1 / seconds.result() for seconds in taken)
 
     return _smallest_good(_doubling(most), images_per_s)
 

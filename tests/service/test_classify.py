@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict, replace
 
 import httpx
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 from service.engine.onnx_runtime import OnnxRuntime
 from service.schemas import Classification
@@ -17,8 +19,8 @@ def _checked(response: httpx.Response) -> Classification:
     """The answer, after checking that it has exactly the documented fields."""
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "application/json"
-    answer = Classification.model_validate(response.json(), extra="forbid")
-    assert answer.model_dump(mode="json") == response.json()
+    answer = TypeAdapter(Classification).validate_python(response.json(), extra="forbid")
+    assert asdict(answer) == response.json()
     return answer
 
 
@@ -30,8 +32,8 @@ def test_pictures_of_these_tests_take_many_paths(pictures: list[bytes], outcome:
 
 def test_file_field_and_raw_body_give_the_same_answer(server: Server, pictures: list[bytes]) -> None:
     raw, form = server.classify(pictures[0]), server.classify_file(pictures[0])
-    exclude = {"timing_ms"}
-    assert _checked(raw).model_dump(exclude=exclude) == _checked(form).model_dump(exclude=exclude)
+    timing = _checked(raw).timing_ms
+    assert replace(_checked(raw), timing_ms=timing) == replace(_checked(form), timing_ms=timing)
 
 
 @pytest.mark.parametrize(

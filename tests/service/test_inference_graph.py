@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -98,6 +98,6 @@ def test_huge_logits_do_not_overflow(manifest: Manifest, answer: Answer) -> None
 
 def test_description_tells_cost_model_and_times(manifest: Manifest, answer: Answer) -> None:
     described = describe(manifest, answer, top_k=3, graph="full", total_s=0.01)
-    assert described.compute.model_dump() == {"macs": 80, "total_macs": 100, "ratio": 0.8}
-    assert described.model.model_dump() == {"name": "echo", "version": "1"}
-    assert described.timing_ms.model_dump() == {"decode": 1.0, "queue": 2.0, "inference": 3.457, "total": 10.0}
+    assert asdict(described.compute) == {"macs": 80, "total_macs": 100, "ratio": 0.8}
+    assert asdict(described.model) == {"name": "echo", "version": "1"}
+    assert asdict(described.timing_ms) == {"decode": 1.0, "queue": 2.0, "inference": 3.457, "total": 10.0}
