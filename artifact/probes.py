@@ -59,7 +59,8 @@ def read_probes(folder: Path, manifest: Manifest) -> Probes:
     """
     path = verified_file(folder, manifest, PROBES_NAME)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # NumPy leaves a file that is none of its own open, if it opened it.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             probes = Probes(arrays["images"], arrays["logits"], arrays["margins"])
     except Exception as error:  # what NumPy raises on other files shares no public base class
         raise ArtifactError(f"{path} holds no probes: {error}") from error

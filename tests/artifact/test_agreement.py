@@ -138,9 +138,9 @@ def test_other_shapes_are_a_problem(actual: LogitsAndMargins) -> None:
 
 
 def test_decisions_are_those_with_offset_and_threshold() -> None:
-    expected = _answers(margins=[[0.5, -0.8], [-0.5, 0.7]])
-    actual = _answers(margins=[[0.5004, -0.8], [-0.5, 0.7]])
-    # 0.5 - 0.3 lies just at the threshold of 0.2, 0.5 + 0.3 far above it.
+    expected = _answers(margins=[[0.5002, -0.8], [-0.5, 0.7]])
+    actual = _answers(margins=[[0.5006, -0.8], [-0.5, 0.7]])
+    # With -0.3 they lie just above the threshold of 0.2, with 0.3 far above it.
     near = _compared(actual, expected, offsets=[-0.3, 0.0], gate_threshold=0.2)
     assert (near.problems, near.near_threshold, near.gates) == ([], 1, 3)
     far = _compared(actual, expected, offsets=[0.3, 0.0], gate_threshold=0.2)

@@ -97,10 +97,11 @@ def test_client_that_leaves_in_the_middle_of_its_body_harms_nobody(
     server: ServerProcess, pictures: list[bytes]
 ) -> None:
     gone = server.metric("aig_requests_total", route="/classify", outcome="client_gone")
-    for kind in (b"image/png", b"multipart/form-data; boundary=edge"):
+    part = b'--edge\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
+    for kind, begun in ((b"image/png", b""), (b"multipart/form-data; boundary=edge", part)):
         head = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: " + kind + b"\r\nContent-Length: 5000\r\n\r\n"
         with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection:
-            connection.sendall(head + pictures[0][:100])
+            connection.sendall(head + begun + pictures[0][:100])
     wait_until(lambda: server.metric("aig_requests_total", route="/classify", outcome="client_gone") == gone + 2)
     with server.client() as client:
         assert _classify(client, pictures[0])["predictions"]
