@@ -18,6 +18,9 @@ from artifact.preprocessing import Float32Array
 MARGIN_TOLERANCE = 1e-3
 LOGIT_TOLERANCE = 1e-3
 
+# Fewer bits than float32 has round so much that decisions near a threshold fall differently; of all, these must not.
+LEAST_EQUAL_GATES, LEAST_EQUAL_PREDICTIONS = 0.98, 0.95
+
 LogitsAndMargins = tuple[Float32Array, Float32Array]
 """(N, classes) logits and (N, G) margins."""
 
@@ -57,6 +60,16 @@ class Agreement:
     def equal_predictions(self) -> float:
         """Share of the images with the same prediction."""
         return self.same_prediction / self.images if self.images else 1.0
+
+    @property
+    def low_precision_problem(self) -> str | None:
+        """What is wrong even for a runtime that computes with fewer bits, which only has to agree nearly always."""
+        if not np.isfinite([self.logit_difference, self.margin_difference]).all():
+            return "some answers are not numbers"
+        gates, predictions = self.equal_gates, self.equal_predictions
+        if gates < LEAST_EQUAL_GATES or predictions < LEAST_EQUAL_PREDICTIONS:
+            return f"{gates:.1%} of the gates and {predictions:.1%} of the predictions are those of the export"
+        return None
 
     def compare(
         self,

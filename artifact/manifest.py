@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -15,6 +16,7 @@ from artifact.preprocessing import Preprocessing
 MANIFEST_NAME = "manifest.json"
 ONNX_NAME = "model.onnx"
 TORCHSCRIPT_NAME = "model.ts"
+INT8_NAME = "model.int8.onnx"
 PROBES_NAME = "probes.npz"
 
 # Names of the inputs and outputs of the exported graphs, in order.
@@ -75,12 +77,30 @@ class Verification(_Model):
     largest_logit_difference: float
 
 
+class Int8Agreement(_Model):
+    """How well the int8 graph agrees with the network it came from, gates as trained.
+
+    Attributes:
+        images: how many were compared; none of them was calibrated on.
+        calibration_images: how many the ranges of its tensors were measured on.
+        gates_compared: gate decisions compared, of each image up to and including the first that differs.
+        gates_equal: share of these that are the network's, 1 without gates.
+        predictions_equal: share of the images with the network's prediction.
+    """
+
+    images: int = Field(gt=0)
+    calibration_images: int = Field(gt=0)
+    gates_compared: int
+    gates_equal: float
+    predictions_equal: float
+
+
 class Manifest(_Model):
     """An exported model.
 
     The graphs take `images` (N, 3, H, W) float32 and `gate_offset` (N,) float32, 0 where not given, and return
     `logits` (N, classes) and `margins` (N, G), G being the number of gated blocks. A gate is open exactly when
-    margin + gate_offset > gate_threshold, in float32.
+    margin + gate_offset > gate_threshold, in float32. The int8 graph takes and returns the same for one image, N = 1.
 
     Attributes:
         format: version of this layout.
@@ -96,6 +116,7 @@ class Manifest(_Model):
         files: SHA-256 of every file of the artifact, in hexadecimal.
         source_digest: SHA-256 of the checkpoint it was exported from.
         verification: how the export proved itself.
+        int8: how well the int8 graph agrees; None where there is none.
     """
 
     format: int = Field(default=1, ge=1, le=1)
@@ -113,6 +134,7 @@ class Manifest(_Model):
     files: dict[str, str]
     source_digest: str
     verification: Verification
+    int8: Int8Agreement | None = None
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
@@ -126,10 +148,14 @@ class Manifest(_Model):
             raise ValueError("the MACs of the parts do not add up to the totals")
         return self
 
-    @property
+    @cached_property
     def gated_indices(self) -> list[int]:
         """Positions of the gated blocks among all blocks, in the order of the margins."""
         return [index for index, block in enumerate(self.blocks) if block.gated]
+
+    @cached_property
+    def _residual_macs(self) -> npt.NDArray[np.int64]:
+        return np.array([block.macs for block in self.blocks], np.int64)
 
     def executed(self, margins: npt.NDArray[np.float32], offsets: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
         """Which blocks the graph ran, (N, B), from its margins (N, G) and the gate offsets it was given (N,)."""
@@ -139,8 +165,7 @@ class Manifest(_Model):
 
     def spent_macs(self, executed: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
         """Multiply-accumulates spent on each image, (N,), from what was executed (N, B)."""
-        residual = np.array([block.macs for block in self.blocks], np.int64)
-        return self.total_macs - (~executed @ residual)
+        return self.total_macs - (~executed @ self._residual_macs)
 
 
 def file_digest(path: Path) -> str:
@@ -151,7 +176,8 @@ def file_digest(path: Path) -> str:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest of the artifact in `folder`."""
-    (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    content = manifest.model_dump_json(indent=2, exclude_none=True)
+    (folder / MANIFEST_NAME).write_text(content + "\n", encoding="utf-8")
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from artifact.manifest import (
+    INT8_NAME,
     ONNX_NAME,
     PROBES_NAME,
     TORCHSCRIPT_NAME,
     Block,
+    Int8Agreement,
     Manifest,
     Verification,
     file_digest,
@@ -20,7 +22,10 @@ from artifact.manifest import (
 )
 from artifact.preprocessing import Float32Array
 from artifact.probes import Probes, probe_count, write_probes
+from export.calibration import calibrate
 from export.inference import InferenceNetwork
+from export.int8_graph import write_int8
+from export.int8_parity import verify_int8
 from export.onnx_graph import write_onnx
 from export.parity import eager_runner, verify
 from export.torchscript import write_torchscript
@@ -38,6 +43,7 @@ def write_artifact(
     version: str = "1",
     gate_threshold: float = 0.0,
     generated_images: bool = False,
+    calibration_images: Float32Array | None = None,
 ) -> Manifest:
     """Export a checkpoint to the folder `out`, which must not exist yet.
 
@@ -48,6 +54,7 @@ def write_artifact(
         version: of the model.
         gate_threshold: a gate is open where its margin is above it.
         generated_images: whether the images were generated, which the manifest tells.
+        calibration_images: (M, 3, H, W) others to calibrate an int8 graph on; without them there is none.
 
     Raises:
         FileExistsError: `out` exists.
@@ -66,8 +73,11 @@ def write_artifact(
         verification = verify(network, unfinished, images, gate_threshold)
         verification = verification.model_copy(update={"generated_images": generated_images})
         write_probes(unfinished, _probes(network, images, gate_threshold))
-        files = {name: file_digest(unfinished / name) for name in (ONNX_NAME, TORCHSCRIPT_NAME, PROBES_NAME)}
-        manifest = _manifest(checkpoint.config, version, gate_threshold, files, source_digest, verification)
+        int8 = None
+        if calibration_images is not None:
+            int8 = _write_int8(network, inference, unfinished, images, calibration_images, gate_threshold)
+        files = {path.name: file_digest(path) for path in sorted(unfinished.iterdir())}
+        manifest = _manifest(checkpoint.config, version, gate_threshold, files, source_digest, verification, int8)
         write_manifest(unfinished, manifest)
         unfinished.chmod(0o755)  # mkdtemp makes it private
         unfinished.rename(out)
@@ -75,6 +85,21 @@ def write_artifact(
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
     return manifest
+
+
+def _write_int8(
+    network: AdaptiveResNet,
+    inference: InferenceNetwork,
+    folder: Path,
+    images: Float32Array,
+    calibration_images: Float32Array,
+    gate_threshold: float,
+) -> Int8Agreement:
+    """Write the int8 graph to the folder and prove it on `images`, which are not among those it is calibrated on."""
+    names, path = list(network.blocks), folder / INT8_NAME
+    quantisations = calibrate(inference, names, calibration_images)
+    write_int8(inference, names, network.config.input_size, quantisations, path)
+    return verify_int8(network, path, images, len(calibration_images), gate_threshold)
 
 
 def _probes(network: AdaptiveResNet, images: Float32Array, gate_threshold: float) -> Probes:
@@ -91,6 +116,7 @@ def _manifest(
     files: dict[str, str],
     source_digest: str,
     verification: Verification,
+    int8: Int8Agreement | None,
 ) -> Manifest:
     macs = count_macs(config)
     stages = [stage for stage, count in enumerate(config.stage_blocks, 1) for _ in range(count)]
@@ -120,4 +146,5 @@ def _manifest(
         files=files,
         source_digest=source_digest,
         verification=verification,
+        int8=int8,
     )

@@ -22,7 +22,7 @@ from models.macs import count_macs
 from models.resnet import AdaptiveResNet
 
 _BATCH = 8
-_ALWAYS, _NEVER = 1e4, -1e4
+ALWAYS, NEVER = 1e4, -1e4
 
 Runner = Callable[[Float32Array, Float32Array], LogitsAndMargins]
 """Runs images (N, 3, H, W) with offsets (N,); returns logits (N, classes) and margins (N, G)."""
@@ -86,13 +86,13 @@ def check_control_flow(network: AdaptiveResNet, folder: Path, image: Float32Arra
     skippable = sum(macs.blocks[name].residual for name in network.gated_blocks)
     for runtime, count in (("ONNX", _count_onnx), ("TorchScript", _count_torchscript)):
         for state, offsets in (
-            ("all gates open", [_ALWAYS]),
-            ("all gates closed", [_NEVER]),
-            ("the gates of one image in three open", [_NEVER, _ALWAYS, _NEVER]),
+            ("all gates open", [ALWAYS]),
+            ("all gates closed", [NEVER]),
+            ("the gates of one image in three open", [NEVER, ALWAYS, NEVER]),
         ):
             batch = np.repeat(image, len(offsets), axis=0)
             counted = count(folder, batch, np.array(offsets, np.float32))
-            expected = sum(every if offset == _ALWAYS else every - skippable for offset in offsets)
+            expected = sum(every if offset == ALWAYS else every - skippable for offset in offsets)
             if counted != expected:
                 raise ParityError(f"{runtime} spends {counted} MACs with {state}, expected {expected}")
 
@@ -102,12 +102,12 @@ def _scenarios(images: Float32Array) -> Iterator[tuple[str, Float32Array, Float3
     random = np.random.default_rng(0)
     for start in range(0, len(images), _BATCH):
         batch = images[start : start + _BATCH]
-        mixed = random.choice([0.0, 0.5, -0.5, 2.0, -2.0, _ALWAYS, _NEVER], len(batch))
+        mixed = random.choice([0.0, 0.5, -0.5, 2.0, -2.0, ALWAYS, NEVER], len(batch))
         for scenario, offsets in (
             ("gates as trained", np.zeros(len(batch))),
             ("mixed offsets", mixed),
-            ("all gates open", np.full(len(batch), _ALWAYS)),
-            ("all gates closed", np.full(len(batch), _NEVER)),
+            ("all gates open", np.full(len(batch), ALWAYS)),
+            ("all gates closed", np.full(len(batch), NEVER)),
         ):
             yield scenario, batch, offsets.astype(np.float32)
         yield "a single image", batch[:1], np.zeros(1, np.float32)
@@ -146,7 +146,7 @@ def _torchscript_runner(path: Path) -> Runner:
 
 
 def _onnx_runner(path: Path) -> Runner:
-    session = _session(path, onnxruntime.SessionOptions())
+    session = open_session(path, onnxruntime.SessionOptions())
 
     def run(images: Float32Array, offsets: Float32Array) -> LogitsAndMargins:
         logits, margins = session.run(None, dict(zip(INPUT_NAMES, (images, offsets), strict=True)))
@@ -163,7 +163,12 @@ def load_torchscript(path: Path) -> torch.jit.ScriptModule:
         raise ParityError(f"{path.name} cannot be loaded: {error}") from error
 
 
-def _session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+def open_session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    """Open an ONNX file.
+
+    Raises:
+        ParityError: it cannot be opened.
+    """
     options.log_severity_level = 3  # it warns that the offset's default can be overridden, which is what it is for
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -172,24 +177,39 @@ def _session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.Inf
 
 
 def _count_onnx(folder: Path, image: Float32Array, offset: Float32Array) -> int:
-    """MACs of ONNX Runtime's convolutions, from its own profile, with optimisations off so that none is renamed."""
+    return count_onnx_macs(folder / ONNX_NAME, image, offset)
+
+
+def count_onnx_macs(path: Path, images: Float32Array, offset: Float32Array, op: str = "Conv", weights: int = 1) -> int:
+    """MACs of ONNX Runtime's convolutions, from its own profile, with optimisations off so that none is renamed.
+
+    Args:
+        path: of the graph.
+        images: (N, 3, H, W).
+        offset: (N,) gate offsets.
+        op: name of the operator that convolves.
+        weights: which of its inputs are the weights, (M, C, K, K).
+    """
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.enable_profiling = True
     with tempfile.TemporaryDirectory() as scratch:
         options.profile_file_prefix = str(Path(scratch) / "profile")
-        session = _session(folder / ONNX_NAME, options)
-        session.run(None, dict(zip(INPUT_NAMES, (image, offset), strict=True)))
+        session = open_session(path, options)
+        session.run(None, dict(zip(INPUT_NAMES, (images, offset), strict=True)))
         events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_text())
     kernels = [event["args"] for event in events if event["name"].endswith("_kernel_time")]
-    convolutions = [kernel for kernel in kernels if kernel["op_name"] == "Conv"]
-    return sum(_convolution_macs(kernel["input_type_shape"], kernel["output_type_shape"]) for kernel in convolutions)
+    convolutions = [kernel for kernel in kernels if kernel["op_name"] == op]
+    return sum(
+        _convolution_macs(kernel["input_type_shape"][weights], kernel["output_type_shape"][0])
+        for kernel in convolutions
+    )
 
 
-def _convolution_macs(inputs: list[dict[str, list[int]]], outputs: list[dict[str, list[int]]]) -> int:
-    """MACs of one convolution from the profile's shapes: output elements times the weights each is made of."""
-    (weights,), (output,) = inputs[1].values(), outputs[0].values()
-    return math.prod(output) * math.prod(weights[1:])
+def _convolution_macs(weights: dict[str, list[int]], output: dict[str, list[int]]) -> int:
+    """MACs of one convolution from the profile's shapes by type: output elements times the weights each is made of."""
+    (weight_shape,), (output_shape,) = weights.values(), output.values()
+    return math.prod(output_shape) * math.prod(weight_shape[1:])
 
 
 def _count_torchscript(folder: Path, image: Float32Array, offset: Float32Array) -> int:

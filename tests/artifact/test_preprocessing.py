@@ -228,3 +228,26 @@ def test_16_bit_greyscale_in_a_32_bit_mode_is_scaled() -> None:
 @pytest.mark.parametrize(("value", "expected"), [(0.5, 128), (1.0, 255), (200.0, 200), (float("nan"), 0)])
 def test_floating_point_greyscale_is_scaled(value: float, expected: int) -> None:
     assert _colour(Image.fromarray(np.full((4, 4), value, np.float32))) == (expected,) * 3
+
+
+def test_large_jpeg_is_decoded_at_reduced_scale_and_looks_the_same() -> None:
+    y, x = np.mgrid[0:1200, 0:1600].astype(np.float32)
+    smooth = np.stack([127 + 100 * np.sin(x / 90), 127 + 100 * np.cos(y / 70), 127 + 60 * np.sin((x + y) / 50)], axis=2)
+    file = io.BytesIO()
+    Image.fromarray(smooth.astype(np.uint8)).save(file, "JPEG", quality=95)
+    preprocessing = Preprocessing(resize=64, crop=64, mean=(0, 0, 0), std=(1, 1, 1))
+    decoded_whole, reduced = Image.open(file), Image.open(file)
+    decoded_whole.load()
+    expected, actual = preprocessing.fit(decoded_whole).astype(int), preprocessing.fit(reduced).astype(int)
+    assert decoded_whole.size == (1600, 1200)
+    assert reduced.size == (400, 300)
+    assert np.abs(expected - actual).mean() < 1
+    assert np.abs(expected - actual).max() <= 5
+
+
+def test_jpeg_not_much_larger_than_needed_is_decoded_whole() -> None:
+    file = io.BytesIO()
+    Image.effect_noise((300, 260), 50).convert("RGB").save(file, "JPEG")
+    image = Image.open(file)
+    Preprocessing(resize=64, crop=64, mean=(0, 0, 0), std=(1, 1, 1)).fit(image)
+    assert image.size == (300, 260)
