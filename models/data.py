@@ -120,7 +120,7 @@ class _InMemoryPixels:
         side = preprocessing.crop
         self._pixels: UInt8Array = np.empty((len(examples), side, side, 3), np.uint8)
         for index in tqdm(range(len(examples)), desc="decoding", unit="image", leave=False, disable=None):
-            self._pixels[index] = preprocessing.fit(examples.image(index))
+            self._pixels[index] = examples.fitted(index, preprocessing)
 
     def fitted(self, indices: np.ndarray) -> UInt8Array:
         return self._pixels[indices]
@@ -145,7 +145,7 @@ class _DecodedPixels:
         self._pool = ThreadPoolExecutor(thread_name_prefix="decode")  # Pillow decodes outside the interpreter lock
 
     def fitted(self, indices: np.ndarray) -> UInt8Array:
-        return self._gather(lambda index: self._preprocessing.fit(self._examples.image(index)), list(indices))
+        return self._gather(lambda index: self._examples.fitted(index, self._preprocessing), list(indices))
 
     def augmented(self, indices: np.ndarray, random: np.random.Generator) -> UInt8Array:
         seeds = random.integers(0, 2**63, len(indices))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+
+from artifact.preprocessing import Preprocessing, UInt8Array
 
 
 class DataError(ValueError):
@@ -32,14 +35,27 @@ class Examples:
         return len(self.classes)
 
     def image(self, index: int) -> Image.Image:
-        """Decode one example.
+        """Decode one example at its full size.
 
         Raises:
             DataError: its file cannot be decoded.
         """
-        try:
-            image = self._open(index)
+        with self._decoding(index) as image:
             image.load()
+            return image
+
+    def fitted(self, index: int, preprocessing: Preprocessing) -> UInt8Array:
+        """Decode one example as it is served: resized and cropped, (crop, crop, 3).
+
+        Raises:
+            DataError: its file cannot be decoded.
+        """
+        with self._decoding(index) as image:
+            return preprocessing.fit(image)
+
+    @contextmanager
+    def _decoding(self, index: int) -> Iterator[Image.Image]:
+        try:
+            yield self._open(index)
         except Exception as error:  # Pillow's decoders raise a dozen unrelated types for a damaged file
             raise DataError(f"cannot decode {self.names[index]}: {error}") from error
-        return image

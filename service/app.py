@@ -15,12 +15,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import errors
 from service.context import Context
+from service.direct_route import DirectRouting
 from service.engine.engine import Engine
 from service.engine.runtime import Runtime
 from service.engine.tuning import Tuning
 from service.images import ImageDecoder
 from service.metrics import Metrics
-from service.routes import router
+from service.routes import images, router
 from service.settings import Settings
 
 # uvicorn's own log, where an operator looks at start.
@@ -74,7 +75,9 @@ def create_app(settings: Settings, runtime: Runtime, tuning: Tuning) -> FastAPI:
     )
     app.state.context = Context(settings, engine, metrics)
     app.include_router(router)
+    app.include_router(images)
     errors.install(app)
+    app.add_middleware(DirectRouting, routes=images.routes)
     app.add_middleware(RequestCounter, metrics=metrics)
     return app
 

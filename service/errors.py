@@ -71,10 +71,11 @@ def classify_error(error: Exception) -> tuple[int, ErrorDetail]:
 def install(app: FastAPI) -> None:
     """Make every exception of the app answer as this page says."""
     for kind in (*_KNOWN, ApiError, RequestValidationError, HTTPException, Exception):
-        app.add_exception_handler(kind, _respond)
+        app.add_exception_handler(kind, respond)
 
 
-async def _respond(request: Request, error: Exception) -> JSONResponse:
+async def respond(request: Request, error: Exception) -> JSONResponse:
+    """The answer to a request that ended with an exception."""
     status, detail = classify_error(error)
     request.state.outcome = detail.type  # for the metrics
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}

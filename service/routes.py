@@ -35,7 +35,7 @@ from service.uploads import Upload, read_image, read_images
 from service.waiting import Outcome, wait_for_answers
 
 router = APIRouter()
-_images = APIRouter(route_class=DirectRoute, tags=["images"])
+images = APIRouter(route_class=DirectRoute, tags=["images"])
 
 UploadT = TypeVar("UploadT", Upload, list[Upload])
 
@@ -78,7 +78,7 @@ _IMAGES_BODY = {
 }
 
 
-@_images.post(
+@images.post(
     "/classify",
     summary="Classify one image",
     response_model=Classification,
@@ -95,7 +95,7 @@ async def classify(request: Request, served: Served, parameters: Parameters) -> 
     return _json(_describe(served, parameters, outcome, arrived))
 
 
-@_images.post(
+@images.post(
     "/classify/batch",
     summary="Classify several images",
     response_model=BatchClassification,
@@ -227,6 +227,3 @@ def _describe(served: Context, parameters: ClassifyParameters, answer: Answer, a
 def _json(body: Classification | BatchClassification) -> Response:
     """The body as it is: FastAPI would otherwise validate and convert what this service has made itself."""
     return Response(orjson.dumps(body), media_type="application/json")
-
-
-router.include_router(_images)

@@ -1,6 +1,7 @@
 """The JSON of every request and answer.
 
-What is sent for every image is a plain dataclass, which costs a fraction of a validated model to make and to write.
+What is sent for every image are plain dataclasses, and dicts where there are many of them: they cost a fraction of a
+validated model to make and to write.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict  # Pydantic needs it from there before Python 3.12
 
 from artifact.manifest import Block
 from artifact.preprocessing import Preprocessing
@@ -39,8 +41,7 @@ class Prediction:
     probability: float
 
 
-@dataclass(slots=True, kw_only=True)
-class BlockRun:
+class BlockRun(TypedDict):
     """What happened to one block for this image.
 
     An ungated block always runs and has neither margin nor gate probability. A gate is open, and its block executed,
@@ -57,8 +58,7 @@ class BlockRun:
     macs: int
 
 
-@dataclass(slots=True, kw_only=True)
-class Edge:
+class Edge(TypedDict):
     """A connection the image's features really took, by node name."""
 
     source: str

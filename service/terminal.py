@@ -32,7 +32,7 @@ def _lines(name: str, answer: Classification, colour: bool) -> Iterator[str]:
     assert answer.layers is not None
     guesses = "   ".join(f"{guess.label} {guess.probability:.1%}" for guess in answer.predictions)
     yield f"{name}: {guesses}"
-    for stage, blocks in groupby(answer.inference_graph.blocks, key=lambda block: block.stage):
+    for stage, blocks in groupby(answer.inference_graph.blocks, key=lambda block: block["stage"]):
         yield f"  stage {stage}  " + " ".join(_box(block, colour) for block in blocks)
     compute, layers = answer.compute, answer.layers
     yield (
@@ -42,5 +42,5 @@ def _lines(name: str, answer: Classification, colour: bool) -> Iterator[str]:
 
 
 def _box(block: BlockRun, colour: bool) -> str:
-    box = _ALWAYS if not block.gated else _RUN if block.executed else _SKIPPED
+    box = _ALWAYS if not block["gated"] else _RUN if block["executed"] else _SKIPPED
     return f"{_COLOURS[box]}{box}{_RESET}" if colour else box

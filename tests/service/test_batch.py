@@ -31,7 +31,7 @@ def _alike(one: BatchItem, other: BatchItem) -> bool:
     assert one.answer.inference_graph is not None
     assert other.answer.inference_graph is not None
     assert one.answer.inference_graph.edges == other.answer.inference_graph.edges
-    margins = [[run.margin for run in item.answer.inference_graph.blocks if run.gated] for item in (one, other)]
+    margins = [[run["margin"] for run in item.answer.inference_graph.blocks if run["gated"]] for item in (one, other)]
     return margins[0] == pytest.approx(margins[1], abs=1e-5)
 
 

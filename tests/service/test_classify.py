@@ -100,15 +100,15 @@ def test_graph_tells_what_every_gate_said(
         answer = _checked(server.classify(data))
         assert answer.inference_graph is not None
         blocks = answer.inference_graph.blocks
-        assert [(run.name, run.stage, run.gated, run.macs) for run in blocks] == [
+        assert [(run["name"], run["stage"], run["gated"], run["macs"]) for run in blocks] == [
             (block.name, block.stage, block.gated, block.macs) for block in runtime.manifest.blocks
         ]
-        assert [run.executed for run in blocks] == executed.tolist()
-        assert (blocks[0].margin, blocks[0].gate_probability) == (None, None)
+        assert [run["executed"] for run in blocks] == executed.tolist()
+        assert (blocks[0]["margin"], blocks[0]["gate_probability"]) == (None, None)
         for run, margin in zip(blocks[1:], margins.tolist(), strict=True):
-            assert run.margin == pytest.approx(margin, abs=1e-5)
-            assert run.gate_probability == pytest.approx(1 / (1 + math.exp(-margin)), abs=1e-5)
-            assert run.executed == (run.margin > 0) == (run.gate_probability > 0.5)
+            assert run["margin"] == pytest.approx(margin, abs=1e-5)
+            assert run["gate_probability"] == pytest.approx(1 / (1 + math.exp(-margin)), abs=1e-5)
+            assert run["executed"] == (run["margin"] > 0) == (run["gate_probability"] > 0.5)
 
 
 def test_edges_are_one_way_from_the_input_to_the_classifier(server: Server, pictures: list[bytes]) -> None:
@@ -117,13 +117,13 @@ def test_edges_are_one_way_from_the_input_to_the_classifier(server: Server, pict
         assert graph is not None
         expected = ["input", "stem"]
         for run in graph.blocks:
-            if run.executed:
-                expected.append(run.name)
-            elif run.name in ("stage2_block1", "stage3_block1"):
-                expected.append(f"{run.name}.shortcut")
+            if run["executed"]:
+                expected.append(run["name"])
+            elif run["name"] in ("stage2_block1", "stage3_block1"):
+                expected.append(f"{run['name']}.shortcut")
         expected.append("classifier")
-        assert [edge.source for edge in graph.edges] == expected[:-1]
-        assert [edge.target for edge in graph.edges] == expected[1:]
+        assert [edge["source"] for edge in graph.edges] == expected[:-1]
+        assert [edge["target"] for edge in graph.edges] == expected[1:]
 
 
 def test_layers_count_and_name_what_was_skipped(server: Server, pictures: list[bytes]) -> None:
@@ -132,7 +132,7 @@ def test_layers_count_and_name_what_was_skipped(server: Server, pictures: list[b
         answer = _checked(server.classify(data))
         assert answer.inference_graph is not None
         assert answer.layers is not None
-        skipped = [run.name for run in answer.inference_graph.blocks if not run.executed]
+        skipped = [run["name"] for run in answer.inference_graph.blocks if not run["executed"]]
         assert answer.layers.skipped_names == skipped
         assert (answer.layers.skipped, answer.layers.executed, answer.layers.total) == (
             len(skipped),

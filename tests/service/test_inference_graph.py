@@ -40,8 +40,8 @@ def answer() -> Answer:
 
 def _path(manifest: Manifest, answer: Answer) -> list[str]:
     edges = inference_graph(manifest, answer).edges
-    assert [edge.target for edge in edges[:-1]] == [edge.source for edge in edges[1:]]
-    return [edges[0].source, *(edge.target for edge in edges)]
+    assert [edge["target"] for edge in edges[:-1]] == [edge["source"] for edge in edges[1:]]
+    return [edges[0]["source"], *(edge["target"] for edge in edges)]
 
 
 @pytest.mark.parametrize(
@@ -62,8 +62,8 @@ def test_path_leads_through_what_ran_and_past_what_was_skipped(
 
 def test_margins_belong_to_the_gated_blocks_in_order(manifest: Manifest, answer: Answer) -> None:
     blocks = inference_graph(manifest, answer).blocks
-    assert [run.margin for run in blocks] == [None, 0.5, -2, 3]
-    assert [run.gate_probability for run in blocks[1:]] == pytest.approx(
+    assert [run["margin"] for run in blocks] == [None, 0.5, -2, 3]
+    assert [run["gate_probability"] for run in blocks[1:]] == pytest.approx(
         [1 / (1 + math.exp(-0.5)), 1 / (1 + math.exp(2)), 1 / (1 + math.exp(-3))]
     )
 
@@ -72,11 +72,11 @@ def test_margins_belong_to_the_gated_blocks_in_order(manifest: Manifest, answer:
 def test_gate_probability_of_any_margin_is_a_probability(manifest: Manifest, answer: Answer, margin: float) -> None:
     margins = np.array([margin, -margin, 0], np.float32)
     _, one, other, half = inference_graph(manifest, replace(answer, margins=margins)).blocks
-    assert one.gate_probability is not None
-    assert other.gate_probability is not None
-    assert 0 <= one.gate_probability <= 1
-    assert one.gate_probability + other.gate_probability == pytest.approx(1)
-    assert half.gate_probability == 0.5
+    assert one["gate_probability"] is not None
+    assert other["gate_probability"] is not None
+    assert 0 <= one["gate_probability"] <= 1
+    assert one["gate_probability"] + other["gate_probability"] == pytest.approx(1)
+    assert half["gate_probability"] == 0.5
 
 
 def test_layers_count_and_name_what_was_skipped(manifest: Manifest, answer: Answer) -> None:
