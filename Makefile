@@ -11,7 +11,7 @@ VENV ?= $(if $(filter gpu,$(RUNTIME)),.venv-gpu,.venv)
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-SOURCES := artifact export models service tests
+SOURCES := artifact bench export models service tests
 
 .PHONY: help serve test check format install clean
 

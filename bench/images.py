@@ -1,0 +1,26 @@
+"""The images a benchmark sends: a model's own probes, as JPEG files."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from artifact.manifest import read_manifest
+from artifact.probes import read_probes
+
+
+def probe_jpegs(model: Path, most: int = 64) -> list[bytes]:
+    """The probes of the artifact in `model` as JPEG files of quality 90, at the network's input size."""
+    manifest = read_manifest(model)
+    mean = np.array(manifest.preprocessing.mean, np.float32)[:, None, None]
+    std = np.array(manifest.preprocessing.std, np.float32)[:, None, None]
+    files = []
+    for image in read_probes(model, manifest).images[:most]:
+        pixels = np.clip((image * std + mean) * 255, 0, 255).round().astype(np.uint8).transpose(1, 2, 0)
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "JPEG", quality=90)
+        files.append(file.getvalue())
+    return files

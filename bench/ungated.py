@@ -1,0 +1,45 @@
+"""The rivals: the ungated network in each library that might run it fastest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from artifact.manifest import INPUT_NAMES, OUTPUT_NAMES
+from artifact.preprocessing import Float32Array
+from service.engine.errors import RuntimeUnavailable
+from service.engine.onnx_runtime import open_session
+from service.engine.runtime import Precision
+
+_HINTS = {"fp32": "f32", "bf16": "bf16"}
+
+
+def portable_ungated(model: Path, image: Float32Array) -> Callable[[], object]:
+    """A run of ONNX Runtime on one thread, with everything it does by default."""
+    session = open_session(model)
+    return lambda: session.run(OUTPUT_NAMES[:1], {INPUT_NAMES[0]: image})
+
+
+def openvino_ungated(model: Path, image: Float32Array, precision: Precision) -> Callable[[], object]:
+    """A run of OpenVINO on one thread, with shapes fixed, as it likes them best.
+
+    Raises:
+        RuntimeUnavailable: OpenVINO is not installed, or the processor lacks the precision.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise RuntimeUnavailable("OpenVINO is not installed") from error
+    core = openvino.Core()
+    if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise RuntimeUnavailable("this processor has no bf16 arithmetic")
+    network = core.read_model(model)
+    network.reshape(list(image.shape))
+    settings = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": _HINTS[precision]}
+    request = core.compile_model(network, "CPU", settings).create_infer_request()
+    request.set_input_tensor(openvino.Tensor(image))
+
+    def run() -> None:
+        request.infer()
+
+    return run
