@@ -61,13 +61,14 @@ class Agreement:
         """Share of the images with the same prediction."""
         return self.same_prediction / self.images if self.images else 1.0
 
-    @property
-    def low_precision_problem(self) -> str | None:
+    def low_precision_problem(self, least_equal_predictions: float = LEAST_EQUAL_PREDICTIONS) -> str | None:
         """What is wrong even for a runtime that computes with fewer bits, which only has to agree nearly always."""
+        if not self.images:
+            return self.problems[0] if self.problems else None
         if not np.isfinite([self.logit_difference, self.margin_difference]).all():
             return "some answers are not numbers"
         gates, predictions = self.equal_gates, self.equal_predictions
-        if gates < LEAST_EQUAL_GATES or predictions < LEAST_EQUAL_PREDICTIONS:
+        if gates < LEAST_EQUAL_GATES or predictions < least_equal_predictions:
             return f"{gates:.1%} of the gates and {predictions:.1%} of the predictions are those of the export"
         return None
 

@@ -15,7 +15,8 @@ from export.artifact_writer import write_artifact
 from export.parity import ParityError
 from models.checkpoint import CheckpointError, load, load_published
 from models.config import PRESETS, preset
-from models.examples import DataError
+from models.data import split
+from models.examples import DataError, Examples
 from models.sources import open_examples
 
 
@@ -24,15 +25,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     path: Path = arguments.checkpoint
     try:
-        if arguments.count < 1:
-            raise ValueError("--count must be at least 1 image")
+        if min(arguments.count, arguments.calibration_count) < 1:
+            raise ValueError("--count and --calibration-count must be at least 1 image")
+        if arguments.int8 and not arguments.images:
+            raise ValueError("--int8 needs real images to calibrate on: give --images")
         if path.name.endswith(".pth.tar"):
             checkpoint = load_published(path, preset(arguments.preset or ""))
         else:
             checkpoint = load(path)
         preprocessing = checkpoint.config.preprocessing
+        calibration_images = None
         if arguments.images:
-            images = _real_images(arguments.images, preprocessing, arguments.count)
+            examples = open_examples(arguments.images)
+            images = _real_images(examples, np.arange(len(examples)), preprocessing, arguments.count)
+            if arguments.int8:
+                calibration_images = _calibration_images(arguments, examples, preprocessing, images)
         else:
             print("note: verifying on generated images; give --images to verify on real ones", file=sys.stderr)
             images = _generated_images(preprocessing, arguments.count)
@@ -45,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.version,
             arguments.gate_threshold,
             generated_images=arguments.images is None,
+            calibration_images=calibration_images,
         )
     except (CheckpointError, DataError, ParityError, OSError, ValueError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
@@ -55,6 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{proof.margin_tolerance:g} of the threshold), largest difference of a margin "
         f"{proof.largest_margin_difference:.1e}, of a logit {proof.largest_logit_difference:.1e}"
     )
+    if int8 := manifest.int8:
+        print(
+            f"int8, calibrated on {int8.calibration_images} images: {int8.gates_equal:.1%} of the gate decisions and "
+            f"{int8.predictions_equal:.1%} of the predictions are equal on the {int8.images} compared, which are others"
+        )
     print(f"{manifest.name} version {manifest.version} is in {arguments.out}")
     return 0
 
@@ -66,16 +79,44 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--version", default="1", help="version of the model (default: 1)")
     parser.add_argument("--images", type=Path, help="real images to verify on: class folders or a tar of them")
     parser.add_argument("--count", type=int, default=64, help="how many of them, spread evenly (default: 64)")
+    parser.add_argument("--int8", action="store_true", help="also write an int8 graph for CPUs")
+    parser.add_argument(
+        "--calibration-images", type=Path, metavar="DATA", help="to calibrate it on (default: others of --images)"
+    )
+    parser.add_argument(
+        "--calibration-count", type=int, default=1000, metavar="N", help="how many, spread evenly (default: 1000)"
+    )
+    parser.add_argument(
+        "--held-out",
+        type=int,
+        default=0,
+        metavar="N",
+        help="calibrate on none of the N held out of training (default: 0)",
+    )
     parser.add_argument("--gate-threshold", type=float, default=0.0, help="open gates above this margin (default: 0)")
     parser.add_argument("--preset", choices=PRESETS, metavar="NAME", help="network of a published checkpoint")
     return parser.parse_args(argv)
 
 
-def _real_images(path: Path, preprocessing: Preprocessing, count: int) -> Float32Array:
-    """`count` images spread evenly over those at `path`, (N, 3, H, W)."""
-    examples = open_examples(path)
-    chosen = np.unique(np.linspace(0, len(examples) - 1, count).round().astype(int))
-    return np.stack([preprocessing.apply(examples.image(int(index))) for index in chosen])
+def _real_images(examples: Examples, indices: np.ndarray, preprocessing: Preprocessing, count: int) -> Float32Array:
+    """`count` images spread evenly over the examples at `indices`, (N, 3, H, W), or all of them if they are fewer."""
+    chosen = np.unique(np.linspace(0, len(indices) - 1, count).round().astype(int))
+    return np.stack([preprocessing.apply(examples.image(int(index))) for index in indices[chosen]])
+
+
+def _calibration_images(
+    arguments: argparse.Namespace, examples: Examples, preprocessing: Preprocessing, verified: Float32Array
+) -> Float32Array:
+    """Images to calibrate on, (N, 3, H, W), without the verified ones: agreement is told on images new to the graph."""
+    if arguments.calibration_images:
+        examples = open_examples(arguments.calibration_images)
+    training, _ = split(examples, arguments.held_out)
+    images = _real_images(examples, training, preprocessing, arguments.calibration_count)
+    known = {image.tobytes() for image in verified}
+    others = [image for image in images if image.tobytes() not in known]
+    if not others:
+        raise ValueError("every image to calibrate on is one to verify on: give more --images or a smaller --count")
+    return np.stack(others)
 
 
 def _generated_images(preprocessing: Preprocessing, count: int) -> Float32Array:

@@ -11,7 +11,6 @@ import numpy as np
 from artifact.manifest import (
     INT8_NAME,
     ONNX_NAME,
-    PROBES_NAME,
     TORCHSCRIPT_NAME,
     Block,
     Int8Agreement,

@@ -15,7 +15,7 @@ from export.inference import GatedBlock, InferenceNetwork, UngatedBlock
 
 IMAGES, STEM = "images", "stem"
 
-_BATCH = 100
+_BATCH = 50
 # Measured on trained networks: ranges that hold every value are coarser, and those that cut off more lose accuracy.
 _WITHIN = 0.9999
 

@@ -52,7 +52,7 @@ def write_int8(
     quantisations: Mapping[str, Quantisation],
     path: Path,
 ) -> None:
-    """Build the graph, check it, and write it to `path`.
+    """Build the graph, check it as far as the standard knows it, and write it to `path`.
 
     A gate is open where margin > gate_threshold - gate_offset.
 
@@ -78,7 +78,7 @@ def write_int8(
         },
         [_CONTRIB],
     )
-    onnx.checker.check_model(model)
+    onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))
 
 
@@ -144,10 +144,17 @@ def _stem(graph: GraphBuilder, stem: nn.Module, side: int, quantisations: Mappin
         if isinstance(layer, nn.Conv2d):
             x = _convolution(graph, layer, x, quantisations[STEM], f"stem/{position}")
         elif isinstance(layer, nn.MaxPool2d):
-            kernel, stride, padding = layer.kernel_size, layer.stride, layer.padding
-            assert isinstance(kernel, int) and isinstance(stride, int) and isinstance(padding, int)
-            sides = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [padding] * 4}
-            tensor = graph.add("NhwcMaxPool", [x.tensor], f"stem/{position}", domain=_CONTRIB, **sides)
+            sides = (layer.kernel_size, layer.stride, layer.padding)
+            kernel, stride, padding = (side if isinstance(side, int) else side[0] for side in sides)
+            tensor = graph.add(
+                "NhwcMaxPool",
+                [x.tensor],
+                f"stem/{position}",
+                domain=_CONTRIB,
+                kernel_shape=[kernel] * 2,
+                strides=[stride] * 2,
+                pads=[padding] * 4,
+            )
             x = _Features(tensor, x.quantisation, _side(x.side, kernel, stride, padding), x.channels)
     return x
 

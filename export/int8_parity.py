@@ -14,6 +14,8 @@ from export.parity import ALWAYS, NEVER, ParityError, Runner, count_onnx_macs, e
 from models.macs import count_macs
 from models.resnet import AdaptiveResNet
 
+_BATCH = 8
+
 
 def verify_int8(
     network: AdaptiveResNet, path: Path, images: Float32Array, calibration_images: int, gate_threshold: float = 0.0
@@ -30,13 +32,14 @@ def verify_int8(
     Raises:
         ParityError: it agrees too rarely, or computes what closed gates should skip.
     """
-    run = int8_runner(path)
+    run, eager = _int8_runner(path), eager_runner(network, gate_threshold)
     agreement = Agreement()
-    offsets = np.zeros(len(images), np.float32)
-    expected = eager_runner(network, gate_threshold)(images, offsets)
-    agreement.compare("int8", expected, run(images, offsets), offsets, gate_threshold)
-    if problem := agreement.low_precision_problem:
-        raise ParityError(f"{INT8_NAME} is not right: {problem}; nothing was written")
+    for start in range(0, len(images), _BATCH):
+        batch = images[start : start + _BATCH]
+        offsets = np.zeros(len(batch), np.float32)
+        agreement.compare("int8", eager(batch, offsets), run(batch, offsets), offsets, gate_threshold)
+    if problem := agreement.low_precision_problem():
+        raise ParityError(f"{INT8_NAME} is not right: {problem}")
     check_skipping(network, path, images[:1])
     return Int8Agreement(
         images=len(images),
@@ -65,7 +68,7 @@ def check_skipping(network: AdaptiveResNet, path: Path, image: Float32Array) -> 
             raise ParityError(f"{INT8_NAME} spends {counted} MACs with all gates {state}, expected {expected}")
 
 
-def int8_runner(path: Path) -> Runner:
+def _int8_runner(path: Path) -> Runner:
     """Runs images one by one, since the graph takes one."""
     session = open_session(path, onnxruntime.SessionOptions())
 

@@ -193,6 +193,7 @@ def count_onnx_macs(path: Path, images: Float32Array, offset: Float32Array, op: 
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.enable_profiling = True
+    options.add_session_config_entry("session.disable_prepacking", "1")  # prepacked weights are not in the profile
     with tempfile.TemporaryDirectory() as scratch:
         options.profile_file_prefix = str(Path(scratch) / "profile")
         session = open_session(path, options)

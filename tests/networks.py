@@ -72,6 +72,20 @@ def checkpoint_of(network: AdaptiveResNet) -> Checkpoint:
     return Checkpoint(network.config, network.state_dict())
 
 
+def confident_network() -> AdaptiveResNet:
+    """A small network of two classes, whose predictions 8 bits do not turn."""
+    return small_network(seed=3, labels=("ant", "bee"))
+
+
+@cache
+def exported_int8_once(root: Path) -> Path:
+    """The artifact of the confident network, int8 graph included, in a folder under `root`; nobody may write to it."""
+    network = confident_network()
+    images, others = inputs(network, 40), inputs(network, 100, seed=5)
+    write_artifact(checkpoint_of(network), SOURCE_DIGEST, root / "int8", images, calibration_images=others)
+    return root / "int8"
+
+
 @cache
 def exported_once(root: Path) -> Path:
     """The artifact of the default small network in a folder under `root`, exported by the first who asks."""

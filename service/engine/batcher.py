@@ -13,6 +13,10 @@ from service.engine.errors import DeadlineExceeded, EngineStopped, Overloaded
 from service.engine.request import AnswerT, PayloadT, PendingRequest
 
 
+# How long nothing must have been refused before the queue may grow to its capacity again.
+_CALM_S = 1.0
+
+
 @dataclass(frozen=True)
 class BatchPolicy:
     """How batches form.
@@ -31,6 +35,10 @@ class BatchPolicy:
 class Batcher(Generic[PayloadT, AnswerT]):
     """First in, first out. All methods may be called from any thread.
 
+    A burst may fill the queue to its capacity. When even that overflows, more is coming in than can be done, and a long
+    queue would only make every answer late: until nothing had to be refused for a second, it is kept as short as it can
+    be without a worker running dry, and what does not fit is refused at once.
+
     Args:
         capacity: most requests queued; more are refused.
         policy: how batches form.
@@ -44,6 +52,8 @@ class Batcher(Generic[PayloadT, AnswerT]):
         self._queue: deque[PendingRequest[PayloadT, AnswerT]] = deque()
         self._changed = Condition()
         self._closed = False
+        self._overload_capacity = min(capacity, policy.workers * policy.max_batch)
+        self._refused_at = -math.inf
         # Running mean of the seconds a worker spends on one request; it prices the queue for those refused.
         self._seconds_each = 0.0
 
@@ -72,10 +82,14 @@ class Batcher(Generic[PayloadT, AnswerT]):
         with self._changed:
             if self._closed:
                 raise EngineStopped
-            if len(self._queue) >= self.capacity:
+            now = self._clock()
+            overloaded = now - self._refused_at < _CALM_S
+            room_for = self._overload_capacity if overloaded else self.capacity
+            if len(self._queue) >= room_for:
                 # Withdrawn requests must not keep others out; looking for them is left to the moment it matters.
                 self._queue = deque(waiting for waiting in self._queue if not waiting.future.cancelled())
-            if len(self._queue) >= self.capacity:
+            if len(self._queue) >= room_for:
+                self._refused_at = now
                 raise Overloaded(len(self._queue) * self._seconds_each / self.policy.workers)
 
     def take(self) -> list[PendingRequest[PayloadT, AnswerT]] | None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import onnxruntime
 
 from artifact.agreement import LogitsAndMargins
-from artifact.manifest import INPUT_NAMES, ONNX_NAME, OUTPUT_NAMES, Manifest, verified_file
+from artifact.manifest import ONNX_NAME, Manifest, verified_file
 from artifact.preprocessing import Float32Array
 from service.engine.errors import RuntimeUnavailable
 from service.engine.machine_cache import MachineCache
-from service.engine.onnx_runtime import open_session
+from service.engine.onnx_runtime import open_session, run_one_by_one
 from service.engine.runtime import Candidate, Precision
 
 _FILE = "blocked.onnx"
@@ -46,13 +45,7 @@ class BlockedRuntime:
 
     def run(self, images: Float32Array, gate_offset: Float32Array) -> LogitsAndMargins:
         """See `Runtime.run`."""
-        if len(images) > 1:
-            answers = [self.run(images[row : row + 1], gate_offset[row : row + 1]) for row in range(len(images))]
-            logits, margins = (np.concatenate(outputs) for outputs in zip(*answers, strict=True))
-        else:
-            inputs = dict(zip(INPUT_NAMES, (images, gate_offset), strict=True))
-            logits, margins = self._session.run(OUTPUT_NAMES, inputs)
-        return logits, margins
+        return run_one_by_one(self._session, images, gate_offset)
 
 
 def _build(folder: Path, manifest: Manifest) -> bytes:

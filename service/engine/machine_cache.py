@@ -12,7 +12,7 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from artifact.manifest import ONNX_NAME, Manifest
+from artifact.manifest import INT8_NAME, ONNX_NAME, Manifest
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +82,8 @@ def _write_whole(path: Path, content: bytes) -> None:
 
 
 def _key(manifest: Manifest) -> str:
-    parts = [_FORMAT, manifest.files.get(ONNX_NAME, ""), _processor(), *map(_version, _LIBRARIES)]
+    graphs = [manifest.files.get(name, "") for name in (ONNX_NAME, INT8_NAME)]
+    parts = [_FORMAT, *graphs, _processor(), *map(_version, _LIBRARIES)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from artifact.agreement import LogitsAndMargins
 from artifact.manifest import INPUT_NAMES, ONNX_NAME, OUTPUT_NAMES, Manifest, verified_file
 from artifact.preprocessing import Float32Array
@@ -40,6 +42,21 @@ class OnnxRuntime:
         inputs = dict(zip(INPUT_NAMES, (images, gate_offset), strict=True))
         logits, margins = self._session.run(OUTPUT_NAMES, inputs)
         return logits, margins
+
+
+def run_one_by_one(
+    session: onnxruntime.InferenceSession, images: Float32Array, gate_offset: Float32Array
+) -> LogitsAndMargins:
+    """`Runtime.run` with a graph that takes a single image."""
+    if len(images) > 1:
+        answers = [
+            run_one_by_one(session, images[row : row + 1], gate_offset[row : row + 1]) for row in range(len(images))
+        ]
+        logits, margins = (np.concatenate(outputs) for outputs in zip(*answers, strict=True))
+    else:
+        inputs = dict(zip(INPUT_NAMES, (images, gate_offset), strict=True))
+        logits, margins = session.run(OUTPUT_NAMES, inputs)
+    return logits, margins
 
 
 def cuda_present() -> bool:

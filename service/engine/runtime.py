@@ -12,8 +12,8 @@ from artifact.preprocessing import Float32Array
 from service.engine.errors import RuntimeUnavailable
 
 Device = Literal["auto", "cpu", "cuda"]
-RuntimeName = Literal["auto", "onnx", "blocked", "openvino", "torchscript"]
-Precision = Literal["fp32", "bf16"]
+RuntimeName = Literal["auto", "onnx", "blocked", "openvino", "int8", "torchscript"]
+Precision = Literal["fp32", "bf16", "int8"]  # from the highest down
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def open_runtime(
         RuntimeUnavailable: the library or the device is not there, or cannot run this model.
     """
     manifest = read_manifest(folder)
-    if device == "cuda" and runtime in ("blocked", "openvino"):
+    if device == "cuda" and runtime in ("blocked", "openvino", "int8"):
         raise RuntimeUnavailable(f"the {runtime} runtime is for CPUs, not for CUDA")
     # Imported here because a serving install has only some of the libraries.
     if runtime == "torchscript":

@@ -2,7 +2,7 @@
 
 Every candidate must give the model's own answers to its probes; at the first opening also with all gates forced open,
 with all forced closed, and with both in turn, so that no branch goes unseen. In fp32 that means the gates and logits of
-the verified export within its tolerances. In bf16 it means nearly all of its decisions and predictions.
+the verified export within its tolerances. In bf16 and int8 it means nearly all of its decisions and predictions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import TypeAdapter
 
-from artifact.agreement import Agreement
+from artifact.agreement import LEAST_EQUAL_PREDICTIONS, Agreement
 from artifact.manifest import Manifest
 from artifact.probes import Probes, read_probes
 from service.engine.errors import RuntimeUnavailable
@@ -27,8 +27,9 @@ from service.engine.runtime import Candidate, Precision, Runtime, RuntimeName
 
 _log = logging.getLogger(__name__)
 
-# bf16 keeps eight bits of a number, so decisions near a threshold fall differently; more than these must not.
-_BF16_GATES, _BF16_PREDICTIONS = 0.98, 0.95
+# On paths that no image takes by itself the network is less sure, and fewer bits turn more of its predictions. A branch
+# that computes something else turns nearly all of them where it is open, which is half of the time.
+_LEAST_EQUAL_FORCED_PREDICTIONS = 0.75
 _SECONDS_EACH = 0.25
 _FORCED = 1e4
 _CANDIDATES = TypeAdapter(list[Candidate])
@@ -50,9 +51,10 @@ def open_on_cpu(
     probes = read_probes(folder, manifest)
     cache = machine_cache(folder, manifest, cache_folder)
     if runtime != "auto":
-        opened = _open(Candidate(runtime, precision), folder, manifest, cache)
+        lowest: Precision = "bf16" if runtime == "openvino" and precision == "int8" else precision
+        opened = _open(Candidate(runtime, lowest), folder, manifest, cache)
         if problem := _problem(opened, probes):
-            raise RuntimeUnavailable(f"{opened.name} in {precision} is not right for this model here: {problem}")
+            raise RuntimeUnavailable(f"{opened.name} in {opened.precision} is not right for this model here: {problem}")
         return opened
     return _remembered(folder, manifest, precision, probes, cache) or _fastest(
         folder, manifest, precision, probes, cache
@@ -107,7 +109,11 @@ def _remembered(
 
 def _candidates(precision: Precision) -> list[Candidate]:
     found = [Candidate("onnx", "fp32"), Candidate("blocked", "fp32"), Candidate("openvino", "fp32")]
-    return [*found, Candidate("openvino", "bf16")] if precision == "bf16" else found
+    if precision != "fp32":
+        found.append(Candidate("openvino", "bf16"))
+    if precision == "int8":
+        found.append(Candidate("int8", "int8"))
+    return found
 
 
 def _open(candidate: Candidate, folder: Path, manifest: Manifest, cache: MachineCache) -> Runtime:
@@ -120,6 +126,10 @@ def _open(candidate: Candidate, folder: Path, manifest: Manifest, cache: Machine
         from service.engine.blocked_runtime import BlockedRuntime
 
         return BlockedRuntime(folder, manifest, cache)
+    if candidate.runtime == "int8":
+        from service.engine.int8_runtime import Int8Runtime
+
+        return Int8Runtime(folder, manifest)
     return OnnxRuntime(folder, manifest, "cpu")
 
 
@@ -131,7 +141,7 @@ def _problem(runtime: Runtime, probes: Probes) -> str | None:
         actual = np.concatenate([logits for logits, _ in answers]), np.concatenate([margins for _, margins in answers])
     except Exception as error:  # whatever a library raises
         return f"it fails: {error}"
-    return _verdict(runtime, probes.agreement(actual, runtime.manifest.gate_threshold))
+    return _verdict(runtime, probes.agreement(actual, runtime.manifest.gate_threshold), LEAST_EQUAL_PREDICTIONS)
 
 
 def _forced_problem(runtime: Runtime, portable: Runtime, probes: Probes) -> str | None:
@@ -148,18 +158,13 @@ def _forced_problem(runtime: Runtime, portable: Runtime, probes: Probes) -> str 
         except Exception as error:  # whatever a library raises
             return f"with forced gates it fails: {error}"
         agreement.compare("forced gates", expected, actual, offsets, runtime.manifest.gate_threshold)
-    return _verdict(runtime, agreement)
+    return _verdict(runtime, agreement, _LEAST_EQUAL_FORCED_PREDICTIONS)
 
 
-def _verdict(runtime: Runtime, agreement: Agreement) -> str | None:
-    if runtime.precision == "fp32" or not agreement.images:
+def _verdict(runtime: Runtime, agreement: Agreement, least_equal_predictions: float) -> str | None:
+    if runtime.precision == "fp32":
         return agreement.problems[0] if agreement.problems else None
-    if not np.isfinite([agreement.logit_difference, agreement.margin_difference]).all():
-        return "some answers are not numbers"
-    if agreement.equal_gates < _BF16_GATES or agreement.equal_predictions < _BF16_PREDICTIONS:
-        gates, predictions = agreement.equal_gates, agreement.equal_predictions
-        return f"{gates:.1%} of the gates and {predictions:.1%} of the predictions are those of the export"
-    return None
+    return agreement.low_precision_problem(least_equal_predictions)
 
 
 def _measure(opened: dict[Candidate, Runtime], probes: Probes) -> list[Candidate]:

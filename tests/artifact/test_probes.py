@@ -94,14 +94,14 @@ def test_file_that_holds_no_probes_is_refused_though_its_digest_is_right(tmp_pat
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param(lambda arrays: {"images": np.zeros((5, 3, 4, 4), np.float32)}, id="of another size"),
+        pytest.param(lambda _: {"images": np.zeros((5, 3, 4, 4), np.float32)}, id="of another size"),
         pytest.param(lambda arrays: {"logits": arrays["logits"][:, :2]}, id="with fewer classes"),
         pytest.param(lambda arrays: {"margins": arrays["margins"][:, :1]}, id="with fewer gates"),
         pytest.param(lambda arrays: {"logits": arrays["logits"][:4]}, id="with an answer too few"),
         pytest.param(lambda arrays: {name: array[:0] for name, array in arrays.items()}, id="none at all"),
         pytest.param(lambda arrays: {"images": arrays["images"].astype(np.float64)}, id="in float64"),
         pytest.param(lambda arrays: {"margins": arrays["margins"].astype(np.float16)}, id="in float16"),
-        pytest.param(lambda arrays: {"images": np.float32(0)}, id="a number for images"),
+        pytest.param(lambda _: {"images": np.float32(0)}, id="a number for images"),
         pytest.param(lambda arrays: dict.fromkeys(arrays, np.float32(0)), id="numbers alone"),
     ],
 )

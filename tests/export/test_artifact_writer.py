@@ -8,6 +8,7 @@ import torch
 
 from artifact.agreement import LOGIT_TOLERANCE, MARGIN_TOLERANCE
 from artifact.manifest import (
+    INT8_NAME,
     MANIFEST_NAME,
     ONNX_NAME,
     PROBES_NAME,
@@ -23,7 +24,7 @@ from export.parity import ParityError
 from models.checkpoint import CheckpointError
 from models.macs import count_macs
 from models.resnet import AdaptiveResNet
-from tests.networks import SOURCE_DIGEST, checkpoint_of, small_network
+from tests.networks import SOURCE_DIGEST, checkpoint_of, confident_network, exported_int8_once, inputs, small_network
 
 
 def test_artifact_holds_both_graphs_and_a_manifest_that_reads(artifact: Path) -> None:
@@ -84,6 +85,32 @@ def test_manifest_opens_the_gates_that_the_network_opens(
 def test_exporting_twice_gives_the_same_onnx_file(tmp_path: Path, images: Float32Array, artifact: Path) -> None:
     again = write_artifact(checkpoint_of(small_network()), SOURCE_DIGEST, tmp_path / "again", images)
     assert again.files[ONNX_NAME] == read_manifest(artifact).files[ONNX_NAME]
+
+
+def test_int8_graph_is_one_more_file_with_its_agreement(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = exported_int8_once(tmp_path_factory.getbasetemp())
+    manifest = read_manifest(folder)
+    assert sorted(manifest.files) == sorted([ONNX_NAME, TORCHSCRIPT_NAME, PROBES_NAME, INT8_NAME])
+    assert verified_file(folder, manifest, INT8_NAME).stat().st_size < 0.8 * (folder / ONNX_NAME).stat().st_size
+    assert manifest.int8 is not None
+    assert (manifest.int8.images, manifest.int8.calibration_images) == (40, 100)
+
+
+def test_manifest_without_an_int8_graph_says_nothing_of_it(artifact: Path) -> None:
+    # As those written before there were any.
+    assert "int8" not in (artifact / MANIFEST_NAME).read_text()
+    assert read_manifest(artifact).int8 is None
+
+
+def test_int8_graph_that_agrees_too_rarely_leaves_nothing_behind(tmp_path: Path) -> None:
+    network = confident_network()
+    images = inputs(network, 40)
+    with pytest.raises(ParityError, match=f"{INT8_NAME} is not right"):
+        # Calibrated on images so dark that all features of the others are beyond its ranges.
+        write_artifact(
+            checkpoint_of(network), SOURCE_DIGEST, tmp_path / "out", images, calibration_images=images[:8] * 1e-3
+        )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_existing_folder_is_never_overwritten(tmp_path: Path, network: AdaptiveResNet, images: Float32Array) -> None:

@@ -9,11 +9,17 @@ from PIL import Image
 
 from artifact.manifest import file_digest, read_manifest
 from artifact.preprocessing import Preprocessing
+from artifact.probes import read_probes
+from export import artifact_writer
 from export.__main__ import main
+from export.calibration import Quantisation, calibrate
+from export.inference import InferenceNetwork
 from models import checkpoint
+from models.data import split
 from models.resnet import AdaptiveResNet
+from models.sources import open_examples
 from tests.conftest import MakeFolders
-from tests.networks import checkpoint_of, small_network
+from tests.networks import checkpoint_of, colour_fields, confident_network, small_network
 
 
 @pytest.fixture
@@ -64,6 +70,89 @@ def test_images_are_spread_evenly_over_those_given(
     main([str(trained), "--out", str(tmp_path / "out"), "--images", str(folders), "--count", "3"])
     paths = [folders / "ant" / "000.png", folders / "ant" / "002.png", folders / "bee" / "002.png"]
     assert all(np.array_equal(image, np.asarray(Image.open(path))) for image, path in zip(seen, paths, strict=True))
+
+
+@pytest.fixture
+def confident(tmp_path: Path) -> Path:
+    path = tmp_path / "confident.safetensors"
+    checkpoint.save(path, checkpoint_of(confident_network()))
+    return path
+
+
+@pytest.fixture
+def fields(tmp_path: Path) -> Path:
+    """Forty colour fields, half of them called ants and half bees."""
+    for number, pixels in enumerate(colour_fields(40)):
+        path = tmp_path / "fields" / ("ant", "bee")[number % 2] / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    return tmp_path / "fields"
+
+
+@pytest.fixture
+def calibrated_on(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """The images that an int8 graph is calibrated on."""
+    seen: list[np.ndarray] = []
+
+    def note(network: InferenceNetwork, names: list[str], images: np.ndarray) -> dict[str, Quantisation]:
+        seen.extend(images)
+        return calibrate(network, names, images)
+
+    monkeypatch.setattr(artifact_writer, "calibrate", note)
+    return seen
+
+
+def test_int8_graph_is_calibrated_on_images_it_is_not_compared_on(
+    tmp_path: Path, confident: Path, fields: Path, calibrated_on: list[np.ndarray], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main([str(confident), "--out", str(out), "--images", str(fields), "--count", "8", "--int8"]) == 0
+    agreement = read_manifest(out).int8
+    assert agreement is not None
+    assert (agreement.images, agreement.calibration_images) == (8, 32)
+    probes = {image.tobytes() for image in read_probes(out, read_manifest(out)).images}
+    assert len(probes) == 8
+    assert len({image.tobytes() for image in calibrated_on} - probes) == 32
+    assert "int8, calibrated on 32 images: " in capsys.readouterr().out
+
+
+def test_int8_graph_is_calibrated_on_the_images_given_for_it(
+    tmp_path: Path, confident: Path, fields: Path, make_class_folders: MakeFolders, calibrated_on: list[np.ndarray]
+) -> None:
+    others = make_class_folders(tmp_path / "others", ["ant", "bee"], each=20, side=16)
+    arguments = ["--images", str(others), "--count", "4", "--int8", "--calibration-images", str(fields)]
+    assert main([str(confident), "--out", str(tmp_path / "out"), *arguments, "--calibration-count", "30"]) == 0
+    preprocessing = confident_network().config.preprocessing
+    given = {preprocessing.apply(Image.open(path)).tobytes() for path in fields.rglob("*.png")}
+    assert len({image.tobytes() for image in calibrated_on} & given) == 30
+
+
+def test_int8_graph_is_calibrated_on_none_of_the_images_held_out_of_training(
+    tmp_path: Path, confident: Path, fields: Path, calibrated_on: list[np.ndarray]
+) -> None:
+    arguments = ["--images", str(fields), "--count", "4", "--int8", "--held-out", "10"]
+    assert main([str(confident), "--out", str(tmp_path / "out"), *arguments]) == 0
+    examples = open_examples(fields)
+    preprocessing = confident_network().config.preprocessing
+    held_out = {preprocessing.apply(examples.image(int(index))).tobytes() for index in split(examples, 10)[1]}
+    assert len(held_out) == 10
+    assert not held_out & {image.tobytes() for image in calibrated_on}
+
+
+def test_int8_graph_without_images_is_one_line_of_error(
+    tmp_path: Path, confident: Path, fields: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    for arguments, complaint in (
+        ([], "give --images"),
+        (["--images", str(fields), "--count", "40"], "every image to calibrate on is one to verify on"),
+        (["--images", str(fields), "--calibration-images", str(tmp_path / "nowhere")], "nowhere does not exist"),
+        (["--images", str(fields), "--calibration-count", "0"], "--calibration-count"),
+        (["--images", str(fields), "--held-out", "100"], "cannot hold out 100 images"),
+    ):
+        assert main([str(confident), "--out", str(tmp_path / "out"), "--int8", *arguments]) == 1
+        _assert_one_line(capsys, complaint)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def _damaged(folder: Path) -> Path:

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import json
 import platform
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -14,8 +12,7 @@ import pytest
 from onnx import GraphProto, ModelProto
 
 from artifact.manifest import INPUT_NAMES, ONNX_NAME, OUTPUT_NAMES
-from artifact.preprocessing import Float32Array
-from export import parity
+from export.parity import count_onnx_macs
 from service.engine import blocked_graph as module
 from service.engine.blocked_graph import blocked_graph
 from service.engine.errors import RuntimeUnavailable
@@ -44,29 +41,10 @@ def _portable(exported: Exported) -> PortableGraph:
     return read_portable_graph(exported.folder / ONNX_NAME, exported.manifest)
 
 
-def _convolution_macs(model: ModelProto, image: Float32Array, offset: float) -> int:
-    """MACs of the convolutions ONNX Runtime really runs, from its own profile."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.enable_profiling = True
-    options.log_severity_level = 3
-    with tempfile.TemporaryDirectory() as scratch:
-        options.profile_file_prefix = str(Path(scratch) / "profile")
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        session.run(None, {INPUT_NAMES[0]: image, INPUT_NAMES[1]: np.array([offset], np.float32)})
-        events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_text())
-    kernels = [event["args"] for event in events if event["name"].endswith("_kernel_time")]
-    return sum(
-        parity._convolution_macs(kernel["input_type_shape"], kernel["output_type_shape"])
-        for kernel in kernels
-        if kernel["op_name"] in ("Conv", "FusedConv")
-    )
-
-
 @needs_x86
-def test_closed_gate_saves_its_blocks_convolutions(exported: Exported) -> None:
+def test_closed_gate_saves_its_blocks_convolutions(exported: Exported, tmp_path: Path) -> None:
     manifest = exported.manifest
-    model = blocked_graph(_portable(exported), manifest.gate_threshold)
+    onnx.save(blocked_graph(_portable(exported), manifest.gate_threshold), str(tmp_path / "blocked.onnx"))
     every = manifest.ungated_macs - manifest.classifier_macs
     residuals = np.array([block.macs for block in manifest.blocks])
     image = inputs(exported.network, 1)
@@ -74,7 +52,7 @@ def test_closed_gate_saves_its_blocks_convolutions(exported: Exported) -> None:
     for offset in (1e4, 0.0, 0.7, -0.7, -1e4):
         offsets = np.array([offset], np.float32)
         closed = ~manifest.executed(exported.portable.run(image, offsets)[1], offsets)[0]
-        spent[offset] = _convolution_macs(model, image, offset)
+        spent[offset] = count_onnx_macs(tmp_path / "blocked.onnx", image, offsets)
         assert spent[offset] == every - residuals[closed].sum()
     gated = sum(block.macs for block in manifest.blocks if block.gated)
     assert (spent[1e4], spent[-1e4]) == (every, every - gated)

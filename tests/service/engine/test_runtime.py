@@ -21,9 +21,10 @@ from artifact.manifest import (
     write_manifest,
 )
 from artifact.preprocessing import Float32Array
+from service.engine import onnx_runtime, selection
 from service.engine.errors import RuntimeUnavailable
 from service.engine.onnx_runtime import OnnxRuntime
-from service.engine.runtime import Runtime, RuntimeName, open_runtime
+from service.engine.runtime import Device, Runtime, RuntimeName, open_runtime
 from service.engine.torchscript_runtime import TorchScriptRuntime
 from tests.networks import inputs, small_network
 
@@ -167,6 +168,33 @@ def test_auto_takes_cuda_where_it_works_and_agrees_with_the_cpu(
         assert np.abs(expected[1] + offset).min() > 0.05  # or rounding might choose another path
         # A GPU may round convolutions to TF32.
         _assert_same(on_gpu.run(images, offsets), expected, tolerance=0.05)
+
+
+@pytest.mark.parametrize("name", ["blocked", "openvino"])
+def test_runtime_for_cpus_is_refused_on_cuda(artifact: Path, name: RuntimeName) -> None:
+    with pytest.raises(RuntimeUnavailable, match=f"the {name} runtime is for CPUs"):
+        open_runtime(artifact, name, "cuda")
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_cuda_that_is_built_in_but_does_not_work_leaves_the_fastest_on_the_cpu(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: Device
+) -> None:
+    monkeypatch.setattr(onnx_runtime, "cuda_present", lambda: True)
+    monkeypatch.setattr(onnx_runtime, "_providers", lambda _: ["CPUExecutionProvider"])
+    monkeypatch.setattr(selection, "_SECONDS_EACH", 0.001)
+    chosen = open_runtime(artifact, "auto", device, cache_folder=tmp_path)
+    assert chosen.device == "cpu"
+    assert len(chosen.candidates) > 1
+    assert open_runtime(artifact, "onnx", "auto").candidates == ()  # asked for by name, it is not compared
+
+
+def test_cuda_that_works_is_taken_without_comparing(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_runtime, "cuda_present", lambda: True)
+    monkeypatch.setattr(onnx_runtime, "_providers", lambda _: ["CPUExecutionProvider"])
+    monkeypatch.setattr(onnx_runtime, "_CUDA", "CPUExecutionProvider")  # as if it had come up
+    monkeypatch.setattr(selection, "open_on_cpu", lambda *_: pytest.fail("runtimes of the CPU were compared"))
+    assert open_runtime(artifact, "auto", "auto").device == "cuda"
 
 
 @pytest.mark.parametrize(("name", "library"), [("onnx", "onnxruntime"), ("torchscript", "torch")])
