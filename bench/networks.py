@@ -8,8 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from artifact.manifest import INT8_NAME, file_digest, read_manifest, write_manifest
 from artifact.preprocessing import Float32Array
 from export.artifact_writer import write_artifact
+from export.calibration import calibrate
+from export.inference import InferenceNetwork
+from export.int8_graph import write_int8
 from models.checkpoint import Checkpoint
 from models.config import preset
 from models.gate import Gate
@@ -53,7 +57,19 @@ def build_artifact(preset_name: str, out: Path, gated: bool = True, open_share: 
         with torch.no_grad():
             threshold = -offset_for(network.eval()(images[:1]).margins[0].numpy(), open_share)
     write_artifact(checkpoint, digest, out, images[:4].numpy(), gate_threshold=threshold, generated_images=True)
+    _add_int8(out, checkpoint, images.numpy(), threshold)
     return out
+
+
+def _add_int8(folder: Path, checkpoint: Checkpoint, images: Float32Array, gate_threshold: float) -> None:
+    """Add an int8 graph without the proof of agreement, which random weights need not pass: only its speed is asked."""
+    network = checkpoint.network()
+    inference, names = InferenceNetwork(network, gate_threshold), list(network.blocks)
+    quantisations = calibrate(inference, names, images)
+    write_int8(inference, names, network.config.input_size, quantisations, folder / INT8_NAME)
+    manifest = read_manifest(folder)
+    files = {**manifest.files, INT8_NAME: file_digest(folder / INT8_NAME)}
+    write_manifest(folder, manifest.model_copy(update={"files": files}))
 
 
 def offset_for(margins: Float32Array, open_share: float) -> float:

@@ -18,15 +18,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from artifact.manifest import ONNX_NAME, Manifest, read_manifest
+from artifact.manifest import INT8_NAME, ONNX_NAME, Manifest, read_manifest
 from artifact.preprocessing import Float32Array
 from bench.charts import SkippingPoint, skipping_chart
 from bench.networks import build_artifact, offset_for, random_images
 from bench.report import print_result, table
 from bench.timing import Times, interleaved
-from bench.ungated import openvino_ungated, portable_ungated
+from bench.ungated import onnx_ungated, openvino_ungated
 from service.engine.blocked_runtime import BlockedRuntime
 from service.engine.errors import RuntimeUnavailable
+from service.engine.int8_runtime import Int8Runtime
 from service.engine.machine_cache import MachineCache
 from service.engine.onnx_runtime import OnnxRuntime
 from service.engine.runtime import Precision, Runtime
@@ -101,8 +102,11 @@ def measure(target: Target, folder: Path) -> list[Point]:
     plain = build_artifact(target.preset, folder / f"{target.preset}-plain", gated=False)
     manifest = read_manifest(gated)
     image = random_images(1, manifest.input_size)
-    ungated: dict[str, Callable[[], object]] = {_YARDSTICK: portable_ungated(plain / ONNX_NAME, image)}
-    precisions: dict[str, Precision] = {_YARDSTICK: "fp32"}
+    ungated: dict[str, Callable[[], object]] = {
+        _YARDSTICK: onnx_ungated(plain / ONNX_NAME, image),
+        "ONNX Runtime int8 ungated": onnx_ungated(plain / INT8_NAME, image),
+    }
+    precisions: dict[str, Precision] = {_YARDSTICK: "fp32", "ONNX Runtime int8 ungated": "int8"}
     for precision in ("fp32", "bf16"):
         try:
             ungated[f"OpenVINO {precision} ungated"] = openvino_ungated(plain / ONNX_NAME, image, precision)
@@ -147,6 +151,7 @@ def _gated_runtimes(folder: Path, manifest: Manifest) -> dict[str, Runtime]:
     runtimes: dict[str, Runtime] = {
         "portable": OnnxRuntime(folder, manifest, "cpu"),
         _JUDGED: BlockedRuntime(folder, manifest, MachineCache([], manifest)),
+        "int8": Int8Runtime(folder, manifest),
     }
     for precision in ("fp32", "bf16"):
         try:

@@ -11,10 +11,10 @@ from service.engine.errors import RuntimeUnavailable
 from service.engine.onnx_runtime import open_session
 from service.engine.runtime import Precision
 
-_HINTS = {"fp32": "f32", "bf16": "bf16"}
+_HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16"}
 
 
-def portable_ungated(model: Path, image: Float32Array) -> Callable[[], object]:
+def onnx_ungated(model: Path, image: Float32Array) -> Callable[[], object]:
     """A run of ONNX Runtime on one thread, with everything it does by default."""
     session = open_session(model)
     return lambda: session.run(OUTPUT_NAMES[:1], {INPUT_NAMES[0]: image})

@@ -12,7 +12,6 @@ from typing import Generic
 from service.engine.errors import DeadlineExceeded, EngineStopped, Overloaded
 from service.engine.request import AnswerT, PayloadT, PendingRequest
 
-
 # How long nothing must have been refused before the queue may grow to its capacity again.
 _CALM_S = 1.0
 

@@ -75,6 +75,7 @@ def _write_whole(path: Path, content: bytes) -> None:
         unfinished = Path(file.name)
     try:
         unfinished.write_bytes(content)
+        unfinished.chmod(0o644)  # temporary files are private; a service under another account may read this one
         unfinished.replace(path)
     except OSError:
         unfinished.unlink(missing_ok=True)
