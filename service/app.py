@@ -22,6 +22,7 @@ from service.engine.tuning import Tuning
 from service.images import ImageDecoder
 from service.metrics import Metrics
 from service.routes import images, router
+from service.scheduling import favouring_workers
 from service.settings import Settings
 
 # uvicorn's own log, where an operator looks at start.
@@ -61,7 +62,8 @@ def create_app(settings: Settings, runtime: Runtime, tuning: Tuning) -> FastAPI:
             tuning.policy.workers,
             tuning.policy.max_batch,
         )
-        yield
+        with favouring_workers():
+            yield
         await run_in_threadpool(engine.stop, settings.drain_seconds)
 
     # The documentation page must work where the internet cannot be reached: its scripts come from this server.

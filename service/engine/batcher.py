@@ -36,7 +36,7 @@ class Batcher(Generic[PayloadT, AnswerT]):
 
     A burst may fill the queue to its capacity. When even that overflows, more is coming in than can be done, and a long
     queue would only make every answer late: until nothing had to be refused for a second, it is kept as short as it can
-    be without a worker running dry, and what does not fit is refused at once.
+    be with the workers hardly ever idle, and what does not fit is refused at once.
 
     Args:
         capacity: most requests queued; more are refused.
@@ -51,7 +51,7 @@ class Batcher(Generic[PayloadT, AnswerT]):
         self._queue: deque[PendingRequest[PayloadT, AnswerT]] = deque()
         self._changed = Condition()
         self._closed = False
-        self._overload_capacity = min(capacity, policy.workers * policy.max_batch)
+        self._overload_capacity = min(capacity, math.ceil(policy.workers * policy.max_batch / 2))
         self._refused_at = -math.inf
         # Running mean of the seconds a worker spends on one request; it prices the queue for those refused.
         self._seconds_each = 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,20 +105,24 @@ def _best_batch(runtime: Runtime, images: Float32Array) -> int:
         batch = np.resize(images, (size, *images.shape[1:]))
         return _seconds(lambda: _run(runtime, batch)) / size
 
-    return _smallest_good(_doubling(_LARGEST_BATCH[runtime.device]), lambda size: 1 / seconds_each(size))
+    return _preferred(_doubling(_LARGEST_BATCH[runtime.device]), lambda size: 1 / seconds_each(size))
 
 
 def _best_threads(runtime: Runtime, images: Float32Array, batch: int) -> int:
-    """The fewest threads that together run (almost) the most images a second."""
+    """As many threads as together run (almost) the most images a second: few of them on a GPU.
+
+    On a CPU it is one for every core, unless fewer are clearly faster: on a machine that is busy while this measures,
+    the second thread may gain nothing now, and be missed for good.
+    """
     batch_images = np.resize(images, (batch, *images.shape[1:]))
-    most = _MOST_THREADS_ON_GPU if runtime.device == "cuda" else usable_cores()
+    counts = _doubling(_MOST_THREADS_ON_GPU) if runtime.device == "cuda" else _doubling(usable_cores())[::-1]
 
     def images_per_s(count: int) -> float:
         with ThreadPoolExecutor(count) as pool:
             taken = [pool.submit(_seconds, lambda: _run(runtime, batch_images)) for _ in range(count)]
             return sum(1 / seconds.result() for seconds in taken)
 
-    return _smallest_good(_doubling(most), images_per_s)
+    return _preferred(counts, images_per_s)
 
 
 def _best_wait_ms(runtime: Runtime, images: Float32Array, max_batch: int) -> float:
@@ -128,8 +132,8 @@ def _best_wait_ms(runtime: Runtime, images: Float32Array, max_batch: int) -> flo
     return min(_LONGEST_WAIT_MS, 1000 * _seconds(lambda: _run(runtime, images[:1])))
 
 
-def _smallest_good(sizes: Iterator[int], speed: Callable[[int], float]) -> int:
-    """The size of the highest speed; of the next smaller ones, one that is nearly as fast."""
+def _preferred(sizes: Sequence[int], speed: Callable[[int], float]) -> int:
+    """The first of the sizes, or a later one that is clearly faster than those before it."""
     best, best_speed = 0, 0.0
     for size in sizes:
         measured = speed(size)
@@ -138,13 +142,9 @@ def _smallest_good(sizes: Iterator[int], speed: Callable[[int], float]) -> int:
     return best
 
 
-def _doubling(most: int) -> Iterator[int]:
+def _doubling(most: int) -> list[int]:
     """1, 2, 4, ... and `most`."""
-    size = 1
-    while size < most:
-        yield size
-        size *= 2
-    yield most
+    return [*(1 << power for power in range((most - 1).bit_length())), most]
 
 
 def _seconds(run: Callable[[], None]) -> float:

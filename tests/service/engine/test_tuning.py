@@ -147,16 +147,16 @@ def test_images_given_are_the_ones_measured_with(runtime: TimedRuntime) -> None:
     ("rates", "best"),
     [
         ({1: 100.0}, 1),
-        ({1: 100.0, 2: 104.0}, 1),
-        ({1: 100.0, 2: 106.0}, 2),
+        ({1: 100.0, 2: 96.0}, 2),  # a busy machine: the second thread may gain nothing now
+        ({1: 100.0, 2: 94.0}, 1),
         ({1: 100.0, 2: 200.0, 4: 400.0}, 4),
-        ({1: 100.0, 2: 200.0, 4: 205.0}, 2),
+        ({1: 100.0, 2: 200.0, 4: 205.0}, 4),
         ({1: 100.0, 2: 90.0, 4: 80.0}, 1),
         ({1: 100.0, 2: 200.0, 3: 300.0}, 3),  # three cores: 1, 2, and all of them
         ({1: 100.0, 2: 200.0, 4: 350.0, 6: 500.0}, 6),
     ],
 )
-def test_threads_are_the_fewest_that_gain_5_percent(
+def test_threads_are_one_for_every_core_unless_fewer_are_5_percent_faster(
     runtime: TimedRuntime, set_threads: SetThreads, rates: dict[int, float], best: int
 ) -> None:
     set_threads(rates)
@@ -183,7 +183,7 @@ def test_threads_are_measured_at_the_same_time(monkeypatch: pytest.MonkeyPatch) 
         """Runs on a second thread only while the first one runs."""
 
         def run(self, images: Float32Array, gate_offset: Float32Array) -> LogitsAndMargins:
-            if len(self.batches) >= 2:  # after the first run of all and the one thread alone
+            if 1 <= len(self.batches) <= 2:  # after the first run of all, before the one thread alone
                 barrier.wait(PATIENCE_S)
             return super().run(images, gate_offset)
 
