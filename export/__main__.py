@@ -101,7 +101,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def _real_images(examples: Examples, indices: np.ndarray, preprocessing: Preprocessing, count: int) -> Float32Array:
     """`count` images spread evenly over the examples at `indices`, (N, 3, H, W), or all of them if they are fewer."""
     chosen = np.unique(np.linspace(0, len(indices) - 1, count).round().astype(int))
-    return np.stack([preprocessing.apply(examples.image(int(index))) for index in indices[chosen]])
+    return np.stack([preprocessing.normalise(examples.fitted(int(index), preprocessing)) for index in indices[chosen]])
 
 
 def _calibration_images(

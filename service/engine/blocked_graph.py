@@ -74,9 +74,8 @@ class _Assembly:
         for block in self._graph.blocks:
             shortcut, residual = parts[f"{block.name}/shortcut"], parts[f"{block.name}/residual"]
             before = self._renamed.get(self._input(block, residual), self._input(block, residual))
-            self._add(shortcut)
             if block.gate is None:
-                self._add(residual)
+                self._add([*shortcut, *residual])
             else:
                 margins.append(self._margin(block.name, block.gate, before))
                 self._add_gated(block.name, residual, shortcut, before)
@@ -146,9 +145,8 @@ class _Assembly:
         bypass = shortcut[-1].output[0] if shortcut else before
         if self._is_blocked(bypass) != self._is_blocked(output):
             raise UnknownGraph(f"{name} changes the memory layout")
-        # A block's output is a ReLU's, so without a projection there is nothing left to do to it.
-        skipped = _node("Relu" if shortcut else "Identity", [bypass], f"{name}/skipped")
-        executed = [self._renamed_inputs(node) for node in residual]
+        executed = [self._renamed_inputs(node) for node in [*shortcut, *residual]]
+        skipped = self._skipped(name, shortcut, before)
         self._nodes += [
             _node("Greater", [f"{name}/gate/margin", _LIMIT], decision),
             helper.make_node(
@@ -157,11 +155,27 @@ class _Assembly:
                 [f"{name}/gated"],
                 name=f"{name}/gated",
                 then_branch=helper.make_graph(executed, f"{name}/executed", [], [_float(output, None)]),
-                else_branch=helper.make_graph([skipped], f"{name}/skipped", [], [_float(skipped.output[0], None)]),
+                else_branch=helper.make_graph(skipped, f"{name}/skipped", [], [_float(skipped[-1].output[0], None)]),
             ),
         ]
         self._renamed[output] = f"{name}/gated"
         self._producers[f"{name}/gated"] = residual[-1]
+
+    def _skipped(self, name: str, shortcut: Sequence[NodeProto], before: str) -> list[NodeProto]:
+        """What a closed gate leaves to do. A block's output is a ReLU's, so without a projection that is nothing."""
+        if not shortcut:
+            return [_node("Identity", [before], f"{name}/skipped")]
+        *others, projection = [self._renamed_inputs(node) for node in shortcut]
+        for node in (*others, projection):
+            node.name = f"{name}/skipped/{node.name}"
+        own = {output: f"{name}/skipped/{output}" for node in (*others, projection) for output in node.output}
+        for node in (*others, projection):
+            node.input[:] = [own.get(tensor, tensor) for tensor in node.input]
+            node.output[:] = [own[tensor] for tensor in node.output]
+        if (projection.domain, projection.op_type) == (_BLOCKED, "Conv"):  # which can do the ReLU on the way
+            projection.attribute.append(helper.make_attribute("activation", "Relu"))
+            return [*others, projection]
+        return [*others, projection, _node("Relu", [projection.output[0]], f"{name}/skipped")]
 
     def _is_blocked(self, tensor: str) -> bool:
         producer = self._producers.get(tensor)

@@ -64,9 +64,9 @@ def test_images_are_spread_evenly_over_those_given(
 
     def note(_self: Preprocessing, image: object) -> np.ndarray:
         seen.append(np.asarray(image))
-        return np.zeros((3, 16, 16), np.float32)
+        return np.zeros((16, 16, 3), np.uint8)
 
-    monkeypatch.setattr(Preprocessing, "apply", note)
+    monkeypatch.setattr(Preprocessing, "fit", note)
     main([str(trained), "--out", str(tmp_path / "out"), "--images", str(folders), "--count", "3"])
     paths = [folders / "ant" / "000.png", folders / "ant" / "002.png", folders / "bee" / "002.png"]
     assert all(np.array_equal(image, np.asarray(Image.open(path))) for image, path in zip(seen, paths, strict=True))

@@ -68,6 +68,9 @@ def test_each_gated_block_is_a_branch_and_each_weight_there_once(exported: Expor
     used = {name for node in _nodes(graph) for name in node.input}
     assert set(names) <= used
     convolutions = sum(parameter.dim() == 4 for parameter in exported.network.parameters())
+    # A projection stands in both branches, for where the block is skipped it does the ReLU, too.
+    gated = [exported.network.blocks[name] for name in exported.network.gated_blocks]
+    convolutions += sum(parameter.dim() == 4 for block in gated for parameter in block.shortcut.parameters())
     assert sum(node.op_type == "Conv" for node in _nodes(graph)) == convolutions
 
 
