@@ -36,8 +36,8 @@ format: install ## format the sources
 
 install: $(VENV)/.dev ## set up everything for development
 
-clean: ## remove the environment and caches
-	rm -rf .venv .venv-gpu .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info
+clean: ## remove the environments, caches and benchmark networks
+	rm -rf .venv .venv-gpu .bench .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
