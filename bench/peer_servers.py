@@ -1,7 +1,7 @@
 """The servers to compare: what each is started with, and how one is installed, started, measured and stopped.
 
 Each peer has a program in `peers/`, which says what of the peer's documentation its configuration follows, and a
-virtual environment of its own. Linux only, see `bench.peers.process_tree`.
+virtual environment of its own. Linux only, see `bench.process_tree`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 
 from PIL import Image
 
-from bench.peers.process_tree import ProcessTree
+from bench.process_tree import ProcessTree
 
 _ROOT = Path(__file__).resolve().parent.parent
 _PEERS = _ROOT / "bench" / "peers"

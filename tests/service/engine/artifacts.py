@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from artifact.agreement import Agreement, LogitsAndMargins
-from artifact.manifest import Manifest, read_manifest
+from artifact.manifest import ONNX_NAME, Manifest, file_digest, read_manifest
 from artifact.preprocessing import Float32Array
 from export import artifact_writer
 from models.resnet import AdaptiveResNet
@@ -164,3 +165,18 @@ def assert_batches_are_their_images(runtime: Runtime, exported: Exported) -> Non
     alone = [runtime.run(images[row : row + 1], offsets[row : row + 1]) for row in range(5)]
     logits, margins = (np.concatenate(outputs) for outputs in zip(*alone, strict=True))
     assert_same(runtime.run(images, offsets), (logits, margins))
+
+
+def with_one_bit_changed(exported: Exported, folder: Path) -> Path:
+    """A copy of the artifact, inside `folder`, whose ONNX file is damaged."""
+    copy = shutil.copytree(exported.folder, folder / "copy")
+    data = bytearray((copy / ONNX_NAME).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / ONNX_NAME).write_bytes(data)
+    return copy
+
+
+def with_no_model(exported: Exported, folder: Path) -> Manifest:
+    """Make `folder` an artifact whose ONNX file is none, though it has the digest that its manifest tells."""
+    (folder / ONNX_NAME).write_bytes(b"no model")
+    return exported.manifest.model_copy(update={"files": {ONNX_NAME: file_digest(folder / ONNX_NAME)}})

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from artifact.preprocessing import Float32Array
+from service.engine import selection
 from service.engine.batcher import Batcher, BatchPolicy
 from service.engine.engine import Engine
 from service.engine.tuning import Tuning
 from tests.runtimes import PATIENCE_S, EchoRuntime, echo_input
+from tests.service.engine.artifacts import Exported, exported_shape
+from tests.service.engine.lab import ONNX, Lab
 from tests.service.engine.queueing import Clock, MakeBatcher
 
 MakeEngine = Callable[..., Engine[float]]
@@ -53,3 +58,17 @@ def make_engine(runtime: EchoRuntime) -> Iterator[MakeEngine]:
     runtime.release()
     for engine in engines:
         engine.stop(PATIENCE_S)
+
+
+@pytest.fixture
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return exported_shape(tmp_path_factory.getbasetemp(), "all gated")
+
+
+@pytest.fixture
+def lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, exported: Exported) -> Lab:
+    lab = Lab(exported, tmp_path / "cache")
+    monkeypatch.setattr(selection, "time", SimpleNamespace(perf_counter=lab.clock))
+    monkeypatch.setattr(selection, "_open", lab.open)
+    monkeypatch.setattr(selection, "OnnxRuntime", lambda *_: lab.open(ONNX))
+    return lab

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -10,7 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from artifact.manifest import ONNX_NAME, ArtifactError, Manifest, file_digest
+from artifact.manifest import ArtifactError, Manifest
 from service.engine import blocked_runtime as module
 from service.engine.blocked_runtime import BlockedRuntime
 from service.engine.errors import RuntimeUnavailable
@@ -26,6 +25,8 @@ from tests.service.engine.artifacts import (
     assert_same,
     assert_threads_get_their_own_answers,
     exported_shape,
+    with_no_model,
+    with_one_bit_changed,
 )
 from tests.service.engine.test_blocked_graph import needs_x86
 
@@ -130,17 +131,12 @@ def test_network_without_gates_is_refused(tmp_path_factory: pytest.TempPathFacto
 
 
 def test_changed_file_is_refused(wide: Exported, tmp_path: Path) -> None:
-    copy = shutil.copytree(wide.folder, tmp_path / "copy")
-    data = bytearray((copy / ONNX_NAME).read_bytes())
-    data[len(data) // 2] ^= 1
-    (copy / ONNX_NAME).write_bytes(data)
     with pytest.raises(ArtifactError, match="damaged"):
-        _open(copy, wide.manifest)
+        _open(with_one_bit_changed(wide, tmp_path), wide.manifest)
 
 
 def test_file_that_is_no_model_is_refused_though_its_digest_is_right(wide: Exported, tmp_path: Path) -> None:
-    (tmp_path / ONNX_NAME).write_bytes(b"no model")
-    manifest = wide.manifest.model_copy(update={"files": {ONNX_NAME: file_digest(tmp_path / ONNX_NAME)}})
+    manifest = with_no_model(wide, tmp_path)
     with pytest.raises(RuntimeUnavailable, match="no blocked graph can be made"):
         _open(tmp_path, manifest)
 

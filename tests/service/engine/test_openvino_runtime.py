@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ pytest.importorskip("openvino", reason="needs OpenVINO")
 import openvino
 
 from artifact.agreement import Agreement
-from artifact.manifest import ONNX_NAME, ArtifactError, Manifest, file_digest
+from artifact.manifest import ArtifactError, Manifest
 from service.engine import openvino_runtime as module
 from service.engine.errors import RuntimeUnavailable
 from service.engine.openvino_runtime import OpenVinoRuntime
@@ -27,6 +26,8 @@ from tests.service.engine.artifacts import (
     assert_same,
     assert_threads_get_their_own_answers,
     exported_shape,
+    with_no_model,
+    with_one_bit_changed,
 )
 
 needs_bf16 = pytest.mark.skipif(
@@ -175,17 +176,12 @@ def test_network_openvino_cannot_compile_is_refused(monkeypatch: pytest.MonkeyPa
 
 
 def test_changed_file_is_refused(wide: Exported, tmp_path: Path) -> None:
-    copy = shutil.copytree(wide.folder, tmp_path / "copy")
-    data = bytearray((copy / ONNX_NAME).read_bytes())
-    data[len(data) // 2] ^= 1
-    (copy / ONNX_NAME).write_bytes(data)
     with pytest.raises(ArtifactError, match="damaged"):
-        _open(copy, wide.manifest)
+        _open(with_one_bit_changed(wide, tmp_path), wide.manifest)
 
 
 def test_file_that_is_no_model_is_refused_though_its_digest_is_right(wide: Exported, tmp_path: Path) -> None:
-    (tmp_path / ONNX_NAME).write_bytes(b"no model")
-    manifest = wide.manifest.model_copy(update={"files": {ONNX_NAME: file_digest(tmp_path / ONNX_NAME)}})
+    manifest = with_no_model(wide, tmp_path)
     with pytest.raises(RuntimeUnavailable, match="OpenVINO cannot open"):
         _open(tmp_path, manifest)
 
