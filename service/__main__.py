@@ -15,17 +15,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from pydantic import ValidationError
 
-from artifact.manifest import ArtifactError
-from artifact.probes import read_probes
-from service.app import create_app
+from artifact.manifest import ArtifactError, Manifest, read_manifest
+from service.engine.batcher import BatchPolicy
 from service.engine.engine import Engine
 from service.engine.errors import EngineError
-from service.engine.runtime import Runtime, open_runtime
-from service.engine.tuning import Tuning, tune
-from service.images import ImageDecoder, ImageError
+from service.engine.pool import local_pool, process_pool
+from service.engine.runtime import open_runtime
+from service.engine.tuning import Tuning
+from service.engine.wire import OutcomeCodec
+from service.engine.worker import LocalWorker
+from service.engine.worker_process import WorkerProcess
+from service.images import IMAGE_ERRORS, ImageDecoder, ImageError
 from service.inference_graph import describe
 from service.settings import Settings
 from service.terminal import LEGEND, draw
@@ -51,8 +53,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(settings: Settings) -> int:
-    runtime, tuning = _prepare(settings)
-    app = create_app(settings, runtime, tuning)
+    manifest = read_manifest(settings.model)
+    first = _worker_process(settings, manifest)
+    first.launch(tune=True)
+    # Imported while the worker opens the model: together they take most of the time to the first answer.
+    import uvicorn
+
+    from service.app import create_app
+
+    app = create_app(settings, process_pool(manifest, first, lambda: _worker_process(settings, manifest)))
     # uvicorn drains on SIGTERM and then raises the signal again for the handler it found, which by default would report
     # the clean stop as a kill.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -69,17 +78,18 @@ def _serve(settings: Settings) -> int:
     return 0
 
 
-def _prepare(settings: Settings) -> tuple[Runtime, Tuning]:
-    """Open the model and measure how it is best run here."""
-    runtime = open_runtime(settings.model, settings.runtime, settings.device, settings.precision, settings.cache)
-    return runtime, tune(runtime, read_probes(settings.model, runtime.manifest).images, settings.policy_wishes)
+def _worker_process(settings: Settings, manifest: Manifest) -> WorkerProcess:
+    """A worker, not launched yet, that serves no other model than this one."""
+    options = {"settings": settings.model_dump(mode="json"), "manifest": manifest.model_dump(mode="json")}
+    return WorkerProcess("service.worker", options, OutcomeCodec(manifest, IMAGE_ERRORS), settings.stuck_seconds)
 
 
 def _classify(settings: Settings, images: list[Path]) -> int:
     """Classify image files in this process and draw their paths; 1 if any could not be classified."""
-    runtime, tuning = _prepare(settings)
+    runtime = open_runtime(settings.model, settings.runtime, settings.device, settings.precision, settings.cache)
     decoder = ImageDecoder(runtime.manifest.preprocessing, settings.max_bytes, settings.max_pixels)
-    engine = Engine(runtime, decoder.decode, tuning, settings.queue_size)
+    one_by_one = Tuning(BatchPolicy(workers=1, max_batch=1, max_wait_ms=0))
+    engine = Engine(local_pool(runtime, LocalWorker(runtime, decoder.decode), one_by_one), settings.queue_size)
     engine.start()
     failed = False
     print(LEGEND)

@@ -17,10 +17,9 @@ from service import errors
 from service.context import Context
 from service.direct_route import DirectRouting
 from service.engine.engine import Engine
-from service.engine.runtime import Runtime
-from service.engine.tuning import Tuning
-from service.images import ImageDecoder
+from service.engine.pool import WorkerPool
 from service.metrics import Metrics
+from service.process_metrics import ProcessMetrics
 from service.routes import images, router
 from service.scheduling import favouring_workers
 from service.settings import Settings
@@ -29,23 +28,21 @@ from service.settings import Settings
 _log = logging.getLogger("uvicorn.error")
 
 
-def create_app(settings: Settings, runtime: Runtime, tuning: Tuning) -> FastAPI:
+def create_app(settings: Settings, pool: WorkerPool[bytes]) -> FastAPI:
     """Make the application that serves one model.
 
     Args:
         settings: of the service.
-        runtime: opened for the model; the engine is started and stopped with the application.
-        tuning: how batches form.
+        pool: of workers that take image files; started and closed with the application.
     """
-    metrics = Metrics(runtime.manifest)
-    decoder = ImageDecoder(runtime.manifest.preprocessing, settings.max_bytes, settings.max_pixels)
+    metrics = Metrics(pool.manifest)
     engine = Engine(
-        runtime,
-        decoder.decode,
-        tuning,
+        pool,
         settings.queue_size,
         on_batch=metrics.batch_size.observe,
+        on_loss=metrics.count_lost_worker,
     )
+    metrics.registry.register(ProcessMetrics(engine.pids))
     metrics.queue_depth.set_function(lambda: engine.queue_depth)
     metrics.ready.set_function(lambda: engine.ready)
 
@@ -53,14 +50,14 @@ def create_app(settings: Settings, runtime: Runtime, tuning: Tuning) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(engine.start)
         _log.info(
-            "%s %s runs in %s on %s in %s, %d threads, batches of at most %d",
-            runtime.manifest.name,
-            runtime.manifest.version,
-            runtime.name,
-            runtime.device,
-            runtime.precision,
-            tuning.policy.workers,
-            tuning.policy.max_batch,
+            "%s %s runs in %s on %s in %s, %d workers, batches of at most %d",
+            pool.manifest.name,
+            pool.manifest.version,
+            pool.runtime.name,
+            pool.runtime.device,
+            pool.runtime.precision,
+            pool.tuning.policy.workers,
+            pool.tuning.policy.max_batch,
         )
         with favouring_workers():
             yield

@@ -23,7 +23,7 @@ class Context:
     @property
     def manifest(self) -> Manifest:
         """Of the model that is served."""
-        return self.engine.runtime.manifest
+        return self.engine.pool.manifest
 
 
 def context(request: Request) -> Context:

@@ -10,7 +10,13 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from service.engine.errors import DeadlineExceeded, EngineStopped, InferenceFailed, Overloaded
+from service.engine.errors import (
+    DeadlineExceeded,
+    EngineStopped,
+    InferenceFailed,
+    Overloaded,
+    WorkerLost,
+)
 from service.images import CorruptImage, EmptyImage, ImageTooLarge, NotAnImage, TooManyPixels
 from service.schemas import ErrorDetail
 
@@ -46,6 +52,7 @@ _KNOWN: dict[type[Exception], tuple[int, str]] = {
     ClientGone: (499, "client_gone"),
     InferenceFailed: (500, "inference_failed"),
     EngineStopped: (503, "stopping"),
+    WorkerLost: (503, "worker_lost"),
     DeadlineExceeded: (504, "deadline_exceeded"),
 }
 _HTTP_TYPES = {400: "malformed_request", 404: "not_found", 405: "method_not_allowed"}

@@ -40,6 +40,10 @@ class CorruptImage(ImageError):  # noqa: N818
     """The bytes begin like an image but cannot be decoded."""
 
 
+# All of the above, each made from its message.
+IMAGE_ERRORS = (EmptyImage, ImageTooLarge, TooManyPixels, NotAnImage, CorruptImage)
+
+
 @dataclass(frozen=True)
 class ImageDecoder:
     """Decodes image files for one model. Safe to use from several threads.

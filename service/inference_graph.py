@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from artifact.manifest import Manifest
-from service.engine.engine import Answer
+from service.engine.worker import Answer
 from service.schemas import (
     BlockRun,
     Classification,

@@ -20,7 +20,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from artifact.manifest import Manifest
-from service.engine.engine import Answer
+from service.engine.worker import Answer
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -104,6 +104,11 @@ class Metrics:
             registry=registry,
         )
         self.batch_size = Histogram("aig_batch_size", "Images run together.", buckets=_BATCH_SIZES, registry=registry)
+        self.worker_restarts = Counter(
+            "aig_worker_restarts", "Workers that were lost and started again.", ["reason"], registry=registry
+        )
+        for reason in ("died", "stuck"):
+            self.worker_restarts.labels(reason)
         self.queue_depth = Gauge("aig_queue_depth", "Images waiting for a worker.", registry=registry)
         self.ready = Gauge("aig_ready", "1 while the service takes requests.", registry=registry)
         self.model_info = Gauge(
@@ -127,6 +132,10 @@ class Metrics:
     def count_failed_image(self, outcome: str) -> None:
         """Count an image that got an error; `outcome` is the error's type."""
         self.images.labels(outcome).inc()
+
+    def count_lost_worker(self, reason: str) -> None:
+        """Count a worker that was lost; `reason` is "died" or "stuck"."""
+        self.worker_restarts.labels(reason).inc()
 
     def count_request(self, route: str, outcome: str, seconds: float) -> None:
         """Count a request that was answered, or whose client left."""

@@ -13,8 +13,8 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from service.context import Context, context
 from service.direct_route import DirectRoute
-from service.engine.engine import Answer
 from service.engine.errors import EngineError, EngineStopped, Overloaded
+from service.engine.worker import Answer
 from service.errors import ApiError, ClientGone, classify_error
 from service.images import FORMATS, ImageError
 from service.inference_graph import describe
@@ -122,8 +122,8 @@ async def classify_batch(request: Request, served: Served, parameters: Parameter
 @router.get("/model", tags=["model"], summary="Describe the model")
 async def model(served: Served) -> ModelDescription:
     """The model that is served, how it is run, and what it accepts."""
-    manifest, settings, runtime = served.manifest, served.settings, served.engine.runtime
-    tuning = served.engine.tuning
+    manifest, settings, runtime = served.manifest, served.settings, served.engine.pool.runtime
+    tuning = served.engine.pool.tuning
     described = manifest.model_dump(include=set(ModelDescription.model_fields) & set(type(manifest).model_fields))
     engine = EngineDescription(
         runtime=runtime.name,

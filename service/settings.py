@@ -36,7 +36,7 @@ class Settings(BaseSettings):
         default=None, description="folder for what is made for this machine (default: beside the model)"
     )
     device: Device = Field(default="auto", description="auto takes CUDA where it works, else the CPU")
-    workers: int | None = Field(default=None, ge=1, description="inference threads (default: measured)")
+    workers: int | None = Field(default=None, ge=1, description="inference processes (default: measured)")
     max_batch: int | None = Field(default=None, ge=1, description="most images run together (default: measured)")
     max_wait_ms: float | None = Field(
         default=None, ge=0, description="longest wait for a batch to fill, in ms (default: 0; measured on a GPU)"
@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     max_bytes: int = Field(default=20_000_000, gt=0, description="largest image file, in bytes")
     max_pixels: int = Field(default=50_000_000, gt=0, le=_PILLOW_LIMIT, description="largest image, in pixels")
     max_images: int = Field(default=32, ge=1, description="most images in one /classify/batch")
+    stuck_seconds: float = Field(
+        default=5, gt=0, description="longest time a worker may take for a batch before it is replaced, in s"
+    )
     drain_seconds: float = Field(default=30, ge=0, description="time to finish accepted work on SIGTERM, in s")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least severe log line")
 

@@ -8,8 +8,8 @@ from concurrent.futures import Future
 
 from fastapi import Request
 
-from service.engine.engine import Answer
 from service.engine.errors import DeadlineExceeded
+from service.engine.worker import Answer
 from service.errors import ClientGone
 
 Outcome = Answer | Exception

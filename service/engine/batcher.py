@@ -14,6 +14,8 @@ from service.engine.request import AnswerT, PayloadT, PendingRequest
 
 # How long nothing must have been refused before the queue may grow to its capacity again.
 _CALM_S = 1.0
+# How long requests must have been refused, without such a calm, for it to be more than a burst.
+_CONGESTED_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,18 @@ class Batcher(Generic[PayloadT, AnswerT]):
         self._closed = False
         self._overload_capacity = min(capacity, math.ceil(policy.workers * policy.max_batch / 2))
         self._refused_at = -math.inf
+        self._refusing_since = -math.inf
         # Running mean of the seconds a worker spends on one request; it prices the queue for those refused.
         self._seconds_each = 0.0
 
     def __len__(self) -> int:
         return len(self._queue)
+
+    @property
+    def congested(self) -> bool:
+        """Whether requests have been refused for a while, and still are."""
+        now = self._clock()
+        return now - self._refused_at < _CALM_S and now - self._refusing_since >= _CONGESTED_S
 
     def put(self, request: PendingRequest[PayloadT, AnswerT]) -> None:
         """Queue a request.
@@ -88,11 +97,15 @@ class Batcher(Generic[PayloadT, AnswerT]):
                 # Withdrawn requests must not keep others out; looking for them is left to the moment it matters.
                 self._queue = deque(waiting for waiting in self._queue if not waiting.future.cancelled())
             if len(self._queue) >= room_for:
+                if not overloaded:
+                    self._refusing_since = now
                 self._refused_at = now
                 raise Overloaded(len(self._queue) * self._seconds_each / self.policy.workers)
 
-    def take(self) -> list[PendingRequest[PayloadT, AnswerT]] | None:
+    def take(self, patience_s: float | None = None) -> list[PendingRequest[PayloadT, AnswerT]] | None:
         """Wait for requests and take a batch; None once the batcher is closed and empty.
+
+        Nothing is in it where there was nothing to take within `patience_s` seconds (of real time).
 
         Every request returned is claimed: its future can no longer be cancelled. Withdrawn requests are dropped, and
         those past their deadline fail with DeadlineExceeded, before they cost any compute.
@@ -102,7 +115,8 @@ class Batcher(Generic[PayloadT, AnswerT]):
                 while not self._queue:
                     if self._closed:
                         return None
-                    self._changed.wait()
+                    if not self._changed.wait(patience_s):
+                        return []
                 self._wait_for_company()
                 batch = self._claim(self._fair_share())
             if batch:

@@ -1,98 +1,83 @@
-"""The engine: requests go into a bounded queue, worker threads take batches, prepare and run them, and answer."""
+"""The engine: requests go into a bounded queue, workers take batches, and what comes of each request is its answer."""
 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
-from threading import Thread
+from contextlib import suppress
+from threading import Event, Thread
 from typing import Generic
 
-import numpy as np
-import numpy.typing as npt
-
-from artifact.preprocessing import Float32Array
+from artifact.manifest import ArtifactError
 from service.engine.batcher import Batcher
-from service.engine.errors import DeadlineExceeded, EngineStopped, InferenceFailed
+from service.engine.errors import EngineError, EngineStopped, InferenceFailed, WorkerLost
+from service.engine.health import Health
+from service.engine.pool import WorkerPool
 from service.engine.request import PayloadT, PendingRequest
-from service.engine.runtime import Runtime
-from service.engine.tuning import Tuning
+from service.engine.worker import Answer, Job, Outcome, Worker
 
 _log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Answer:
-    """What came out for one image.
-
-    Attributes:
-        logits: (classes,).
-        margins: (G,) of the gates.
-        executed: (B,) which blocks ran.
-        macs: multiply-accumulates spent.
-        batch_size: images that ran together with this one, itself included.
-        decode_s, queue_s, inference_s: seconds spent preparing it, waiting, and running its batch.
-    """
-
-    logits: Float32Array
-    margins: Float32Array
-    executed: npt.NDArray[np.bool_]
-    macs: int
-    batch_size: int
-    decode_s: float
-    queue_s: float
-    inference_s: float
-
-
-@dataclass(frozen=True)
-class _Prepared(Generic[PayloadT]):
-    request: PendingRequest[PayloadT, Answer]
-    images: Float32Array  # (1, 3, H, W)
-    decode_s: float
-    queue_s: float
+# How often an idle worker is looked after, in seconds.
+_PULSE_S = 0.5
+# How long to wait before another try to start a worker that could not be started; it doubles up to the longest.
+_FIRST_RETRY_S, _LONGEST_RETRY_S = 0.5, 30.0
 
 
 class Engine(Generic[PayloadT]):
-    """Runs requests on a runtime.
+    """Runs requests on the workers of a pool, each of which has a thread here.
 
-    Preparing (decoding) happens on the worker threads too, so a request changes threads once, and a GPU is fed by
-    as many decoding threads as there are workers.
+    Preparing (decoding) happens in the workers too, so that neither a slow nor a hostile image holds up the service.
 
     Args:
-        runtime: runs the model.
-        prepare: from a payload to one network input (3, H, W); what it raises becomes that request's answer.
-        tuning: how batches form.
+        pool: of workers; they are started and closed with the engine.
         capacity: most requests queued.
         on_batch: told the size of every batch that ran.
+        on_loss: told why, whenever a worker is lost: "died" or "stuck".
         clock: seconds that never go back.
     """
 
     def __init__(
         self,
-        runtime: Runtime,
-        prepare: Callable[[PayloadT], Float32Array],
-        tuning: Tuning,
+        pool: WorkerPool[PayloadT],
         capacity: int,
         on_batch: Callable[[int], None] = lambda _: None,
+        on_loss: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.runtime = runtime
-        self.tuning = tuning
-        self._prepare = prepare
+        self.pool = pool
         self._on_batch = on_batch
+        self._on_loss = on_loss
         self._clock = clock
-        self._batcher: Batcher[PayloadT, Answer] = Batcher(capacity, tuning.policy, clock)
+        self._batcher: Batcher[PayloadT, Answer] = Batcher(capacity, pool.tuning.policy, clock)
+        self._health = Health()
         self._threads = [
-            Thread(target=self._work, name=f"engine-{number}", daemon=True) for number in range(tuning.policy.workers)
+            Thread(target=self._look_after, args=(worker,), name=f"engine-{number}", daemon=True)
+            for number, worker in enumerate(pool.workers)
         ]
-        self._ready = False
+        self._running = False
+        self._stopping = Event()
+
+    @property
+    def problem(self) -> str | None:
+        """Why no request should be sent here now; None where the service is ready."""
+        if not self._running:
+            return "stopping" if self._stopping.is_set() else "starting"
+        if not any(worker.alive for worker in self.pool.workers):
+            return "no worker is running"
+        if self._health.failing:
+            return "the last inferences failed"
+        if self._batcher.congested:
+            return "the queue has been full for a while"
+        return None
 
     @property
     def ready(self) -> bool:
-        """Whether the model has run and requests are taken."""
-        return self._ready
+        """Whether requests are taken and can be expected to be answered."""
+        return self.problem is None
 
     @property
     def queue_depth(self) -> int:
@@ -104,22 +89,25 @@ class Engine(Generic[PayloadT]):
         """Most requests that may wait."""
         return self._batcher.capacity
 
+    def pids(self) -> dict[str, int]:
+        """The processes that there are now: this one, and those of workers that have their own."""
+        workers = {f"worker-{number}": worker.pid for number, worker in enumerate(self.pool.workers)}
+        return {"server": os.getpid()} | {name: pid for name, pid in workers.items() if pid is not None}
+
     def start(self) -> None:
-        """Run the model on one image and on a full batch of which half the gates are open, then start the workers.
+        """Run the model on one image and on a full batch, then take requests. Other workers may still be starting.
 
         Raises:
-            InferenceFailed: the model does not run here.
+            ArtifactError, EngineError: the model does not run here.
         """
-        manifest = self.runtime.manifest
-        for batch_size in {1, self.tuning.policy.max_batch}:
-            images = np.zeros((batch_size, 3, manifest.input_size, manifest.input_size), np.float32)
-            try:
-                self.runtime.run(images, np.resize(np.array([1e4, -1e4], np.float32), batch_size))
-            except Exception as error:  # whatever a runtime raises
-                raise InferenceFailed from error
+        first = self.pool.workers[0]
+        if not first.alive:
+            first.start()
+        for batch_size in {1, self.pool.tuning.policy.max_batch}:
+            first.check(batch_size)
         for thread in self._threads:
             thread.start()
-        self._ready = True
+        self._running = True
 
     def require_room(self) -> None:
         """Return where a payload would be taken now; asked before one is even received.
@@ -128,7 +116,7 @@ class Engine(Generic[PayloadT]):
             Overloaded: the queue is full.
             EngineStopped: the engine is not running.
         """
-        if not self._ready:
+        if not self._running:
             raise EngineStopped
         self._batcher.require_room()
 
@@ -139,7 +127,7 @@ class Engine(Generic[PayloadT]):
             Overloaded: the queue is full.
             EngineStopped: the engine is not running.
         """
-        if not self._ready:
+        if not self._running:
             raise EngineStopped
         now = self._clock()
         request: PendingRequest[PayloadT, Answer] = PendingRequest(payload, now, now + deadline_s)
@@ -147,69 +135,84 @@ class Engine(Generic[PayloadT]):
         return request.future
 
     def stop(self, drain_s: float) -> None:
-        """Take no more requests, finish those queued for at most `drain_s` seconds, and fail the rest."""
-        was_ready, self._ready = self._ready, False
+        """Take no more requests, finish those queued for at most `drain_s` seconds, fail the rest, end the workers."""
+        was_running, self._running = self._running, False
+        self._stopping.set()
         self._batcher.close()
-        if not was_ready:
-            return
         give_up = self._clock() + drain_s
-        for thread in self._threads:
-            thread.join(max(0.0, give_up - self._clock()))
+        if was_running:
+            for thread in self._threads:
+                thread.join(max(0.0, give_up - self._clock()))
         self._batcher.drop_all()
+        for worker, thread in zip(self.pool.workers, self._threads, strict=True):
+            if thread.is_alive():
+                worker.abort()
+            else:
+                worker.close()
 
-    def _work(self) -> None:
-        """What a worker thread does until the engine stops."""
-        while (batch := self._batcher.take()) is not None:
-            started = self._clock()
-            prepared = [ready for request in batch if (ready := self._prepared(request, started))]
-            if prepared:
-                self._run(prepared)
-            self._batcher.note_speed(self._clock() - started, len(batch))
+    def _look_after(self, worker: Worker[PayloadT]) -> None:
+        """What a worker's thread does until the engine stops: keep it alive, and give it work."""
+        while self._kept_alive(worker) and (batch := self._batcher.take(_PULSE_S)) is not None:
+            if not worker.alive:  # it died while it had nothing to do, which its next batch need not pay for
+                self._on_loss("died")
+                with suppress(ArtifactError, EngineError):  # it will be tried again
+                    worker.start()
+            if batch:
+                self._run(worker, batch)
+            elif self._health.failing:
+                self._probe(worker)
+        worker.close()
 
-    def _prepared(self, request: PendingRequest[PayloadT, Answer], taken_at: float) -> _Prepared[PayloadT] | None:
-        """Prepare one request; a failure is its own answer and nobody else's."""
+    def _kept_alive(self, worker: Worker[PayloadT]) -> bool:
+        """Start a worker that is not alive, trying again until it is; False when the engine stops before."""
+        retry_s = _FIRST_RETRY_S
+        while not worker.alive:
+            try:
+                worker.start()
+            except (ArtifactError, EngineError) as error:
+                _log.error("a worker cannot be started: %s", error)
+                if self._stopping.wait(retry_s):
+                    return False
+                retry_s = min(2 * retry_s, _LONGEST_RETRY_S)
+        return True
+
+    def _run(self, worker: Worker[PayloadT], batch: list[PendingRequest[PayloadT, Answer]]) -> None:
+        """Run a batch and answer its requests."""
         started = self._clock()
-        if request.deadline <= started:  # those before it in the batch took too long
-            request.future.set_exception(DeadlineExceeded())
-            return None
+        jobs = [Job(each.payload, each.deadline - started, started - each.queued_at) for each in batch]
+        outcomes: list[Outcome]
         try:
-            images = self._prepare(request.payload)[None]
-        except Exception as error:  # bad input comes in endless kinds; the caller tells them apart
-            request.future.set_exception(error)
-            return None
-        return _Prepared(request, images, self._clock() - started, taken_at - request.queued_at)
+            outcomes = worker.work(jobs)
+        except WorkerLost as loss:
+            self._on_loss(loss.reason)
+            outcomes = [loss] * len(batch)
+        self._note(outcomes)
+        for request, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                request.future.set_exception(outcome)
+            else:
+                request.future.set_result(outcome)
+        self._batcher.note_speed(self._clock() - started, len(batch))
 
-    def _run(self, batch: list[_Prepared[PayloadT]]) -> None:
-        """Run a batch and answer its requests; where it fails as a whole, each image gets a second try alone."""
-        started = self._clock()
-        offsets = np.zeros(len(batch), np.float32)
+    def _note(self, outcomes: list[Outcome]) -> None:
+        """Tell the health and the observer what ran."""
+        sizes = [outcome.batch_size for outcome in outcomes if isinstance(outcome, Answer)]
+        while sizes:
+            self._on_batch(sizes[0])
+            del sizes[: sizes[0]]
+        for outcome in outcomes:
+            if isinstance(outcome, Answer):
+                self._health.note(succeeded=True)
+            elif isinstance(outcome, InferenceFailed | WorkerLost):
+                self._health.note(succeeded=False)
+
+    def _probe(self, worker: Worker[PayloadT]) -> None:
+        """See whether the model runs again; nobody may be sending images, because the service is not ready."""
         try:
-            images = np.concatenate([prepared.images for prepared in batch])
-            logits, margins = self.runtime.run(images, offsets)
-            executed = self.runtime.manifest.executed(margins, offsets)
-            macs = self.runtime.manifest.spent_macs(executed)
-        except Exception as error:  # whatever a runtime raises
-            if len(batch) > 1:
-                _log.warning("a batch of %d failed; running its images one by one", len(batch), exc_info=error)
-                for prepared in batch:
-                    self._run([prepared])
-                return
-            _log.error("inference failed", exc_info=error)
-            failure = InferenceFailed()
-            failure.__cause__ = error
-            batch[0].request.future.set_exception(failure)
-            return
-        inference_s = self._clock() - started
-        self._on_batch(len(batch))
-        for row, prepared in enumerate(batch):
-            answer = Answer(
-                logits=logits[row],
-                margins=margins[row],
-                executed=executed[row],
-                macs=int(macs[row]),
-                batch_size=len(batch),
-                decode_s=prepared.decode_s,
-                queue_s=prepared.queue_s,
-                inference_s=inference_s,
-            )
-            prepared.request.future.set_result(answer)
+            worker.check(1)
+        except WorkerLost as loss:
+            self._on_loss(loss.reason)
+        except InferenceFailed:
+            pass
+        else:
+            self._health.note(succeeded=True)

@@ -33,6 +33,18 @@ class InferenceFailed(EngineError):  # noqa: N818
         super().__init__("the model could not be run on this image")
 
 
+class WorkerLost(EngineError):  # noqa: N818
+    """The process that ran the request is gone.
+
+    Attributes:
+        reason: "died", or "stuck" where it had to be ended because it gave no answer.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("the process that ran this image was lost")
+        self.reason = reason
+
+
 class EngineStopped(EngineError):  # noqa: N818
     """The engine is stopping, or was never started, and takes no requests."""
 

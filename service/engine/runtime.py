@@ -33,6 +33,16 @@ class Candidate:
     problem: str | None = None
 
 
+@dataclass(frozen=True)
+class RuntimeDescription:
+    """How a model is run; the attributes are those of `Runtime`."""
+
+    name: str
+    device: str
+    precision: Precision
+    candidates: tuple[Candidate, ...] = ()
+
+
 class Runtime(Protocol):
     """A model that is ready to run. `run` may be called from several threads at once.
 
@@ -54,6 +64,11 @@ class Runtime(Protocol):
 
     def run(self, images: Float32Array, gate_offset: Float32Array) -> LogitsAndMargins:
         """Classify images (N, 3, H, W) with gate offsets (N,); return logits (N, classes) and margins (N, G)."""
+
+
+def description(runtime: Runtime) -> RuntimeDescription:
+    """How a runtime runs its model."""
+    return RuntimeDescription(runtime.name, runtime.device, runtime.precision, runtime.candidates)
 
 
 def open_runtime(

@@ -61,6 +61,11 @@ def open_on_cpu(
     )
 
 
+def chosen_before(folder: Path, manifest: Manifest, precision: Precision, cache_folder: Path | None = None) -> bool:
+    """Whether a choice is remembered for this machine."""
+    return machine_cache(folder, manifest, cache_folder).read(_selection_file(precision)) is not None
+
+
 def _fastest(folder: Path, manifest: Manifest, precision: Precision, probes: Probes, cache: MachineCache) -> Runtime:
     """Try every candidate, remember how they did, and return the fastest that is right."""
     tried: list[Candidate] = []

@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 
 from artifact.manifest import file_digest, read_manifest, verified_file
-from service.engine.batcher import BatchPolicy
-from service.engine.engine import Engine
 from service.engine.runtime import open_runtime
-from service.engine.tuning import Tuning
+from service.engine.worker import Job, LocalWorker
 from service.images import ImageDecoder
 from service.inference_graph import describe
 from service.settings import Settings
@@ -33,11 +31,9 @@ def test_shipped_model_is_whole_and_classifies(folder: object) -> None:
     assert manifest.verification.gates_compared > 0
     runtime = open_runtime(folder, device="cpu")
     decoder = ImageDecoder(manifest.preprocessing, max_bytes=10**7, max_pixels=10**7)
-    engine = Engine(runtime, decoder.decode, Tuning(BatchPolicy(workers=1, max_batch=4, max_wait_ms=0)), capacity=10)
-    engine.start()
+    worker = LocalWorker(runtime, decoder.decode)
     pictures = [encoded(photograph(300, 200, seed), "JPEG") for seed in range(4)]
-    answers = [engine.submit(data, PATIENCE_S).result(PATIENCE_S) for data in pictures]
-    engine.stop(PATIENCE_S)
+    (answers,) = zip(*(worker.work([Job(data, PATIENCE_S, 0.0)]) for data in pictures), strict=True)
     images = np.stack([decoder.decode(data) for data in pictures])
     other = open_runtime(folder, "torchscript", "cpu").run(images, np.zeros(4, np.float32))
     # Tolerances are relative to the largest number where that is above 1.

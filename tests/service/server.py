@@ -15,8 +15,11 @@ from fastapi import FastAPI
 from service.app import create_app
 from service.context import Context
 from service.engine.batcher import BatchPolicy
+from service.engine.pool import WorkerPool, local_pool
 from service.engine.runtime import Runtime
 from service.engine.tuning import Tuning
+from service.engine.worker import LocalWorker
+from service.images import ImageDecoder
 from service.settings import Settings
 from tests.runtimes import PATIENCE_S
 
@@ -93,9 +96,15 @@ def as_set(settings: Settings) -> Tuning:
     return Tuning(BatchPolicy(wishes.workers, wishes.max_batch, wishes.max_wait_ms))
 
 
+def pool(runtime: Runtime, settings: Settings) -> WorkerPool[bytes]:
+    """Workers in threads."""
+    decoder = ImageDecoder(runtime.manifest.preprocessing, settings.max_bytes, settings.max_pixels)
+    return local_pool(runtime, LocalWorker(runtime, decoder.decode), as_set(settings))
+
+
 @contextmanager
 def serving(runtime: Runtime, **settings: object) -> Iterator[Server]:
     """A started server, with two workers and batches of up to eight where the settings do not say otherwise."""
     chosen = Settings(**({"workers": 2, "max_batch": 8, "max_wait_ms": 0} | settings))
-    with Server(create_app(chosen, runtime, as_set(chosen))) as server:
+    with Server(create_app(chosen, pool(runtime, chosen))) as server:
         yield server

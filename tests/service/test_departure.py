@@ -14,7 +14,7 @@ from service.engine.engine import Engine
 from service.settings import Settings
 from tests.image_files import solid
 from tests.runtimes import PATIENCE_S, EchoRuntime
-from tests.service.server import as_set
+from tests.service.server import pool
 
 
 class Connection:
@@ -66,7 +66,7 @@ def runtime(echo_runtime: EchoRuntime) -> EchoRuntime:
 @pytest.fixture
 def app(runtime: EchoRuntime) -> Any:
     settings = Settings(workers=1, max_batch=1, max_wait_ms=0)
-    return create_app(settings, runtime, as_set(settings))
+    return create_app(settings, pool(runtime, settings))
 
 
 @asynccontextmanager

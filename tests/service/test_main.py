@@ -10,8 +10,6 @@ import pytest
 
 from artifact.manifest import ONNX_NAME
 from service.__main__ import main
-from service.engine.batcher import BatchPolicy
-from service.engine.tuning import Tuning
 from service.terminal import LEGEND
 from tests.image_files import solid
 from tests.runtimes import EchoRuntime
@@ -80,7 +78,7 @@ def test_image_the_model_fails_on_keeps_the_others_from_nothing(
     for path in paths:
         path.write_bytes(solid(int(path.stem)))
     runtime = EchoRuntime(poison=[np.float32(102) * (np.float32(1) / np.float32(255))])
-    monkeypatch.setattr("service.__main__._prepare", lambda _: (runtime, Tuning(BatchPolicy(1, 1, 0))))
+    monkeypatch.setattr("service.__main__.open_runtime", lambda *_: runtime)
     assert main(["classify", *map(str, paths)]) == 1
     printed = capsys.readouterr()
     assert [f"{path}: class 0" in printed.out for path in paths] == [True, False, True]

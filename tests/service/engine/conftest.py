@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,9 @@ from artifact.preprocessing import Float32Array
 from service.engine import selection
 from service.engine.batcher import Batcher, BatchPolicy
 from service.engine.engine import Engine
+from service.engine.pool import local_pool
 from service.engine.tuning import Tuning
+from service.engine.worker import LocalWorker
 from tests.runtimes import PATIENCE_S, EchoRuntime, echo_input
 from tests.service.engine.artifacts import Exported, exported_shape
 from tests.service.engine.lab import ONNX, Lab
@@ -48,9 +51,12 @@ def make_engine(runtime: EchoRuntime) -> Iterator[MakeEngine]:
         max_batch: int = 8,
         capacity: int = 1000,
         prepare: Callable[[float], Float32Array] = echo_input,
+        clock: Callable[[], float] = time.monotonic,
         **arguments: object,
     ) -> Engine[float]:
-        engine = Engine(runtime, prepare, Tuning(BatchPolicy(workers, max_batch, max_wait_ms=0)), capacity, **arguments)
+        tuning = Tuning(BatchPolicy(workers, max_batch, max_wait_ms=0))
+        pool = local_pool(runtime, LocalWorker(runtime, prepare, clock), tuning)
+        engine = Engine(pool, capacity, clock=clock, **arguments)
         engines.append(engine)
         return engine
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from artifact.preprocessing import Float32Array
-from service.engine.engine import Answer, Engine
+from service.engine.engine import Engine
 from service.engine.errors import DeadlineExceeded, InferenceFailed, Overloaded
+from service.engine.worker import Answer
 from tests.runtimes import PATIENCE_S, EchoRuntime, echo_input
 from tests.service.engine.conftest import MakeEngine
 from tests.service.engine.queueing import Clock

@@ -4,17 +4,16 @@ from threading import Thread
 
 import pytest
 
-from service.engine.batcher import BatchPolicy
 from service.engine.engine import Engine
 from service.engine.errors import EngineStopped
-from service.engine.tuning import Tuning
-from tests.runtimes import PATIENCE_S, EchoRuntime, echo_input, wait_until
+from tests.runtimes import PATIENCE_S, EchoRuntime, wait_until
+from tests.service.engine.conftest import MakeEngine
 
 
 @pytest.fixture
-def engine(runtime: EchoRuntime) -> Engine[float]:
+def engine(make_engine: MakeEngine) -> Engine[float]:
     """Not started yet; one worker that takes one image at a time."""
-    return Engine(runtime, echo_input, Tuning(BatchPolicy(workers=1, max_batch=1, max_wait_ms=0)), capacity=10)
+    return make_engine(max_batch=1)
 
 
 def test_engine_that_was_not_started_takes_nothing(engine: Engine[float]) -> None:
@@ -73,8 +72,8 @@ def test_stopping_twice_is_harmless(engine: Engine[float]) -> None:
     assert engine.queue_depth == 0
 
 
-def test_workers_end_when_the_engine_stops(runtime: EchoRuntime) -> None:
-    engine = Engine(runtime, echo_input, Tuning(BatchPolicy(workers=3, max_batch=2, max_wait_ms=60_000)), capacity=10)
+def test_workers_end_when_the_engine_stops(make_engine: MakeEngine) -> None:
+    engine = make_engine(workers=3, max_batch=2)
     engine.start()
     threads = list(engine._threads)
     assert all(thread.is_alive() for thread in threads)

@@ -1,0 +1,205 @@
+"""A worker: takes a batch, prepares each image by itself, runs them together, and says what came of each."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from artifact.preprocessing import Float32Array
+from service.engine.errors import DeadlineExceeded, InferenceFailed
+from service.engine.request import PayloadT
+from service.engine.runtime import Runtime
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came out for one image.
+
+    Attributes:
+        logits: (classes,).
+        margins: (G,) of the gates.
+        executed: (B,) which blocks ran.
+        macs: multiply-accumulates spent.
+        batch_size: images that ran together with this one, itself included.
+        decode_s, queue_s, inference_s: seconds spent preparing it, waiting, and running its batch.
+    """
+
+    logits: Float32Array
+    margins: Float32Array
+    executed: npt.NDArray[np.bool_]
+    macs: int
+    batch_size: int
+    decode_s: float
+    queue_s: float
+    inference_s: float
+
+
+Outcome = Answer | Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Job(Generic[PayloadT]):
+    """One image for a worker.
+
+    Attributes:
+        payload: what to prepare and run.
+        remaining_s: seconds until its answer is worthless.
+        queue_s: seconds it has waited, for its answer to tell.
+    """
+
+    payload: PayloadT
+    remaining_s: float
+    queue_s: float
+
+
+class Worker(Protocol[PayloadT]):
+    """Runs one batch at a time. Only the thread it belongs to calls it, but for `abort`, `alive` and `pid`."""
+
+    @property
+    def pid(self) -> int | None:
+        """Of its process, where it has one of its own."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be given work."""
+
+    def start(self) -> None:
+        """Make it able to take work, again where it has been lost.
+
+        Raises:
+            ArtifactError, EngineError: it cannot be.
+        """
+
+    def work(self, jobs: Sequence[Job[PayloadT]]) -> list[Outcome]:
+        """The outcome of each job, in order.
+
+        Raises:
+            WorkerLost: it died or got stuck; it must be started again.
+        """
+
+    def check(self, batch_size: int) -> None:
+        """Run the model once on that many images.
+
+        Raises:
+            InferenceFailed: the model does not run.
+            WorkerLost: as for `work`.
+        """
+
+    def abort(self) -> None:
+        """Make whoever waits for its work hear that it was lost, where that can be done."""
+
+    def close(self) -> None:
+        """End it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    row: int
+    images: Float32Array  # (1, 3, H, W)
+    decode_s: float
+
+
+class LocalWorker(Generic[PayloadT]):
+    """A worker in this process.
+
+    Args:
+        runtime: runs the model.
+        prepare: from a payload to one network input (3, H, W); what it raises becomes that image's outcome.
+        clock: seconds that never go back.
+    """
+
+    pid: int | None = None
+    alive: bool = True
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        prepare: Callable[[PayloadT], Float32Array],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._runtime = runtime
+        self._prepare = prepare
+        self._clock = clock
+
+    def start(self) -> None:
+        """Nothing is to be done."""
+
+    def abort(self) -> None:
+        """A thread cannot be stopped; it ends with what it runs."""
+
+    def close(self) -> None:
+        """Nothing is to be done."""
+
+    def check(self, batch_size: int) -> None:
+        """Run the model on black images of which every second has its gates forced open, the others closed."""
+        side = self._runtime.manifest.input_size
+        images = np.zeros((batch_size, 3, side, side), np.float32)
+        try:
+            self._runtime.run(images, np.resize(np.array([1e4, -1e4], np.float32), batch_size))
+        except Exception as error:  # whatever a runtime raises
+            raise InferenceFailed from error
+
+    def work(self, jobs: Sequence[Job[PayloadT]]) -> list[Outcome]:
+        """The outcome of each job: a failure is its own and nobody else's."""
+        started = self._clock()
+        outcomes: list[Outcome] = [DeadlineExceeded()] * len(jobs)
+        prepared = []
+        for row, job in enumerate(jobs):
+            begun = self._clock()
+            if begun - started >= job.remaining_s:  # those before it took too long
+                continue
+            try:
+                images = self._prepare(job.payload)[None]
+            except Exception as error:  # bad input comes in endless kinds; the caller tells them apart
+                outcomes[row] = error
+                continue
+            ended = self._clock()
+            # An answer that would come too late is not worth its compute either.
+            if ended - started < job.remaining_s:
+                prepared.append(_Prepared(row, images, ended - begun))
+        self._run(jobs, prepared, outcomes)
+        return outcomes
+
+    def _run(self, jobs: Sequence[Job[PayloadT]], batch: list[_Prepared], outcomes: list[Outcome]) -> None:
+        """Run a batch and note its outcomes; where it fails as a whole, each image gets a second try alone."""
+        if not batch:
+            return
+        started = self._clock()
+        offsets = np.zeros(len(batch), np.float32)
+        try:
+            logits, margins = self._runtime.run(np.concatenate([prepared.images for prepared in batch]), offsets)
+            if not (np.isfinite(logits).all() and np.isfinite(margins).all()):
+                raise ArithmeticError("the model's output has values that are no numbers")
+            executed = self._runtime.manifest.executed(margins, offsets)
+            macs = self._runtime.manifest.spent_macs(executed)
+        except Exception as error:  # whatever a runtime raises
+            if len(batch) > 1:
+                _log.warning("a batch of %d failed; running its images one by one", len(batch), exc_info=error)
+                for prepared in batch:
+                    self._run(jobs, [prepared], outcomes)
+                return
+            _log.error("inference failed", exc_info=error)
+            failure = InferenceFailed()
+            failure.__cause__ = error
+            outcomes[batch[0].row] = failure
+            return
+        inference_s = self._clock() - started
+        for index, prepared in enumerate(batch):
+            outcomes[prepared.row] = Answer(
+                logits=logits[index],
+                margins=margins[index],
+                executed=executed[index],
+                macs=int(macs[index]),
+                batch_size=len(batch),
+                decode_s=prepared.decode_s,
+                queue_s=jobs[prepared.row].queue_s,
+                inference_s=inference_s,
+            )

@@ -1,0 +1,47 @@
+"""What a worker process runs: image files in, outcomes out. The service starts it: python -m service.worker FD."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+from typing import Any
+
+from artifact.manifest import ArtifactError, Manifest, read_manifest
+from artifact.probes import read_probes
+from service.engine.runtime import description, open_runtime
+from service.engine.selection import chosen_before
+from service.engine.tuning import tune
+from service.engine.worker import LocalWorker
+from service.engine.worker_process import Opened, serve
+from service.images import IMAGE_ERRORS, ImageDecoder
+from service.settings import Settings
+
+
+def main() -> None:
+    """Serve the socket whose file descriptor is the first argument."""
+    # Whoever stops the service, by keyboard or by process group, lets it finish what it accepted: then it hangs up.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with socket.socket(fileno=int(sys.argv[1])) as connection:
+        serve(connection, _open, IMAGE_ERRORS)
+
+
+def _open(options: dict[str, Any]) -> tuple[Opened, Manifest, LocalWorker[bytes]]:
+    """Open the model as the settings say, and measure how it is best run where that is asked for."""
+    settings = Settings(**options["settings"])
+    remembered = chosen_before(settings.model, read_manifest(settings.model), settings.precision, settings.cache)
+    runtime = open_runtime(settings.model, settings.runtime, settings.device, settings.precision, settings.cache)
+    manifest = runtime.manifest
+    if manifest != Manifest.model_validate(options["manifest"]):
+        raise ArtifactError(f"the model in {settings.model} is not the one that was there when the service started")
+    tuning = None
+    if options["tune"]:
+        tuning = tune(runtime, read_probes(settings.model, manifest).images, settings.policy_wishes)
+    decoder = ImageDecoder(manifest.preprocessing, settings.max_bytes, settings.max_pixels)
+    first = bool(runtime.candidates) and not remembered
+    return Opened(description(runtime), tuning, first), manifest, LocalWorker(runtime, decoder.decode)
+
+
+if __name__ == "__main__":
+    main()
