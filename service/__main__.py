@@ -59,14 +59,18 @@ def _serve(settings: Settings) -> int:
     # Imported while the worker opens the model: together they take most of the time to the first answer.
     import uvicorn
 
+    from service.admission import Admission
     from service.app import create_app
+    from service.http_protocol import guarded_protocol
 
     app = create_app(settings, process_pool(manifest, first, lambda: _worker_process(settings, manifest)))
+    protocol: Any = guarded_protocol(Admission(app.state.context).guard)  # as good as a class
     # uvicorn drains on SIGTERM and then raises the signal again for the handler it found, which by default would report
     # the clean stop as a kill.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.run(
         app,
+        http=protocol,
         host=settings.host,
         port=settings.port,
         log_level=settings.log_level,

@@ -18,6 +18,7 @@ from service.context import Context
 from service.direct_route import DirectRouting
 from service.engine.engine import Engine
 from service.engine.pool import WorkerPool
+from service.memory import BodyMemory
 from service.metrics import Metrics
 from service.process_metrics import ProcessMetrics
 from service.routes import images, router
@@ -72,7 +73,7 @@ def create_app(settings: Settings, pool: WorkerPool[bytes]) -> FastAPI:
         version=version("convnet-aig-serving"),
         lifespan=lifespan,
     )
-    app.state.context = Context(settings, engine, metrics)
+    app.state.context = Context(settings, engine, metrics, BodyMemory(settings.max_pending_bytes))
     app.include_router(router)
     app.include_router(images)
     errors.install(app)

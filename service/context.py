@@ -8,17 +8,19 @@ from fastapi import Request
 
 from artifact.manifest import Manifest
 from service.engine.engine import Engine
+from service.memory import BodyMemory
 from service.metrics import Metrics
 from service.settings import Settings
 
 
 @dataclass(frozen=True)
 class Context:
-    """The running service: its settings, its engine (which takes image files) and its metrics."""
+    """The running service: its settings, its engine (which takes image files), its metrics, and what it holds."""
 
     settings: Settings
     engine: Engine[bytes]
     metrics: Metrics
+    memory: BodyMemory
 
     @property
     def manifest(self) -> Manifest:

@@ -87,10 +87,14 @@ async def respond(request: Request, error: Exception) -> Response:
     request.state.outcome = detail.type  # for the metrics
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if isinstance(error, Overloaded):
-        # Whole seconds, as the standard has it; at least one, so that a refused client does not come back at once.
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+        headers["Retry-After"] = str(retry_after_s(error))
     # Not through a JSONResponse: an overloaded service writes more of these than anything else.
     return Response(orjson.dumps({"error": detail}), status, headers, media_type="application/json")
+
+
+def retry_after_s(error: Overloaded) -> int:
+    """When a refused client may come back: in whole seconds, as the standard has it, and never at once."""
+    return max(1, math.ceil(error.retry_after_s))
 
 
 def _validation_detail(error: RequestValidationError) -> ErrorDetail:

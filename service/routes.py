@@ -12,6 +12,7 @@ import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from service.context import Context, context
+from service.deadlines import HEADER, Deadline, deadline_of
 from service.direct_route import DirectRoute
 from service.engine.errors import EngineError, EngineStopped, Overloaded
 from service.engine.worker import Answer
@@ -63,18 +64,26 @@ def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"schema": {"type": "object", "required": [field], "properties": {field: schema}}}
 
 
+_TIMEOUT = {
+    "name": HEADER,
+    "in": "header",
+    "description": "the longest time an answer is worth waiting for, in ms; the server's own limit holds as well",
+    "schema": {"type": "number", "exclusiveMinimum": 0},
+}
 _FILE = {"type": "string", "format": "binary"}
 _IMAGE_BODY = {
+    "parameters": [_TIMEOUT],
     "requestBody": {
         "required": True,
         "content": {"multipart/form-data": _form("file", _FILE), "image/*": {"schema": _FILE}},
-    }
+    },
 }
 _IMAGES_BODY = {
+    "parameters": [_TIMEOUT],
     "requestBody": {
         "required": True,
         "content": {"multipart/form-data": _form("files", {"type": "array", "items": _FILE})},
-    }
+    },
 }
 
 
@@ -88,8 +97,10 @@ _IMAGES_BODY = {
 async def classify(request: Request, served: Served, parameters: Parameters) -> Response:
     """Classify one image, sent as the multipart field `file` or as the raw body."""
     arrived = time.perf_counter()
-    upload = await _received(served, read_image(request, served.settings.max_bytes))
-    (outcome,) = await _classify(request, served, [upload])
+    deadline = deadline_of(request, arrived, served.settings.deadline_ms)
+    with served.memory.share() as held:
+        upload = await _received(served, deadline, read_image(request, served.settings.max_bytes, held))
+        (outcome,) = await _classify(request, served, deadline, [upload])
     if isinstance(outcome, Exception):
         raise outcome
     return _json(_describe(served, parameters, outcome, arrived))
@@ -105,8 +116,12 @@ async def classify(request: Request, served: Served, parameters: Parameters) -> 
 async def classify_batch(request: Request, served: Served, parameters: Parameters) -> Response:
     """Classify several images, sent as multipart fields named `files`; an answer or an error for each, in order."""
     arrived = time.perf_counter()
-    uploads = await _received(served, read_images(request, served.settings.max_bytes, served.settings.max_images))
-    outcomes = await _classify(request, served, uploads)
+    settings = served.settings
+    deadline = deadline_of(request, arrived, settings.deadline_ms)
+    with served.memory.share() as held:
+        reading = read_images(request, settings.max_bytes, settings.max_images, held)
+        uploads = await _received(served, deadline, reading)
+        outcomes = await _classify(request, served, deadline, uploads)
     refused = [outcome for outcome in outcomes if isinstance(outcome, Overloaded | EngineStopped)]
     if len(refused) == len(outcomes):
         raise refused[0]
@@ -178,11 +193,11 @@ async def metrics(served: Served) -> Response:
     return Response(served.metrics.render(), media_type=CONTENT_TYPE)
 
 
-async def _received(served: Context, reading: Coroutine[Any, Any, UploadT]) -> UploadT:
+async def _received(served: Context, deadline: Deadline, reading: Coroutine[Any, Any, UploadT]) -> UploadT:
     """Receive the images of one request, unless they could not be queued anyway or come too slowly."""
     try:
         served.engine.require_room()
-        async with asyncio.timeout(served.settings.deadline_ms / 1000):
+        async with asyncio.timeout(deadline.remaining_s):
             return await reading
     except TimeoutError as error:
         raise ApiError(408, "upload_timeout", "the request's body did not arrive within its deadline") from error
@@ -193,9 +208,9 @@ async def _received(served: Context, reading: Coroutine[Any, Any, UploadT]) -> U
         reading.close()  # where it was never begun
 
 
-async def _classify(request: Request, served: Context, uploads: list[Upload]) -> list[Outcome]:
+async def _classify(request: Request, served: Context, deadline: Deadline, uploads: list[Upload]) -> list[Outcome]:
     """Run the images of one request and count what became of each."""
-    deadline_s = served.settings.deadline_ms / 1000
+    deadline_s = deadline.remaining_s
     outcomes: list[Outcome | None] = []
     futures: list[Future[Answer]] = []
     for upload in uploads:

@@ -42,9 +42,13 @@ class Settings(BaseSettings):
         default=None, ge=0, description="longest wait for a batch to fill, in ms (default: 0; measured on a GPU)"
     )
     queue_size: int = Field(default=128, ge=1, description="images that may wait; more are refused with 429")
+    max_connections: int = Field(default=2048, ge=1, description="most connections open at a time")
     deadline_ms: float = Field(default=10_000, gt=0, description="longest time to answer an image, in ms")
     max_bytes: int = Field(default=20_000_000, gt=0, description="largest image file, in bytes")
     max_pixels: int = Field(default=50_000_000, gt=0, le=_PILLOW_LIMIT, description="largest image, in pixels")
+    max_pending_bytes: int = Field(
+        default=512_000_000, gt=0, description="most bytes of request bodies held at a time; more are refused with 429"
+    )
     max_images: int = Field(default=32, ge=1, description="most images in one /classify/batch")
     stuck_seconds: float = Field(
         default=5, gt=0, description="longest time a worker may take for a batch before it is replaced, in s"

@@ -12,6 +12,7 @@ from starlette.types import Message, Receive
 
 from service.errors import ApiError, ClientGone
 from service.images import EmptyImage, ImageTooLarge
+from service.memory import Share
 
 # Room for the part headers and boundaries of a multipart body, per file.
 _MULTIPART_OVERHEAD = 4096
@@ -29,38 +30,51 @@ class Upload:
     data: bytes
 
 
-async def read_image(request: Request, max_bytes: int) -> Upload:
+async def read_image(request: Request, max_bytes: int, held: Share) -> Upload:
     """The one image of a request: the multipart field `file`, or the raw body.
+
+    Args:
+        request: not read yet.
+        max_bytes: of an image.
+        held: takes account of what is read.
 
     Raises:
         ApiError: the content type is no image, or the form is not as documented.
         ImageTooLarge, EmptyImage: the body is.
+        Overloaded: other requests hold too much memory.
         ClientGone: the client left while sending.
     """
     content_type = _media_type(request)
     if content_type == "multipart/form-data":
-        uploads = await _read_form(request, "file", max_bytes, max_images=1)
+        uploads = await _read_form(request, "file", max_bytes, 1, held)
         return uploads[0]
     if not content_type.startswith("image/") and content_type not in _UNTYPED:
         raise ApiError(415, "unsupported_media_type", f"send an image or multipart/form-data, not {content_type}")
-    data = await _read_body(request, max_bytes)
+    data = await Request(request.scope, _limited(request.receive, max_bytes, held)).body()
     if not data:
         raise EmptyImage("the request has no body; send an image")
     return Upload(None, data)
 
 
-async def read_images(request: Request, max_bytes: int, max_images: int) -> list[Upload]:
+async def read_images(request: Request, max_bytes: int, max_images: int, held: Share) -> list[Upload]:
     """The images of a multipart request, in the order of its `files` fields.
+
+    Args:
+        request: not read yet.
+        max_bytes: of an image.
+        max_images: of the request.
+        held: takes account of what is read.
 
     Raises:
         ApiError: the request is not multipart, has no or too many files, or fields of another name.
         ImageTooLarge: the files together have more bytes than that many images may.
+        Overloaded: other requests hold too much memory.
         ClientGone: the client left while sending.
     """
     content_type = _media_type(request)
     if content_type != "multipart/form-data":
         raise ApiError(415, "unsupported_media_type", "send the images as multipart/form-data, in fields named files")
-    return await _read_form(request, "files", max_bytes, max_images)
+    return await _read_form(request, "files", max_bytes, max_images, held)
 
 
 def _media_type(request: Request) -> str:
@@ -73,8 +87,8 @@ def _media_type_of(header: str) -> str:
     return value.decode("latin-1").lower()
 
 
-async def _read_form(request: Request, field: str, max_bytes: int, max_images: int) -> list[Upload]:
-    limited = Request(request.scope, _limited(request.receive, max_images * (max_bytes + _MULTIPART_OVERHEAD)))
+async def _read_form(request: Request, field: str, max_bytes: int, max_images: int, held: Share) -> list[Upload]:
+    limited = Request(request.scope, _limited(request.receive, max_images * (max_bytes + _MULTIPART_OVERHEAD), held))
     async with limited.form(max_files=max(_MOST_PARTS, max_images + 1), max_fields=_MOST_PARTS) as form:
         items = form.multi_items()
         if unknown := [name for name, _ in items if name != field]:
@@ -89,13 +103,9 @@ async def _read_form(request: Request, field: str, max_bytes: int, max_images: i
         return [Upload(file.filename, await file.read()) for file in files]
 
 
-async def _read_body(request: Request, max_bytes: int) -> bytes:
-    limited = Request(request.scope, _limited(request.receive, max_bytes))
-    return await limited.body()
-
-
-def _limited(receive: Receive, max_bytes: int) -> Receive:
+def _limited(receive: Receive, max_bytes: int, held: Share) -> Receive:
     """A `receive` that stops a body of more than `max_bytes`, and tells when its client has left."""
+    max_bytes = min(max_bytes, held.capacity)
     received = 0
 
     async def receive_within_limit() -> Message:
@@ -103,9 +113,11 @@ def _limited(receive: Receive, max_bytes: int) -> Receive:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
-        received += len(message.get("body", b""))
+        size = len(message.get("body", b""))
+        received += size
         if received > max_bytes:
             raise ImageTooLarge(f"the body has more than {max_bytes} bytes")
+        held.take(size)
         return message
 
     return receive_within_limit

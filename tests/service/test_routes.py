@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from service.deadlines import HEADER
 from service.engine.onnx_runtime import OnnxRuntime
 from service.images import FORMATS
 from service.schemas import ModelDescription
@@ -67,7 +68,7 @@ def test_openapi_describes_every_route_parameter_and_error(server: Server) -> No
         ("/classify/batch", {"multipart/form-data"}),
     ):
         operation = described["paths"][path]["post"]
-        assert {parameter["name"] for parameter in operation["parameters"]} == {"top_k", "graph"}
+        assert {parameter["name"] for parameter in operation["parameters"]} == {"top_k", "graph", HEADER}
         assert set(operation["requestBody"]["content"]) == content_types
         assert set(operation["responses"]) == {"200", "400", "408", "413", "415", "422", "429", "500", "503", "504"}
         errors = [answer for status, answer in operation["responses"].items() if status != "200"]

@@ -1,0 +1,48 @@
+"""When the answer to a request is worthless: after the client's own time limit, or the service's."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from service.errors import ApiError
+
+HEADER = "X-Request-Timeout-Ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A moment, in seconds of `time.perf_counter`."""
+
+    at: float
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds until then; negative once it has passed."""
+        return self.at - time.perf_counter()
+
+
+def deadline_of(request: Request, arrived: float, longest_ms: float) -> Deadline:
+    """The deadline of a request.
+
+    Args:
+        request: its header may ask for less than the longest time.
+        arrived: when it did, in seconds of `time.perf_counter`.
+        longest_ms: that the service allows.
+
+    Raises:
+        ApiError: the header is no time.
+    """
+    asked = request.headers.get(HEADER)
+    if asked is None:
+        return Deadline(arrived + longest_ms / 1000)
+    try:
+        asked_ms = float(asked)
+    except ValueError:
+        asked_ms = math.nan
+    if not 0 < asked_ms < math.inf:  # what is not a number is not above 0 either
+        raise ApiError(422, "invalid_parameter", f"{HEADER} must be a number of milliseconds above 0")
+    return Deadline(arrived + min(asked_ms, longest_ms) / 1000)
