@@ -157,7 +157,8 @@ def test_process_that_dies_idle_is_not_alive_and_can_be_started_again(
     worker.start()
     assert worker.pid != lost
     _assert_works(worker)
-    assert f"worker process {lost} died, exit status -9" in caplog.text
+    told = [f"worker process {lost} died, exit status -9", f"worker process {worker.pid} has taken the place of {lost}"]
+    assert caplog.messages == told
 
 
 def test_failing_check_is_told(make_worker: MakeWorker) -> None:
