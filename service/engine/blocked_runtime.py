@@ -36,8 +36,10 @@ class BlockedRuntime:
     def __init__(self, folder: Path, manifest: Manifest, cache: MachineCache) -> None:
         self.manifest = manifest
         self.name = f"onnxruntime {onnxruntime.__version__}, blocked layout"
+        # Checked where it is not read as well: whether a damaged model is refused must not depend on what was kept.
+        path = verified_file(folder, manifest, ONNX_NAME)
         kept = cache.read(_FILE)
-        model = _build(folder, manifest) if kept is None else kept
+        model = _build(path, manifest) if kept is None else kept
         # It is optimised already; what is left to the basic level is to check it.
         self._session = open_session(model, optimisation="ORT_ENABLE_BASIC")
         if kept is None:
@@ -48,7 +50,7 @@ class BlockedRuntime:
         return run_one_by_one(self._session, images, gate_offset)
 
 
-def _build(folder: Path, manifest: Manifest) -> bytes:
+def _build(path: Path, manifest: Manifest) -> bytes:
     # The onnx package is needed to make the graph, not to run it.
     try:
         from service.engine.blocked_graph import blocked_graph
@@ -56,7 +58,6 @@ def _build(folder: Path, manifest: Manifest) -> bytes:
     except ImportError as error:
         raise RuntimeUnavailable(f"the blocked runtime needs {error.name}, which is not installed") from error
 
-    path = verified_file(folder, manifest, ONNX_NAME)
     try:
         model = blocked_graph(read_portable_graph(path, manifest), manifest.gate_threshold)
     except UnknownGraph as error:

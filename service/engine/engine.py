@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 from threading import Event, Thread
 from typing import Generic
 
@@ -25,6 +24,8 @@ _log = logging.getLogger(__name__)
 _PULSE_S = 0.5
 # How long to wait before another try to start a worker that could not be started; it doubles up to the longest.
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 0.5, 30.0
+# How long to wait for those who waited for a worker that was ended to be told so, in seconds.
+_LONGEST_END_S = 1.0
 
 
 class Engine(Generic[PayloadT]):
@@ -60,6 +61,7 @@ class Engine(Generic[PayloadT]):
         ]
         self._running = False
         self._stopping = Event()
+        self._over = Event()
 
     @property
     def problem(self) -> str | None:
@@ -143,20 +145,26 @@ class Engine(Generic[PayloadT]):
         if was_running:
             for thread in self._threads:
                 thread.join(max(0.0, give_up - self._clock()))
+        self._over.set()
         self._batcher.drop_all()
+        late = [thread for thread in self._threads if thread.is_alive()]
         for worker, thread in zip(self.pool.workers, self._threads, strict=True):
-            if thread.is_alive():
+            if thread in late:
                 worker.abort()
             else:
                 worker.close()
+        give_up = self._clock() + _LONGEST_END_S
+        for thread in late:
+            thread.join(max(0.0, give_up - self._clock()))
 
     def _look_after(self, worker: Worker[PayloadT]) -> None:
         """What a worker's thread does until the engine stops: keep it alive, and give it work."""
         while self._kept_alive(worker) and (batch := self._batcher.take(_PULSE_S)) is not None:
             if not worker.alive:  # it died while it had nothing to do, which its next batch need not pay for
                 self._on_loss("died")
-                with suppress(ArtifactError, EngineError):  # it will be tried again
-                    worker.start()
+                if not self._started(worker):
+                    self._answer(batch, [WorkerLost("died")] * len(batch))
+                    continue
             if batch:
                 self._run(worker, batch)
             elif self._health.failing:
@@ -167,13 +175,21 @@ class Engine(Generic[PayloadT]):
         """Start a worker that is not alive, trying again until it is; False when the engine stops before."""
         retry_s = _FIRST_RETRY_S
         while not worker.alive:
-            try:
-                worker.start()
-            except (ArtifactError, EngineError) as error:
-                _log.error("a worker cannot be started: %s", error)
+            if self._over.is_set():
+                return False
+            if not self._started(worker):
                 if self._stopping.wait(retry_s):
                     return False
                 retry_s = min(2 * retry_s, _LONGEST_RETRY_S)
+        return True
+
+    def _started(self, worker: Worker[PayloadT]) -> bool:
+        """Start a worker, and say whether that could be done."""
+        try:
+            worker.start()
+        except (ArtifactError, EngineError) as error:
+            _log.error("a worker cannot be started: %s", error)
+            return False
         return True
 
     def _run(self, worker: Worker[PayloadT], batch: list[PendingRequest[PayloadT, Answer]]) -> None:
@@ -186,13 +202,18 @@ class Engine(Generic[PayloadT]):
         except WorkerLost as loss:
             self._on_loss(loss.reason)
             outcomes = [loss] * len(batch)
+        except Exception as error:  # this thread must not end by it: nobody else gives this worker work
+            outcomes = [error] * len(batch)
+        self._answer(batch, outcomes)
+        self._batcher.note_speed(self._clock() - started, len(batch))
+
+    def _answer(self, batch: list[PendingRequest[PayloadT, Answer]], outcomes: list[Outcome]) -> None:
         self._note(outcomes)
         for request, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 request.future.set_exception(outcome)
             else:
                 request.future.set_result(outcome)
-        self._batcher.note_speed(self._clock() - started, len(batch))
 
     def _note(self, outcomes: list[Outcome]) -> None:
         """Tell the health and the observer what ran."""

@@ -20,7 +20,7 @@ from service.engine.errors import DeadlineExceeded, InferenceFailed
 from service.engine.worker import Answer, Job, Outcome
 
 _LENGTH = struct.Struct("!Q")
-_JOB = struct.Struct("!dI")  # seconds that remain, bytes of the payload
+_JOB = struct.Struct("!dQ")  # seconds that remain, bytes of the payload
 
 # Before the jobs. Where there are none, how many images of its own a worker is to run as a check; else 0.
 _CHECK = struct.Struct("!I")
@@ -40,15 +40,22 @@ def send(connection: socket.socket, *parts: bytes) -> None:
     connection.sendall(_LENGTH.pack(len(body)) + body)
 
 
-def receive(connection: socket.socket) -> bytearray:
+def receive(connection: socket.socket, most_bytes: int | None = None) -> bytearray:
     """Receive one frame.
+
+    Args:
+        connection: to the other side.
+        most_bytes: longest frame to make room for, where the other side is not to be trusted.
 
     Raises:
         EOFError: the other side has closed the connection.
         TimeoutError: nothing came within the socket's timeout.
         OSError: the connection is broken.
+        ValueError: the frame is longer than `most_bytes`.
     """
     (length,) = _LENGTH.unpack(_receive_exactly(connection, _LENGTH.size))
+    if most_bytes is not None and length > most_bytes:
+        raise ValueError(f"a frame of {length} bytes")
     return _receive_exactly(connection, length)
 
 

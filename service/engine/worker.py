@@ -11,6 +11,7 @@ from typing import Generic, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from artifact.agreement import LogitsAndMargins
 from artifact.preprocessing import Float32Array
 from service.engine.errors import DeadlineExceeded, InferenceFailed
 from service.engine.request import PayloadT
@@ -143,7 +144,7 @@ class LocalWorker(Generic[PayloadT]):
         side = self._runtime.manifest.input_size
         images = np.zeros((batch_size, 3, side, side), np.float32)
         try:
-            self._runtime.run(images, np.resize(np.array([1e4, -1e4], np.float32), batch_size))
+            self._outputs(images, np.resize(np.array([1e4, -1e4], np.float32), batch_size))
         except Exception as error:  # whatever a runtime raises
             raise InferenceFailed from error
 
@@ -168,6 +169,12 @@ class LocalWorker(Generic[PayloadT]):
         self._run(jobs, prepared, outcomes)
         return outcomes
 
+    def _outputs(self, images: Float32Array, offsets: Float32Array) -> LogitsAndMargins:
+        logits, margins = self._runtime.run(images, offsets)
+        if not (np.isfinite(logits).all() and np.isfinite(margins).all()):
+            raise ArithmeticError("the model's output has values that are no numbers")
+        return logits, margins
+
     def _run(self, jobs: Sequence[Job[PayloadT]], batch: list[_Prepared], outcomes: list[Outcome]) -> None:
         """Run a batch and note its outcomes; where it fails as a whole, each image gets a second try alone."""
         if not batch:
@@ -175,9 +182,7 @@ class LocalWorker(Generic[PayloadT]):
         started = self._clock()
         offsets = np.zeros(len(batch), np.float32)
         try:
-            logits, margins = self._runtime.run(np.concatenate([prepared.images for prepared in batch]), offsets)
-            if not (np.isfinite(logits).all() and np.isfinite(margins).all()):
-                raise ArithmeticError("the model's output has values that are no numbers")
+            logits, margins = self._outputs(np.concatenate([prepared.images for prepared in batch]), offsets)
             executed = self._runtime.manifest.executed(margins, offsets)
             macs = self._runtime.manifest.spent_macs(executed)
         except Exception as error:  # whatever a runtime raises

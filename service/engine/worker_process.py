@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
+import select
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
+from threading import Thread
 
 import orjson
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from artifact.manifest import ArtifactError, Manifest
 from service.engine import wire
@@ -24,6 +28,8 @@ _log = logging.getLogger(__name__)
 # To import the libraries, prove the model and, the first time on a machine, try every runtime it could be run with.
 _LONGEST_START_S = 120.0
 _LONGEST_END_S = 1.0
+# Far more than the answers of any batch, in bytes; a process that says it sends more is not itself any more.
+_LONGEST_REPLY = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,15 @@ class Opened:
     first: bool
 
 
-_OPENED = TypeAdapter(Opened)
+@dataclass(frozen=True)
+class _Refusal:
+    """What a worker process says instead when it cannot."""
+
+    kind: str
+    message: str
+
+
+_REPLY: TypeAdapter[Opened | _Refusal] = TypeAdapter(Opened | _Refusal)
 _REFUSALS = {kind.__name__: kind for kind in (ArtifactError, RuntimeUnavailable)}
 
 
@@ -63,31 +77,48 @@ class WorkerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket | None = None
         self._opened: Opened | None = None
+        self._aborted = False
+
+    # Threads other than the worker's own read `pid` and `alive` and call `abort`: what they look at may be gone the
+    # next moment, so they take hold of it first.
 
     @property
     def pid(self) -> int | None:
         """Of the process, while there is one."""
-        return self._process.pid if self._process else None
+        process = self._process
+        return process.pid if process else None
 
     @property
     def alive(self) -> bool:
         """Whether the process has opened the model and has not ended."""
-        return self._opened is not None and self._process is not None and self._process.poll() is None
+        process = self._process
+        return self._opened is not None and process is not None and process.poll() is None
 
     def launch(self, tune: bool = False) -> None:
-        """Start the process and do not wait until it has opened the model; `start` does."""
+        """Start the process and do not wait until it has opened the model; `start` does.
+
+        Raises:
+            RuntimeUnavailable: the system does not let it start.
+        """
         self.close()
-        here, there = socket.socketpair()
-        with there:
-            command = [sys.executable, "-m", self._module, str(there.fileno())]
-            self._process = subprocess.Popen(command, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL)
-        self._connection = here
-        here.settimeout(_LONGEST_START_S)
-        wire.send(here, orjson.dumps({**self._options, "tune": tune}))
+        try:
+            self._connection, there = socket.socketpair()
+            with there:
+                command = [sys.executable, "-m", self._module, str(there.fileno())]
+                self._process = subprocess.Popen(command, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL)
+            self._connection.settimeout(_LONGEST_START_S)
+            wire.send(self._connection, orjson.dumps({**self._options, "tune": tune}))
+        except OSError as error:
+            self.close()
+            raise RuntimeUnavailable(f"its process cannot be started: {error}") from error
+        if self._aborted:
+            self._process.kill()
 
     def start(self) -> None:
         """Wait until the process has opened the model; launch it first where there is none."""
-        if self._process is None or self._process.poll() is not None or self._opened:
+        if self._opened:
+            self._end("died")
+        if self._process is None or self._process.poll() is not None:
             self.launch()
         self.opened()
 
@@ -98,14 +129,17 @@ class WorkerProcess:
             ArtifactError, RuntimeUnavailable, InferenceFailed, WorkerLost: it cannot.
         """
         if self._opened is None:
-            reply = orjson.loads(self._exchange())
-            if "refusal" in reply:
-                self.close()
-                kind, message = reply["refusal"]
-                raise _REFUSALS[kind](message) if kind in _REFUSALS else InferenceFailed
-            self._opened = _OPENED.validate_python(reply)
+            reply = self._exchange()
             assert self._connection is not None
             self._connection.settimeout(self._stuck_s)
+            try:
+                opened = _REPLY.validate_json(reply)
+            except ValidationError as error:
+                raise self._lost("died") from error
+            if isinstance(opened, _Refusal):
+                self.close()
+                raise _REFUSALS[opened.kind](opened.message) if opened.kind in _REFUSALS else InferenceFailed
+            self._opened = opened
         return self._opened
 
     def work(self, jobs: Sequence[Job[bytes]]) -> list[Outcome]:
@@ -122,9 +156,10 @@ class WorkerProcess:
             raise InferenceFailed
 
     def abort(self) -> None:
-        """End the process at once; whoever waits for its answer is told that it was lost."""
-        if self._process:
-            self._process.kill()
+        """End the process at once and for good; whoever waits for its answer is told that it was lost."""
+        self._aborted = True  # before the look at the process, of which there may be none yet
+        if process := self._process:
+            process.kill()
 
     def close(self) -> None:
         """End the process, by force where it does not end by itself."""
@@ -148,19 +183,23 @@ class WorkerProcess:
         try:
             if parts:
                 wire.send(connection, *parts)
-            return wire.receive(connection)
+            return wire.receive(connection, _LONGEST_REPLY)
         except TimeoutError as error:
             raise self._lost("stuck") from error
-        except (EOFError, OSError) as error:
+        except Exception as error:  # whatever it was, the next frame might be the answer to this one
             raise self._lost("died") from error
 
     def _lost(self, reason: str) -> WorkerLost:
+        self._end(reason)
+        return WorkerLost(reason)
+
+    def _end(self, reason: str) -> None:
+        """End what is left of a process that was lost."""
         if process := self._process:
             if reason == "stuck":
                 process.kill()
             self.close()
             _log.error("worker process %d %s, exit status %s", process.pid, reason, process.returncode)
-        return WorkerLost(reason)
 
 
 def serve(
@@ -175,22 +214,29 @@ def serve(
         open_worker: from the options to the worker; what it raises is told to the service.
         failures: see `wire.OutcomeCodec`.
     """
-    try:
-        opened, manifest, worker = open_worker(orjson.loads(wire.receive(connection)))
-    except (ArtifactError, RuntimeUnavailable, InferenceFailed) as error:
-        wire.send(connection, orjson.dumps({"refusal": (type(error).__name__, str(error))}))
-        return
-    wire.send(connection, orjson.dumps(asdict(opened)))
-    codec = wire.OutcomeCodec(manifest, failures)
-    while True:
+    Thread(target=_end_without_service, args=(connection,), daemon=True).start()
+    with suppress(EOFError, ConnectionError):  # the service is gone
         try:
-            asked = wire.unpack_jobs(wire.receive(connection))
-        except EOFError:
+            opened, manifest, worker = open_worker(orjson.loads(wire.receive(connection)))
+        except (ArtifactError, RuntimeUnavailable, InferenceFailed) as error:
+            wire.send(connection, orjson.dumps(_Refusal(type(error).__name__, str(error))))
             return
-        if isinstance(asked, int):
-            wire.send(connection, _failed_check(worker, asked))
-        else:
-            wire.send(connection, *codec.pack(worker.work(asked)))
+        wire.send(connection, orjson.dumps(opened))
+        codec = wire.OutcomeCodec(manifest, failures)
+        while True:
+            asked = wire.unpack_jobs(wire.receive(connection))
+            if isinstance(asked, int):
+                wire.send(connection, _failed_check(worker, asked))
+            else:
+                wire.send(connection, *codec.pack(worker.work(asked)))
+
+
+def _end_without_service(connection: socket.socket) -> None:
+    """End this process when the service has closed the connection or is gone, even in the middle of what it runs."""
+    departure = select.poll()
+    departure.register(connection, 0)  # hanging up is told without being asked for
+    departure.poll()
+    os._exit(0)
 
 
 def _failed_check(worker: LocalWorker[bytes], batch_size: int) -> bytes:

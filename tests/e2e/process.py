@@ -36,7 +36,13 @@ class ServerProcess:
         self.lines: list[str] = []
         command = [sys.executable, "-m", "service", "serve", "--model", str(model), "--port", "0", *flags]
         self._process = subprocess.Popen(
-            command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            command,
+            cwd=ROOT,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            process_group=0,  # as a shell does, for signals that reach all of a group
         )
         self._listening = Event()
         self._reader = Thread(target=self._read, daemon=True)
@@ -73,6 +79,10 @@ class ServerProcess:
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """As a terminal does, to the server and all it has started."""
+        os.killpg(self._process.pid, number)
 
     def exit_status(self) -> int:
         """Wait until the process has ended."""

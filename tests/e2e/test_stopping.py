@@ -54,9 +54,10 @@ def _classify(server: ServerProcess, data: bytes) -> httpx.Response:
         return client.post("/classify", content=data, headers={"content-type": "image/png"})
 
 
+@pytest.mark.parametrize("whole_group", [False, True], ids=["server", "group"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_lets_every_accepted_request_be_answered(
-    artifact: Path, pictures: list[bytes], number: signal.Signals
+    artifact: Path, pictures: list[bytes], number: signal.Signals, whole_group: bool
 ) -> None:
     with (
         ServerProcess(artifact, *_together(6)) as server,
@@ -66,7 +67,7 @@ def test_signal_lets_every_accepted_request_be_answered(
         half_sent.send(50)
         accepted = [clients.submit(_classify, server, data) for data in pictures[1:6]]
         wait_until(lambda: server.metric("aig_queue_depth") == 5)
-        server.signal(number)
+        (server.signal_group if whole_group else server.signal)(number)
         wait_until(lambda: any("Shutting down" in line for line in server.lines))
         half_sent.send()
         assert half_sent.status() == 200

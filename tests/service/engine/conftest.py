@@ -14,9 +14,11 @@ from service.engine.engine import Engine
 from service.engine.pool import local_pool
 from service.engine.tuning import Tuning
 from service.engine.worker import LocalWorker
+from service.engine.worker_process import WorkerProcess
 from tests.runtimes import PATIENCE_S, EchoRuntime, echo_input
 from tests.service.engine.artifacts import Exported, exported_shape
 from tests.service.engine.lab import ONNX, Lab
+from tests.service.engine.processes import MakeWorker, echo_process
 from tests.service.engine.queueing import Clock, MakeBatcher
 
 MakeEngine = Callable[..., Engine[float]]
@@ -64,6 +66,21 @@ def make_engine(runtime: EchoRuntime) -> Iterator[MakeEngine]:
     runtime.release()
     for engine in engines:
         engine.stop(PATIENCE_S)
+
+
+@pytest.fixture
+def make_worker() -> Iterator[MakeWorker]:
+    """Worker processes that are ended at the end."""
+    made = []
+
+    def make(stuck_s: float = PATIENCE_S, **options: object) -> WorkerProcess:
+        made.append(echo_process(stuck_s, **options))
+        return made[-1]
+
+    yield make
+    for worker in made:
+        worker.abort()
+        worker.close()
 
 
 @pytest.fixture

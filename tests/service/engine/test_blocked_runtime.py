@@ -135,6 +135,14 @@ def test_changed_file_is_refused(wide: Exported, tmp_path: Path) -> None:
         _open(with_one_bit_changed(wide, tmp_path), wide.manifest)
 
 
+@needs_x86
+def test_changed_file_is_refused_even_where_its_graph_was_kept(wide: Exported, tmp_path: Path) -> None:
+    cache = MachineCache([tmp_path], wide.manifest)
+    BlockedRuntime(wide.folder, wide.manifest, cache)
+    with pytest.raises(ArtifactError, match="damaged"):
+        BlockedRuntime(with_one_bit_changed(wide, tmp_path), wide.manifest, cache)
+
+
 def test_file_that_is_no_model_is_refused_though_its_digest_is_right(wide: Exported, tmp_path: Path) -> None:
     manifest = with_no_model(wide, tmp_path)
     with pytest.raises(RuntimeUnavailable, match="no blocked graph can be made"):

@@ -1,0 +1,336 @@
+"""What the engine does about workers that die, hang, fail or cannot be started."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from threading import Event, Thread
+
+import pytest
+
+from artifact.manifest import ArtifactError
+from service.engine import engine as module
+from service.engine.batcher import BatchPolicy
+from service.engine.engine import Engine
+from service.engine.errors import EngineStopped, InferenceFailed, Overloaded, WorkerLost
+from service.engine.pool import WorkerPool
+from service.engine.runtime import description
+from service.engine.tuning import Tuning
+from service.engine.worker import Answer, Job, LocalWorker, Outcome, Worker
+from tests.runtimes import PATIENCE_S, EchoRuntime, echo_input, echo_manifest, wait_until
+from tests.service.engine.conftest import MakeEngine
+from tests.service.engine.processes import MakeWorker, is_running
+from tests.service.engine.queueing import Clock
+
+Payload = bytes
+MakeEngineOn = Callable[..., Engine[Payload]]
+
+
+class ScriptedWorker:
+    """A worker that a test kills, and whose starts fail when it says so.
+
+    Attributes:
+        alive: see `Worker`.
+        problems: what the next starts raise.
+        starts: how often it was started.
+    """
+
+    pid: int | None = None
+
+    def __init__(self, alive: bool = True) -> None:
+        self.alive = alive
+        self.problems: list[Exception] = []
+        self.starts = 0
+        self._runtime = EchoRuntime()
+        self._inner = LocalWorker[Payload](self._runtime, lambda payload: echo_input(float(payload)))
+
+    def start(self) -> None:
+        self.starts += 1
+        if self.problems:
+            raise self.problems.pop(0)
+        self.alive = True
+
+    def work(self, jobs: Sequence[Job[Payload]]) -> list[Outcome]:
+        if not self.alive:
+            raise WorkerLost("died")
+        if any(job.payload == b"bug" for job in jobs):
+            raise LookupError("a bug of the service")
+        return self._inner.work(jobs)
+
+    def check(self, batch_size: int) -> None:
+        self._inner.check(batch_size)
+
+    def abort(self) -> None:
+        self.alive = False
+
+    def close(self) -> None:
+        self.alive = False
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PULSE_S", 0.01)
+    monkeypatch.setattr(module, "_FIRST_RETRY_S", 0.01)
+
+
+@pytest.fixture
+def losses() -> list[str]:
+    """Why workers were lost."""
+    return []
+
+
+@pytest.fixture
+def make_engine_on(losses: list[str]) -> Iterator[MakeEngineOn]:
+    """Started engines on workers, each taking one image at a time; they are stopped at the end."""
+    engines = []
+
+    def make(*workers: Worker[Payload]) -> Engine[Payload]:
+        tuning = Tuning(BatchPolicy(len(workers), max_batch=1, max_wait_ms=0))
+        pool = WorkerPool(echo_manifest(), description(EchoRuntime()), tuning, workers)
+        engine = Engine(pool, 100, on_loss=losses.append)
+        engines.append(engine)
+        engine.start()
+        return engine
+
+    yield make
+    for engine in engines:
+        engine.stop(0)
+
+
+def _submit(engine: Engine[Payload], *payloads: str) -> list[Future[Answer]]:
+    return [engine.submit(payload.encode(), PATIENCE_S) for payload in payloads]
+
+
+def _ask(engine: Engine[Payload], payload: str) -> float:
+    (future,) = _submit(engine, payload)
+    return float(future.result(PATIENCE_S).logits[0])
+
+
+def _failure(engine: Engine[Payload], payload: str) -> BaseException | None:
+    (future,) = _submit(engine, payload)
+    return future.exception(PATIENCE_S)
+
+
+def test_worker_that_dies_idle_is_noticed_and_started_again(
+    make_engine_on: MakeEngineOn, make_worker: MakeWorker, losses: list[str]
+) -> None:
+    worker = make_worker()
+    engine = make_engine_on(worker)
+    lost = worker.pid
+    assert lost is not None
+    os.kill(lost, signal.SIGKILL)
+    wait_until(lambda: worker.alive and worker.pid != lost)
+    assert losses == ["died"]
+    assert _ask(engine, "5") == 5.0
+
+
+def test_image_that_kills_its_worker_fails_alone(
+    make_engine_on: MakeEngineOn, make_worker: MakeWorker, losses: list[str]
+) -> None:
+    engine = make_engine_on(make_worker())
+    before, deadly, after = _submit(engine, "1", "die", "2")
+    assert [float(future.result(PATIENCE_S).logits[0]) for future in (before, after)] == [1.0, 2.0]
+    failure = deadly.exception(PATIENCE_S)
+    assert isinstance(failure, WorkerLost)
+    assert failure.reason == "died"
+    assert losses == ["died"]
+
+
+def test_stuck_worker_is_replaced(make_engine_on: MakeEngineOn, make_worker: MakeWorker, losses: list[str]) -> None:
+    worker = make_worker(stuck_s=0.3)
+    engine = make_engine_on(worker)
+    lost = worker.pid
+    assert lost is not None
+    failure = _failure(engine, "hang")
+    assert isinstance(failure, WorkerLost)
+    assert failure.reason == "stuck"
+    assert _ask(engine, "5") == 5.0
+    assert losses == ["stuck"]
+    assert not is_running(lost)
+
+
+def test_others_go_on_while_a_worker_hangs(make_engine_on: MakeEngineOn, make_worker: MakeWorker) -> None:
+    engine = make_engine_on(make_worker(), make_worker())
+    (hanging,) = _submit(engine, "hang")
+    assert [_ask(engine, str(number)) for number in range(20)] == list(range(20))
+    assert not hanging.done()
+    assert engine.ready
+
+
+def test_stopping_answers_everybody_even_if_a_worker_hangs(
+    make_engine_on: MakeEngineOn, make_worker: MakeWorker
+) -> None:
+    worker = make_worker()
+    engine = make_engine_on(worker)
+    lost = worker.pid
+    assert lost is not None
+    running, *queued = _submit(engine, "hang", "1", "2")
+    wait_until(lambda: engine.queue_depth == 2)
+    engine.stop(drain_s=0.1)
+    assert isinstance(running.exception(timeout=0), WorkerLost)
+    assert [type(future.exception(timeout=0)) for future in queued] == [EngineStopped, EngineStopped]
+    assert not is_running(lost)
+    # No other is started in its place.
+    assert worker.pid is None
+    assert not any(thread.is_alive() for thread in engine._threads)
+
+
+def test_worker_that_is_lost_while_stopping_is_started_again_for_what_was_accepted(
+    make_engine_on: MakeEngineOn, make_worker: MakeWorker
+) -> None:
+    engine = make_engine_on(make_worker(stuck_s=0.3))
+    running, *queued = _submit(engine, "hang", "1", "2")
+    wait_until(lambda: engine.queue_depth == 2)
+    engine.stop(PATIENCE_S)
+    assert isinstance(running.exception(timeout=0), WorkerLost)
+    assert [float(future.result(timeout=0).logits[0]) for future in queued] == [1.0, 2.0]
+
+
+def test_start_that_fails_is_tried_again(make_engine_on: MakeEngineOn, caplog: pytest.LogCaptureFixture) -> None:
+    worker = ScriptedWorker()
+    engine = make_engine_on(worker)
+    worker.problems = [ArtifactError("the model is damaged"), WorkerLost("died"), ArtifactError("the model is damaged")]
+    worker.alive = False
+    assert engine.problem == "no worker is running"
+    wait_until(lambda: worker.alive)
+    assert _ask(engine, "5") == 5.0
+    assert worker.starts == 4
+    assert caplog.messages.count("a worker cannot be started: the model is damaged") == 2
+    assert engine.ready
+
+
+def test_worker_that_dies_and_cannot_be_started_is_lost_once(
+    make_engine_on: MakeEngineOn, losses: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PULSE_S", PATIENCE_S)  # so that it is a request that finds it dead
+    worker = ScriptedWorker()
+    engine = make_engine_on(worker)
+    assert _ask(engine, "1") == 1.0
+    worker.problems = [ArtifactError("the model is damaged")] * 2
+    worker.alive = False
+    assert isinstance(_failure(engine, "2"), WorkerLost)
+    assert _ask(engine, "3") == 3.0
+    assert losses == ["died"]
+
+
+def test_stopping_does_not_wait_for_a_worker_that_cannot_be_started(
+    make_engine_on: MakeEngineOn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_FIRST_RETRY_S", PATIENCE_S)
+    worker = ScriptedWorker()
+    engine = make_engine_on(worker)
+    worker.problems = [ArtifactError("the model is damaged")] * 3
+    worker.alive = False
+    wait_until(lambda: worker.starts == 2)
+    stopping = Thread(target=engine.stop, args=(PATIENCE_S,))
+    stopping.start()
+    stopping.join(PATIENCE_S / 2)
+    assert not stopping.is_alive()
+
+
+def test_what_nobody_foresaw_does_not_end_the_thread(make_engine_on: MakeEngineOn) -> None:
+    engine = make_engine_on(ScriptedWorker())
+    assert isinstance(_failure(engine, "bug"), LookupError)
+    assert _ask(engine, "5") == 5.0
+
+
+def test_service_is_not_ready_while_inference_fails_and_finds_out_by_itself_when_it_works_again(
+    make_engine: MakeEngine, runtime: EchoRuntime
+) -> None:
+    engine = make_engine()
+    engine.start()
+    runtime.poison = {0.0, 1.0, 2.0, 3.0}
+    for value in (1.0, 2.0):
+        assert isinstance(engine.submit(value, PATIENCE_S).exception(PATIENCE_S), InferenceFailed)
+    assert engine.ready
+    assert isinstance(engine.submit(3.0, PATIENCE_S).exception(PATIENCE_S), InferenceFailed)
+    assert engine.problem == "the last inferences failed"
+    probes = len(runtime.batches)
+    wait_until(lambda: len(runtime.batches) > probes)  # it tries, and must see that nothing has changed
+    assert not engine.ready
+    runtime.poison = set()
+    wait_until(lambda: engine.ready)
+
+
+def test_image_that_is_none_says_nothing_about_the_model(make_engine: MakeEngine) -> None:
+    def prepare(_: float) -> None:
+        raise ValueError("no image")
+
+    engine = make_engine(prepare=prepare)
+    engine.start()
+    for _ in range(10):
+        assert isinstance(engine.submit(1.0, PATIENCE_S).exception(PATIENCE_S), ValueError)
+    assert engine.ready
+
+
+def test_service_is_not_ready_once_it_has_refused_for_long(make_engine: MakeEngine, runtime: EchoRuntime) -> None:
+    clock = Clock()
+    engine = make_engine(capacity=1, clock=clock)
+    engine.start()
+    runtime.hold()
+    running = engine.submit(1.0, PATIENCE_S)
+    runtime.wait_until_running()
+    engine.submit(2.0, PATIENCE_S)
+    for _ in range(10):
+        with pytest.raises(Overloaded):
+            engine.submit(3.0, PATIENCE_S)
+        assert engine.ready
+        clock.now += 0.5
+    with pytest.raises(Overloaded):
+        engine.submit(3.0, PATIENCE_S)
+    assert engine.problem == "the queue has been full for a while"
+    assert not engine.ready
+    clock.now += 1.0  # a calm
+    assert engine.ready
+    runtime.release()
+    running.result(PATIENCE_S)
+
+
+def test_burst_leaves_the_service_ready(make_engine: MakeEngine, runtime: EchoRuntime) -> None:
+    clock = Clock()
+    engine = make_engine(capacity=1, clock=clock)
+    engine.start()
+    runtime.hold()
+    engine.submit(1.0, PATIENCE_S)
+    runtime.wait_until_running()
+    engine.submit(2.0, PATIENCE_S)
+    for _ in range(10):  # each a burst of its own, with a calm in between
+        with pytest.raises(Overloaded):
+            engine.submit(3.0, PATIENCE_S)
+        assert engine.ready
+        clock.now += 1.0
+
+
+def test_processes_are_told_by_name(make_engine_on: MakeEngineOn, make_worker: MakeWorker) -> None:
+    workers = [make_worker(), make_worker()]
+    engine = make_engine_on(*workers)
+    wait_until(lambda: all(worker.alive for worker in workers))
+    assert engine.pids() == {"server": os.getpid(), "worker-0": workers[0].pid, "worker-1": workers[1].pid}
+    engine.stop(PATIENCE_S)
+    assert engine.pids() == {"server": os.getpid()}
+
+
+def test_readiness_can_be_asked_for_while_workers_come_and_go(
+    make_engine_on: MakeEngineOn, make_worker: MakeWorker
+) -> None:
+    engine = make_engine_on(make_worker())
+    over = Event()
+    surprises: list[Exception] = []
+
+    def ask() -> None:
+        while not over.is_set():
+            try:
+                _ = engine.problem, engine.pids()
+            except Exception as error:  # what must not be
+                surprises.append(error)
+
+    asking = Thread(target=ask)
+    asking.start()
+    for _ in range(3):
+        assert isinstance(_failure(engine, "die"), WorkerLost)
+    assert _ask(engine, "1") == 1.0
+    over.set()
+    asking.join(PATIENCE_S)
+    assert surprises == []
