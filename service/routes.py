@@ -166,7 +166,7 @@ async def model(served: Served) -> ModelDescription:
     return ModelDescription(**described, engine=engine, limits=limits)
 
 
-@router.get("/healthz", tags=["operations"], summary="Is the process alive?", response_model=Status)
+@router.get("/healthz", tags=["operations"], summary="Is the process alive?", response_model_exclude_none=True)
 async def healthz() -> Status:
     """Whether the process answers at all."""
     return Status(status="alive")
@@ -178,13 +178,19 @@ async def healthz() -> Status:
     summary="Are images taken?",
     response_model=Status,
     responses={503: {"model": Status}},
+    response_model_exclude_none=True,
 )
 async def readyz(served: Served, response: Response) -> Status:
-    """Whether the model has run and images are taken."""
-    if served.engine.ready:
+    """Whether images are taken and can be expected to be answered.
+
+    Not while the service starts or stops, when no worker is alive, when the last inferences failed, or when images have
+    been refused for a while.
+    """
+    problem = served.engine.problem
+    if problem is None:
         return Status(status="ready")
     response.status_code = 503
-    return Status(status="not ready")
+    return Status(status="not ready", reason=problem)
 
 
 @router.get("/metrics", tags=["operations"], summary="Prometheus metrics", response_class=Response)

@@ -212,6 +212,12 @@ class ModelDescription(BaseModel):
 
 
 class Status(BaseModel):
-    """Health and readiness."""
+    """Health and readiness.
+
+    Attributes:
+        status: "alive", "ready" or "not ready".
+        reason: why it is not ready.
+    """
 
     status: str
+    reason: str | None = None
