@@ -7,18 +7,20 @@ python -m service classify IMAGE...
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
-from artifact.manifest import ArtifactError
+from artifact.manifest import ArtifactError, Manifest
 from artifact.probes import read_probes
 from service.app import create_app
 from service.engine.engine import Engine
@@ -27,8 +29,14 @@ from service.engine.runtime import Runtime, open_runtime
 from service.engine.tuning import Tuning, tune
 from service.images import ImageDecoder, ImageError
 from service.inference_graph import describe
+from service.logs import logged
 from service.settings import Settings
 from service.terminal import LEGEND, draw
+
+if TYPE_CHECKING:  # its packages need not be installed
+    from service.tracing import Tracing
+
+_log = logging.getLogger("service")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     images = parsed.pop("images", [])
     try:
         settings = Settings(**{name: value for name, value in parsed.items() if value is not None})
-        return _serve(settings) if command == "serve" else _classify(settings, images)
+        return _serve_logged(settings) if command == "serve" else _classify(settings, images)
     except ValidationError as error:
         for problem in error.errors():
             print(f"error: {'.'.join(map(str, problem['loc']))}: {problem['msg']}", file=sys.stderr)
@@ -50,9 +58,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1
 
 
+def _serve_logged(settings: Settings) -> int:
+    """Serve, and log what keeps the server from starting like everything else."""
+    with logged(settings.log_format, settings.log_level):
+        try:
+            return _serve(settings)
+        except (ArtifactError, EngineError, SettingsError) as error:
+            _log.error("%s", " ".join(str(error).split()))
+            return 1
+
+
 def _serve(settings: Settings) -> int:
     runtime, tuning = _prepare(settings)
-    app = create_app(settings, runtime, tuning)
+    app = create_app(settings, runtime, tuning, _open_tracing(settings, runtime.manifest))
     # uvicorn drains on SIGTERM and then raises the signal again for the handler it found, which by default would report
     # the clean stop as a kill.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -61,7 +79,8 @@ def _serve(settings: Settings) -> int:
         host=settings.host,
         port=settings.port,
         log_level=settings.log_level,
-        access_log=settings.log_level == "debug",
+        log_config=None,
+        access_log=False,  # it would write query strings down
         timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
         server_header=False,
         proxy_headers=False,
@@ -73,6 +92,16 @@ def _prepare(settings: Settings) -> tuple[Runtime, Tuning]:
     """Open the model and measure how it is best run here."""
     runtime = open_runtime(settings.model, settings.runtime, settings.device, settings.precision, settings.cache)
     return runtime, tune(runtime, read_probes(settings.model, runtime.manifest).images, settings.policy_wishes)
+
+
+def _open_tracing(settings: Settings, manifest: Manifest) -> Tracing | None:
+    if settings.tracing == "off":
+        return None
+    try:
+        from service.tracing import Tracing, otlp_provider
+    except ImportError as error:
+        raise SettingsError(f"tracing needs packages of its own, pip install '.[tracing]': {error}") from error
+    return Tracing(otlp_provider(), manifest)
 
 
 def _classify(settings: Settings, images: list[Path]) -> int:
