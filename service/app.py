@@ -81,6 +81,8 @@ def create_app(settings: Settings, runtime: Runtime, tuning: Tuning, tracing: Tr
         summary="Image classification that runs only the layers an image needs, and says which.",
         version=version("convnet-aig-serving"),
         lifespan=lifespan,
+        # See service/tracing.py. Off, FastAPI asks the environment nothing and looks for no providers at every request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.context = Context(settings, engine, metrics)
     app.include_router(router)

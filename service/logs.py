@@ -65,6 +65,11 @@ class TextFormatter(DefaultFormatter):
     Only the lines it begins itself begin at the margin, whatever a message or an exception says.
     """
 
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, and those of an exception."""
+        record.exc_text = None  # where another handler has kept its own form of the exception
+        return super().format(record)
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
         """The first line."""
         fields = [f"{name}={_plain(value)}" for name, value in _fields(record).items()]

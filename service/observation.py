@@ -50,8 +50,8 @@ class Observation:
         outcome = "internal_error"
         try:
             await self._answer(scope, receive, _identified(send, record))
-            answered = record.status is not None and record.status < 400
-            outcome = "ok" if answered else record.outcome or f"http_{record.status}"
+            status = record.status or 500  # which is what a server makes of no answer
+            outcome = "ok" if status < 400 else record.outcome or f"http_{status}"
         finally:
             record.outcome = outcome
             route = getattr(scope.get("route"), "path", None)

@@ -1,5 +1,8 @@
 """Spans of every request, after OpenTelemetry's conventions for HTTP servers. Imported only where tracing is on.
 
+FastAPI's own spans are not used: they have the query string, secrets included, end before the outcome is known, and
+learn of no route that is answered without its routing, as images are.
+
 https://opentelemetry.io/docs/specs/semconv/http/http-spans/
 """
 

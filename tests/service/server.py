@@ -18,6 +18,7 @@ from service.engine.batcher import BatchPolicy
 from service.engine.runtime import Runtime
 from service.engine.tuning import Tuning
 from service.settings import Settings
+from service.tracing import Tracing
 from tests.runtimes import PATIENCE_S
 
 
@@ -64,8 +65,8 @@ class Server:
         await asyncio.sleep(0)
         await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
 
-    def get(self, path: str) -> httpx.Response:
-        return self.wait_for(self._client.get(path))
+    def get(self, path: str, **arguments: Any) -> httpx.Response:
+        return self.wait_for(self._client.get(path, **arguments))
 
     def post(self, path: str, **arguments: Any) -> httpx.Response:
         return self.wait_for(self._client.post(path, **arguments))
@@ -94,8 +95,8 @@ def as_set(settings: Settings) -> Tuning:
 
 
 @contextmanager
-def serving(runtime: Runtime, **settings: object) -> Iterator[Server]:
+def serving(runtime: Runtime, tracing: Tracing | None = None, **settings: object) -> Iterator[Server]:
     """A started server, with two workers and batches of up to eight where the settings do not say otherwise."""
     chosen = Settings(**({"workers": 2, "max_batch": 8, "max_wait_ms": 0} | settings))
-    with Server(create_app(chosen, runtime, as_set(chosen))) as server:
+    with Server(create_app(chosen, runtime, as_set(chosen), tracing)) as server:
         yield server
