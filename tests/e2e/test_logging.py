@@ -35,7 +35,7 @@ def _attack(server: ServerProcess, pictures: list[bytes]) -> int:
     with server.client() as client:
         client.get("/%0A" + FORGED.replace(" ", "%20") + "?api_key=s3cret")
         client.post("/classify", files={"file": ("a\r\n" + FORGED, b"no image")})
-        client.post("/classify", content=b"\n" + FORGED.encode(), headers={"content-type": "image/\x85"})
+        client.post("/classify", content=b"\n" + FORGED.encode(), headers={b"content-type": b"image/\x85"})
         answer = client.post("/classify", content=pictures[0], headers={"X-Request-ID": "last"})
     assert (answer.status_code, answer.headers["x-request-id"]) == (200, "last")
     wait_until(lambda: any("request_id" in line and "last" in line for line in server.lines))
