@@ -20,6 +20,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from service.__main__ import main
 from service.engine.onnx_runtime import OnnxRuntime
+from service.logs import JsonFormatter
 from service.tracing import Tracing, otlp_provider
 from tests.image_files import solid
 from tests.runtimes import PATIENCE_S, EchoRuntime
@@ -194,8 +195,6 @@ def test_log_lines_name_the_span(
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            from service.logs import JsonFormatter
-
             seen.append(JsonFormatter().format(record))
 
     logger, handler = logging.getLogger("service.access_log"), Handler()
