@@ -7,15 +7,17 @@ python -m service classify IMAGE...
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from artifact.manifest import ArtifactError, Manifest, read_manifest
 from service.engine.batcher import BatchPolicy
@@ -29,8 +31,14 @@ from service.engine.worker import LocalWorker
 from service.engine.worker_process import WorkerProcess
 from service.images import IMAGE_ERRORS, ImageDecoder, ImageError
 from service.inference_graph import describe
+from service.logs import logged
 from service.settings import Settings
 from service.terminal import LEGEND, draw
+
+if TYPE_CHECKING:  # its packages need not be installed
+    from service.tracing import Tracing
+
+_log = logging.getLogger("service")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,13 +51,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     images = parsed.pop("images", [])
     try:
         settings = Settings(**{name: value for name, value in parsed.items() if value is not None})
-        return _serve(settings) if command == "serve" else _classify(settings, images)
+        return _serve_logged(settings) if command == "serve" else _classify(settings, images)
     except ValidationError as error:
         for problem in error.errors():
             print(f"error: {'.'.join(map(str, problem['loc']))}: {problem['msg']}", file=sys.stderr)
     except (ArtifactError, EngineError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
     return 1
+
+
+def _serve_logged(settings: Settings) -> int:
+    """Serve, and log what keeps the server from starting like everything else."""
+    with logged(settings.log_format, settings.log_level):
+        try:
+            return _serve(settings)
+        except (ArtifactError, EngineError, SettingsError) as error:
+            _log.error("%s", " ".join(str(error).split()))
+            return 1
 
 
 def _serve(settings: Settings) -> int:
@@ -63,7 +81,8 @@ def _serve(settings: Settings) -> int:
     from service.app import create_app
     from service.http_protocol import guarded_protocol
 
-    app = create_app(settings, process_pool(manifest, first, lambda: _worker_process(settings, manifest)))
+    pool = process_pool(manifest, first, lambda: _worker_process(settings, manifest))
+    app = create_app(settings, pool, _open_tracing(settings, manifest))
     protocol: Any = guarded_protocol(Admission(app.state.context).guard)  # as good as a class
     # uvicorn drains on SIGTERM and then raises the signal again for the handler it found, which by default would report
     # the clean stop as a kill.
@@ -74,7 +93,8 @@ def _serve(settings: Settings) -> int:
         host=settings.host,
         port=settings.port,
         log_level=settings.log_level,
-        access_log=settings.log_level == "debug",
+        log_config=None,
+        access_log=False,  # it would write query strings down
         timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
         server_header=False,
         proxy_headers=False,
@@ -86,6 +106,16 @@ def _worker_process(settings: Settings, manifest: Manifest) -> WorkerProcess:
     """A worker, not launched yet, that serves no other model than this one."""
     options = {"settings": settings.model_dump(mode="json"), "manifest": manifest.model_dump(mode="json")}
     return WorkerProcess("service.worker", options, OutcomeCodec(manifest, IMAGE_ERRORS), settings.stuck_seconds)
+
+
+def _open_tracing(settings: Settings, manifest: Manifest) -> Tracing | None:
+    if settings.tracing == "off":
+        return None
+    try:
+        from service.tracing import Tracing, otlp_provider
+    except ImportError as error:
+        raise SettingsError(f"tracing needs packages of its own, pip install '.[tracing]': {error}") from error
+    return Tracing(otlp_provider(), manifest)
 
 
 def _classify(settings: Settings, images: list[Path]) -> int:

@@ -3,38 +3,43 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import errors
+from service.access_log import AccessLog
 from service.context import Context
 from service.direct_route import DirectRouting
 from service.engine.engine import Engine
 from service.engine.pool import WorkerPool
 from service.memory import BodyMemory
 from service.metrics import Metrics
+from service.observation import Observation
 from service.process_metrics import ProcessMetrics
 from service.routes import images, router
 from service.scheduling import favouring_workers
 from service.settings import Settings
 
+if TYPE_CHECKING:  # its packages need not be installed
+    from service.tracing import Tracing
+
 # uvicorn's own log, where an operator looks at start.
 _log = logging.getLogger("uvicorn.error")
 
 
-def create_app(settings: Settings, pool: WorkerPool[bytes]) -> FastAPI:
+def create_app(settings: Settings, pool: WorkerPool[bytes], tracing: Tracing | None = None) -> FastAPI:
     """Make the application that serves one model.
 
     Args:
         settings: of the service.
         pool: of workers that take image files; started and closed with the application.
+        tracing: makes spans of requests, if it is given; closed with the application.
     """
     metrics = Metrics(pool.manifest)
     engine = Engine(
@@ -63,6 +68,8 @@ def create_app(settings: Settings, pool: WorkerPool[bytes]) -> FastAPI:
         with favouring_workers():
             yield
         await run_in_threadpool(engine.stop, settings.drain_seconds)
+        if tracing:
+            await run_in_threadpool(tracing.close)
 
     # The documentation page must work where the internet cannot be reached: its scripts come from this server.
     app = FastAPIOffline(
@@ -72,46 +79,14 @@ def create_app(settings: Settings, pool: WorkerPool[bytes]) -> FastAPI:
         summary="Image classification that runs only the layers an image needs, and says which.",
         version=version("convnet-aig-serving"),
         lifespan=lifespan,
+        # See service/tracing.py. Off, FastAPI asks the environment nothing and looks for no providers at every request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    app.state.context = Context(settings, engine, metrics, BodyMemory(settings.max_pending_bytes))
+    access_log = AccessLog(pool.manifest) if settings.logs_requests else None
+    app.state.context = Context(settings, engine, metrics, access_log, BodyMemory(settings.max_pending_bytes))
     app.include_router(router)
     app.include_router(images)
     errors.install(app)
     app.add_middleware(DirectRouting, routes=images.routes)
-    app.add_middleware(RequestCounter, metrics=metrics)
+    app.add_middleware(Observation, metrics=metrics, access_log=access_log, tracing=tracing)
     return app
-
-
-class RequestCounter:
-    """Counts every request by route and outcome, and measures it, whatever became of it."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app = app
-        self._metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started = time.perf_counter()
-        status = 500
-
-        async def send_noting_status(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        outcome = "internal_error"
-        try:
-            await self._app(scope, receive, send_noting_status)
-            outcome = "ok" if status < 400 else scope.get("state", {}).get("outcome", f"http_{status}")
-        finally:
-            self._metrics.count_request(_route(scope), outcome, time.perf_counter() - started)
-
-
-def _route(scope: Scope) -> str:
-    """The route's path; unknown paths share one name, so that a scanner cannot fill the metrics."""
-    route = scope.get("route")
-    return getattr(route, "path", "unmatched")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from artifact.manifest import Manifest
+from service.access_log import AccessLog
 from service.engine.engine import Engine
 from service.memory import BodyMemory
 from service.metrics import Metrics
@@ -15,11 +16,12 @@ from service.settings import Settings
 
 @dataclass(frozen=True)
 class Context:
-    """The running service: its settings, its engine (which takes image files), its metrics, and what it holds."""
+    """The running service: its settings, its engine (which takes image files), what it tells, and what it holds."""
 
     settings: Settings
     engine: Engine[bytes]
     metrics: Metrics
+    access_log: AccessLog | None
     memory: BodyMemory
 
     @property

@@ -18,7 +18,8 @@ from service.engine.errors import (
     WorkerLost,
 )
 from service.images import CorruptImage, EmptyImage, ImageTooLarge, NotAnImage, TooManyPixels
-from service.schemas import ErrorDetail
+from service.request_record import record_of
+from service.schemas import ErrorDetail, RequestErrorDetail
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +60,19 @@ _HTTP_TYPES = {400: "malformed_request", 404: "not_found", 405: "method_not_allo
 
 
 def classify_error(error: Exception) -> tuple[int, ErrorDetail]:
-    """The HTTP status and the body for an exception. One that is not known here is logged and told as internal."""
+    """The HTTP status and the error for an exception. One that is not known here is logged and told as internal."""
+    status, detail = _classified(error)
+    if detail.type == "internal_error":
+        _log.error("unexpected error", exc_info=error)
+    return status, detail
+
+
+def error_type(error: Exception) -> str:
+    """The error type of an exception, to be counted; logs nothing."""
+    return _classified(error)[1].type
+
+
+def _classified(error: Exception) -> tuple[int, ErrorDetail]:
     if isinstance(error, ApiError):
         return error.status, ErrorDetail(type=error.type, message=str(error))
     if isinstance(error, RequestValidationError):
@@ -71,25 +84,26 @@ def classify_error(error: Exception) -> tuple[int, ErrorDetail]:
     if type(error) in _KNOWN:
         status, type_ = _KNOWN[type(error)]
         return status, ErrorDetail(type=type_, message=str(error))
-    _log.error("unexpected error", exc_info=error)
     return 500, ErrorDetail(type="internal_error", message="an unexpected error; the server's log has the details")
 
 
 def install(app: FastAPI) -> None:
-    """Make every exception of the app answer as this page says."""
-    for kind in (*_KNOWN, ApiError, RequestValidationError, HTTPException, Exception):
+    """Make every known exception of the app answer as this page says; the others come to the middleware outside it."""
+    for kind in (*_KNOWN, ApiError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, respond)
 
 
 async def respond(request: Request, error: Exception) -> Response:
     """The answer to a request that ended with an exception."""
     status, detail = classify_error(error)
-    request.state.outcome = detail.type  # for the metrics
+    record = record_of(request)
+    record.outcome = detail.type
+    told = RequestErrorDetail(type=detail.type, message=detail.message, request_id=record.request_id)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if isinstance(error, Overloaded):
         headers["Retry-After"] = str(retry_after_s(error))
     # Not through a JSONResponse: an overloaded service writes more of these than anything else.
-    return Response(orjson.dumps({"error": detail}), status, headers, media_type="application/json")
+    return Response(orjson.dumps({"error": told}), status, headers, media_type="application/json")
 
 
 def retry_after_s(error: Overloaded) -> int:

@@ -15,7 +15,8 @@ import orjson
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from service.schemas import ErrorDetail
+from service.request_ids import HEADER, request_id
+from service.schemas import RequestErrorDetail
 
 # Browsers and proxies stay far below it.
 _MOST_HEAD_BYTES = 65_536
@@ -32,13 +33,17 @@ class Refusal:
     """
 
     status: int
-    error: ErrorDetail
+    error: RequestErrorDetail
     retry_after_s: int | None = None
 
     def encoded(self, keep_alive: bool) -> bytes:
         """The whole response."""
         body = orjson.dumps({"error": self.error})
-        head = [STATUS_LINE[self.status], b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)]
+        head = [
+            STATUS_LINE[self.status],
+            b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body),
+            b"%s: %s\r\n" % (HEADER, self.error.request_id.encode("ascii")),
+        ]
         if self.retry_after_s is not None:
             head.append(b"retry-after: %d\r\n" % self.retry_after_s)
         if not keep_alive:
@@ -85,9 +90,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._expect_request()
         if len(self.connections) > self._guard.max_connections:
-            self._end(
-                Refusal(503, ErrorDetail(type="too_many_connections", message="the server has too many connections"), 1)
-            )
+            self._end(503, "too_many_connections", "the server has too many connections", retry_after_s=1)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a connection."""
@@ -103,8 +106,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._in_head and not self._head_began:
             self._head_bytes += len(data)
             if self._head_bytes > _MOST_HEAD_BYTES and not self.transport.is_closing():
-                detail = ErrorDetail(type="head_too_large", message=f"a head may have {_MOST_HEAD_BYTES} bytes at most")
-                self._end(Refusal(431, detail))
+                self._end(431, "head_too_large", f"a request's head may have at most {_MOST_HEAD_BYTES} bytes")
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -125,7 +127,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP."""
-        self._end(Refusal(400, ErrorDetail(type="malformed_request", message=msg)))
+        self._end(400, "malformed_request", msg)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Run the application, unless the head alone tells that the request is refused.
@@ -146,8 +148,10 @@ class GuardedProtocol(HttpToolsProtocol):
         else:
             self.on_response_complete()
 
-    def _end(self, refusal: Refusal) -> None:
+    def _end(self, status: int, type_: str, message: str, retry_after_s: int | None = None) -> None:
         """Close the connection and say why, unless another answer is still being given on it."""
+        detail = RequestErrorDetail(type=type_, message=message, request_id=request_id(self.headers or ()))
+        refusal = Refusal(status, detail, retry_after_s)
         self._guard.note(refusal)
         if self.cycle is None or self.cycle.response_complete:
             self.transport.write(refusal.encoded(keep_alive=False))
@@ -165,6 +169,6 @@ class GuardedProtocol(HttpToolsProtocol):
     def _receive_no_longer(self) -> None:
         self._late = None
         if self._in_head:
-            self._end(Refusal(408, ErrorDetail(type="upload_timeout", message="the request did not arrive in time")))
+            self._end(408, "upload_timeout", "the request did not arrive in time")
         else:  # it has been answered, by the application or by its head alone
             self.transport.close()

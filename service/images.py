@@ -81,7 +81,7 @@ class ImageDecoder:
         except MemoryError:  # this server's fault, not the image's
             raise
         except Exception as error:  # as above
-            _log.info("an image could not be decoded", exc_info=error)
+            _log.debug("an image could not be decoded", exc_info=error)
             raise CorruptImage("the image is truncated or damaged") from error
 
     def _check_bytes(self, data: bytes) -> None:

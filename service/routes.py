@@ -16,10 +16,11 @@ from service.deadlines import HEADER, Deadline, deadline_of
 from service.direct_route import DirectRoute
 from service.engine.errors import EngineError, EngineStopped, Overloaded
 from service.engine.worker import Answer
-from service.errors import ApiError, ClientGone, classify_error
+from service.errors import ApiError, ClientGone, classify_error, error_type
 from service.images import FORMATS, ImageError
 from service.inference_graph import describe
 from service.metrics import CONTENT_TYPE
+from service.request_record import record_of
 from service.schemas import (
     BatchClassification,
     BatchItem,
@@ -43,8 +44,9 @@ UploadT = TypeVar("UploadT", Upload, list[Upload])
 Served = Annotated[Context, Depends(context)]
 Parameters = Annotated[ClassifyParameters, Query()]
 
+_ID_HEADER = {"X-Request-ID": {"description": "of this request, in the server's log too", "schema": {"type": "string"}}}
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorResponse, "description": description}
+    status: {"model": ErrorResponse, "description": description, "headers": _ID_HEADER}
     for status, description in {
         400: "empty or malformed body",
         408: "the body did not arrive within the deadline",
@@ -57,6 +59,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         504: "not answered within the deadline",
     }.items()
 }
+_RESPONSES = {200: {"headers": _ID_HEADER}, **_ERRORS}
 
 
 def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -91,7 +94,7 @@ _IMAGES_BODY = {
     "/classify",
     summary="Classify one image",
     response_model=Classification,
-    responses=_ERRORS,
+    responses=_RESPONSES,
     openapi_extra=_IMAGE_BODY,
 )
 async def classify(request: Request, served: Served, parameters: Parameters) -> Response:
@@ -110,7 +113,7 @@ async def classify(request: Request, served: Served, parameters: Parameters) -> 
     "/classify/batch",
     summary="Classify several images",
     response_model=BatchClassification,
-    responses=_ERRORS,
+    responses=_RESPONSES,
     openapi_extra=_IMAGES_BODY,
 )
 async def classify_batch(request: Request, served: Served, parameters: Parameters) -> Response:
@@ -166,7 +169,7 @@ async def model(served: Served) -> ModelDescription:
     return ModelDescription(**described, engine=engine, limits=limits)
 
 
-@router.get("/healthz", tags=["operations"], summary="Is the process alive?", response_model=Status)
+@router.get("/healthz", tags=["operations"], summary="Is the process alive?", response_model_exclude_none=True)
 async def healthz() -> Status:
     """Whether the process answers at all."""
     return Status(status="alive")
@@ -178,13 +181,19 @@ async def healthz() -> Status:
     summary="Are images taken?",
     response_model=Status,
     responses={503: {"model": Status}},
+    response_model_exclude_none=True,
 )
 async def readyz(served: Served, response: Response) -> Status:
-    """Whether the model has run and images are taken."""
-    if served.engine.ready:
+    """Whether images are taken and can be expected to be answered.
+
+    Not while the service starts or stops, when no worker is alive, when the last inferences failed, or when images have
+    been refused for a while.
+    """
+    problem = served.engine.problem
+    if problem is None:
         return Status(status="ready")
     response.status_code = 503
-    return Status(status="not ready")
+    return Status(status="not ready", reason=problem)
 
 
 @router.get("/metrics", tags=["operations"], summary="Prometheus metrics", response_class=Response)
@@ -202,7 +211,7 @@ async def _received(served: Context, deadline: Deadline, reading: Coroutine[Any,
     except TimeoutError as error:
         raise ApiError(408, "upload_timeout", "the request's body did not arrive within its deadline") from error
     except (ImageError, EngineError) as error:
-        served.metrics.count_failed_image(classify_error(error)[1].type)
+        served.metrics.count_failed_image(error_type(error))
         raise
     finally:
         reading.close()  # where it was never begun
@@ -211,6 +220,8 @@ async def _received(served: Context, deadline: Deadline, reading: Coroutine[Any,
 async def _classify(request: Request, served: Context, deadline: Deadline, uploads: list[Upload]) -> list[Outcome]:
     """Run the images of one request and count what became of each."""
     deadline_s = deadline.remaining_s
+    record = record_of(request)
+    record.submitted_at = time.perf_counter()
     outcomes: list[Outcome | None] = []
     futures: list[Future[Answer]] = []
     for upload in uploads:
@@ -223,14 +234,15 @@ async def _classify(request: Request, served: Context, deadline: Deadline, uploa
         answers = iter(await wait_for_answers(request, futures, deadline_s) if futures else [])
     except ClientGone as error:
         for _ in uploads:
-            served.metrics.count_failed_image(classify_error(error)[1].type)
+            served.metrics.count_failed_image(error_type(error))
         raise
     complete = [next(answers) if outcome is None else outcome for outcome in outcomes]
-    for outcome in complete:
-        if isinstance(outcome, Exception):
-            served.metrics.count_failed_image(classify_error(outcome)[1].type)
+    record.images = [error_type(outcome) if isinstance(outcome, Exception) else outcome for outcome in complete]
+    for image in record.images:
+        if isinstance(image, str):
+            served.metrics.count_failed_image(image)
         else:
-            served.metrics.count_answer(outcome)
+            served.metrics.count_answer(image)
     return complete
 
 

@@ -133,10 +133,17 @@ class ErrorDetail:
     message: str
 
 
+@dataclass(slots=True, kw_only=True)
+class RequestErrorDetail(ErrorDetail):
+    """What went wrong with a request; `request_id` is what the server's log knows it by."""
+
+    request_id: str
+
+
 class ErrorResponse(BaseModel):
     """The body of every answer that is not a success."""
 
-    error: ErrorDetail
+    error: RequestErrorDetail
 
 
 @dataclass(slots=True, kw_only=True)
@@ -212,6 +219,12 @@ class ModelDescription(BaseModel):
 
 
 class Status(BaseModel):
-    """Health and readiness."""
+    """Health and readiness.
+
+    Attributes:
+        status: "alive", "ready" or "not ready".
+        reason: why it is not ready.
+    """
 
     status: str
+    reason: str | None = None

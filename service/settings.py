@@ -11,6 +11,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from service.engine.runtime import Device, Precision, RuntimeName
 from service.engine.tuning import PolicyWishes
 
+LogFormat = Literal["text", "json"]
+
 # Pillow itself warns of images above this many pixels.
 _PILLOW_LIMIT = 89_478_485
 
@@ -55,8 +57,22 @@ class Settings(BaseSettings):
     )
     drain_seconds: float = Field(default=30, ge=0, description="time to finish accepted work on SIGTERM, in s")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least severe log line")
+    log_format: LogFormat = Field(default="text", description="how the log is written; json is an object a line")
+    access_log: Literal["auto", "on", "off"] = Field(
+        default="auto", description="a log line for every request; auto: with json, or at debug"
+    )
+    tracing: Literal["off", "otlp"] = Field(
+        default="off", description="where spans of requests go; the standard OTEL_... variables say the rest"
+    )
 
     @property
     def policy_wishes(self) -> PolicyWishes:
         """What is set of how batches form."""
         return PolicyWishes(self.workers, self.max_batch, self.max_wait_ms)
+
+    @property
+    def logs_requests(self) -> bool:
+        """Whether every request gets a line in the log."""
+        if self.access_log == "auto":
+            return self.log_format == "json" or self.log_level == "debug"
+        return self.access_log == "on"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import sys
+from contextlib import ExitStack
 from typing import Any
 
 from artifact.manifest import ArtifactError, Manifest, read_manifest
@@ -15,6 +16,7 @@ from service.engine.tuning import tune
 from service.engine.worker import LocalWorker
 from service.engine.worker_process import Opened, serve
 from service.images import IMAGE_ERRORS, ImageDecoder
+from service.logs import logged
 from service.settings import Settings
 
 
@@ -23,20 +25,26 @@ def main() -> None:
     # Whoever stops the service, by keyboard or by process group, lets it finish what it accepted: then it hangs up.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    with socket.socket(fileno=int(sys.argv[1])) as connection:
-        serve(connection, _open, IMAGE_ERRORS)
+    with ExitStack() as stack:
+        connection = stack.enter_context(socket.socket(fileno=int(sys.argv[1])))
+
+        def open_worker(options: dict[str, Any]) -> tuple[Opened, Manifest, LocalWorker[bytes]]:
+            settings = Settings(**options["settings"])
+            stack.enter_context(logged(settings.log_format, settings.log_level))
+            return _open(settings, Manifest.model_validate(options["manifest"]), tunes=options["tune"])
+
+        serve(connection, open_worker, IMAGE_ERRORS)
 
 
-def _open(options: dict[str, Any]) -> tuple[Opened, Manifest, LocalWorker[bytes]]:
+def _open(settings: Settings, expected: Manifest, tunes: bool) -> tuple[Opened, Manifest, LocalWorker[bytes]]:
     """Open the model as the settings say, and measure how it is best run where that is asked for."""
-    settings = Settings(**options["settings"])
     remembered = chosen_before(settings.model, read_manifest(settings.model), settings.precision, settings.cache)
     runtime = open_runtime(settings.model, settings.runtime, settings.device, settings.precision, settings.cache)
     manifest = runtime.manifest
-    if manifest != Manifest.model_validate(options["manifest"]):
+    if manifest != expected:
         raise ArtifactError(f"the model in {settings.model} is not the one that was there when the service started")
     tuning = None
-    if options["tune"]:
+    if tunes:
         tuning = tune(runtime, read_probes(settings.model, manifest).images, settings.policy_wishes)
     decoder = ImageDecoder(manifest.preprocessing, settings.max_bytes, settings.max_pixels)
     first = bool(runtime.candidates) and not remembered

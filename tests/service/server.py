@@ -21,6 +21,7 @@ from service.engine.tuning import Tuning
 from service.engine.worker import LocalWorker
 from service.images import ImageDecoder
 from service.settings import Settings
+from service.tracing import Tracing
 from tests.runtimes import PATIENCE_S
 
 
@@ -67,8 +68,8 @@ class Server:
         await asyncio.sleep(0)
         await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
 
-    def get(self, path: str) -> httpx.Response:
-        return self.wait_for(self._client.get(path))
+    def get(self, path: str, **arguments: Any) -> httpx.Response:
+        return self.wait_for(self._client.get(path, **arguments))
 
     def post(self, path: str, **arguments: Any) -> httpx.Response:
         return self.wait_for(self._client.post(path, **arguments))
@@ -103,8 +104,8 @@ def pool(runtime: Runtime, settings: Settings) -> WorkerPool[bytes]:
 
 
 @contextmanager
-def serving(runtime: Runtime, **settings: object) -> Iterator[Server]:
+def serving(runtime: Runtime, tracing: Tracing | None = None, **settings: object) -> Iterator[Server]:
     """A started server, with two workers and batches of up to eight where the settings do not say otherwise."""
     chosen = Settings(**({"workers": 2, "max_batch": 8, "max_wait_ms": 0} | settings))
-    with Server(create_app(chosen, pool(runtime, chosen))) as server:
+    with Server(create_app(chosen, pool(runtime, chosen), tracing)) as server:
         yield server

@@ -12,10 +12,10 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from service.http_protocol import Guard, Refusal, guarded_protocol
-from service.schemas import ErrorDetail
+from service.schemas import RequestErrorDetail
 from tests.runtimes import PATIENCE_S, wait_until
 
-BUSY = Refusal(429, ErrorDetail(type="overloaded", message="come back later"), 7)
+BUSY = Refusal(429, RequestErrorDetail(type="overloaded", message="come back later", request_id="an-id"), 7)
 REQUEST = b"POST /images HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nimage"
 
 
@@ -120,7 +120,7 @@ def test_request_refused_by_its_head_never_reaches_the_application(app: Applicat
         connection.sendall(REQUEST)
         status, headers, body = _answer(connection)
         assert (status, _error(body), headers["retry-after"]) == (429, "overloaded", "7")
-        assert headers["content-type"] == "application/json"
+        assert (headers["content-type"], headers["x-request-id"]) == ("application/json", "an-id")
         assert "connection" not in headers
         app.busy = False
         connection.sendall(REQUEST)  # the body of the refused one is not taken for a request
@@ -166,6 +166,7 @@ def test_what_is_no_http_gets_a_typed_error(app: Application, nonsense: bytes) -
         connection.sendall(nonsense)
         status, headers, body = _answer(connection)
         assert (status, _error(body), headers["connection"]) == (400, "malformed_request", "close")
+        assert headers["x-request-id"] == json.loads(body)["error"]["request_id"]
         assert connection.recv(1) == b""
     assert [refusal.error.type for refusal in app.noted] == ["malformed_request"]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from artifact.manifest import Block, Manifest
-from service.engine.engine import Answer
+from service.engine.worker import Answer
 from service.inference_graph import describe, inference_graph, layers, predictions
 from tests.runtimes import echo_manifest
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.engine.engine import Answer
 from service.engine.onnx_runtime import OnnxRuntime
+from service.engine.worker import Answer
 from service.metrics import Metrics
 from tests.image_files import encoded, photograph
 from tests.runtimes import echo_manifest

@@ -172,7 +172,7 @@ def test_stopping_service_takes_nothing_and_is_not_ready(server: Server) -> None
     assert _error(server.classify(solid(20))) == (503, "stopping")
     assert _error(server.classify_batch([solid(20), solid(30)])) == (503, "stopping")
     assert server.get("/readyz").status_code == 503
-    assert server.get("/readyz").json() == {"status": "not ready"}
+    assert server.get("/readyz").json() == {"status": "not ready", "reason": "stopping"}
     assert server.get("/healthz").status_code == 200
 
 

@@ -32,7 +32,7 @@ def _assert_refused(response: httpx.Response, status: int, type_: str, *words: s
     assert (response.status_code, response.json().get("error", {}).get("type")) == (status, type_), response.text
     assert response.headers["content-type"] == "application/json"
     assert response.json().keys() == {"error"}
-    assert response.json()["error"].keys() == {"type", "message"}
+    assert response.json()["error"].keys() == {"type", "message", "request_id"}
     message = response.json()["error"]["message"]
     assert message
     for word in words:

@@ -52,6 +52,9 @@ def test_settings_that_do_not_exist_are_refused() -> None:
         ("max_images", "0"),
         ("drain_seconds", "-1"),
         ("log_level", "loud"),
+        ("log_format", "xml"),
+        ("access_log", "perhaps"),
+        ("tracing", "jaeger"),
         ("deadline_ms", "nan"),
         ("deadline_ms", "inf"),
         ("drain_seconds", "inf"),
@@ -91,3 +94,17 @@ def test_what_the_user_says_of_batches_is_what_the_engine_is_told() -> None:
 def test_model_may_be_named_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIG_MODEL", "some/model")
     assert Settings().model == Path("some/model")
+
+
+@pytest.mark.parametrize(
+    ("settings", "logged"),
+    [
+        ({}, False),
+        ({"log_format": "json"}, True),
+        ({"log_level": "debug"}, True),
+        ({"access_log": "on"}, True),
+        ({"access_log": "off", "log_format": "json", "log_level": "debug"}, False),
+    ],
+)
+def test_requests_are_logged_where_programs_read_or_it_is_asked_for(settings: dict[str, str], logged: bool) -> None:
+    assert Settings(**settings).logs_requests == logged

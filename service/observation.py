@@ -1,0 +1,98 @@
+"""The outermost middleware: gives every request its id, and counts, measures, logs and traces what became of it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from fastapi import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.access_log import AccessLog
+from service.errors import respond
+from service.metrics import Metrics
+from service.request_ids import HEADER, request_id
+from service.request_record import RequestRecord, current_record
+
+if TYPE_CHECKING:  # its packages need not be installed
+    from service.tracing import Tracing
+
+
+class Observation:
+    """Sees every request from its head to the end of its answer.
+
+    Args:
+        app: what answers.
+        metrics: count and measure every request.
+        access_log: has a line for every request, if it is given.
+        tracing: has a span for every request, if it is given.
+    """
+
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, access_log: AccessLog | None = None, tracing: Tracing | None = None
+    ) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._access_log = access_log
+        self._tracing = tracing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and see what becomes of it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        record = RequestRecord(request_id(scope["headers"]), time.perf_counter())
+        scope.setdefault("state", {})["record"] = record
+        current_record.set(record)  # until the task ends, which has no other request
+        span = self._tracing.begin(scope, record) if self._tracing else None
+        if self._access_log or span:
+            receive = _counting(receive, record)
+        outcome = "internal_error"
+        try:
+            await self._answer(scope, receive, _identified(send, record))
+            status = record.status or 500  # which is what a server makes of no answer
+            outcome = "ok" if status < 400 else record.outcome or f"http_{status}"
+        finally:
+            record.outcome = outcome
+            route = getattr(scope.get("route"), "path", None)
+            # Unknown paths share one name, so that a scanner cannot fill the metrics.
+            name = route or "unmatched"
+            ended_at = time.perf_counter()
+            self._metrics.count_request(name, outcome, ended_at - record.started_at)
+            if self._access_log:
+                self._access_log.write(scope["method"], name, record, ended_at - record.started_at)
+            if span:
+                span.end(route, record, ended_at)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the app answer, and answer for it where it raises: outside of here the answer would get no id."""
+        try:
+            await self._app(scope, receive, send)
+        except Exception as error:
+            if scope["state"]["record"].status is not None:
+                raise  # an answer has begun, and can only be broken off
+            response = await respond(Request(scope), error)
+            await response(scope, receive, send)
+
+
+def _identified(send: Send, record: RequestRecord) -> Send:
+    """A `send` that gives the answer the request's id, and notes its status."""
+
+    async def send_with_id(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            record.status = message["status"]
+            message["headers"] = [*message.get("headers", ()), (HEADER, record.request_id.encode("ascii"))]
+        await send(message)
+
+    return send_with_id
+
+
+def _counting(receive: Receive, record: RequestRecord) -> Receive:
+    """A `receive` that counts the bytes of the body."""
+
+    async def receive_counting() -> Message:
+        message = await receive()
+        record.received_bytes += len(message.get("body", b""))
+        return message
+
+    return receive_counting
