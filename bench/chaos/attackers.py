@@ -12,6 +12,9 @@ from bench.chaos.hostile_requests import HostileRequest, hostile_requests
 from bench.chaos.service_process import ServiceProcess, send
 
 _PIECE, _PIECE_S = 20, 0.1  # bytes at a time, and the time between them, of those who send slowly
+# What may become of any image in a storm, and of one on which the model fails.
+_EXCUSES = ("overloaded", "worker_lost", "deadline_exceeded")
+_POISONED = ("inference_failed", *_EXCUSES)
 _FAULTS = {"died": signal.SIGKILL, "stuck": signal.SIGSTOP}
 
 
@@ -37,11 +40,11 @@ class Attackers:
         while not self._arena.over.is_set():
             await self.every_kind(self._random.uniform(0.0, 0.1))
 
-    async def every_kind(self, longest_pause_s: float = 0.0) -> None:
+    async def every_kind(self, longest_pause_s: float = 0.0, slow_too: bool = True) -> None:
         """Send every kind once, in random order; those who are slow send while the others do."""
         kinds = list(hostile_requests(self._arena, self._random))
         self._random.shuffle(kinds)
-        slow = [asyncio.create_task(self._attack(kind)) for kind in kinds if kind.dribbled]
+        slow = [asyncio.create_task(self._attack(kind)) for kind in kinds if kind.dribbled and slow_too]
         for kind in kinds:
             if not kind.dribbled:
                 await self._attack(kind)
@@ -107,14 +110,17 @@ class Attackers:
         connection.leave()
         if answer is None:
             return
-        self._arena.ledger.note(hostile.route, answer, self._arena.max_images + 1)
+        if hostile.broken and answer.outcome == "malformed_request":
+            self._arena.ledger.note_left(hostile.route)
+        else:
+            self._arena.ledger.note(hostile.route, answer, self._arena.max_images + 1)
         if answer.outcome not in hostile.outcomes or not _has_message(answer):
             self._arena.problems[f"{answer.status} {answer.outcome} for {hostile.name}"] += 1
 
     async def _poison_alone(self) -> None:
         poison = self._random.choice(self._poisons)
         answer = await self._post("/classify", "image/png", poison)
-        if answer is not None and answer.outcome not in ("inference_failed", "overloaded", "worker_lost"):
+        if answer is not None and answer.outcome not in _POISONED:
             self._arena.problems[f"{answer.outcome} for a poisonous image"] += 1
 
     async def _poison_among_others(self) -> None:
@@ -128,11 +134,11 @@ class Attackers:
             return
         results = answer.json["results"]
         poisoned = results.pop(place)
-        if not poisoned["error"] or poisoned["error"]["type"] not in ("inference_failed", "overloaded", "worker_lost"):
+        if not poisoned["error"] or poisoned["error"]["type"] not in _POISONED:
             self._arena.problems["a poisonous image was answered"] += 1
         for picture, item in zip(pictures, results, strict=True):
             if item["error"]:
-                if item["error"]["type"] not in ("overloaded", "worker_lost"):
+                if item["error"]["type"] not in _EXCUSES:
                     self._arena.problems[f"{item['error']['type']} beside a poisonous image"] += 1
             elif problem := self._arena.gallery.problem(picture, item["answer"]):
                 self._arena.problems[f"wrong answer beside a poisonous image: {problem}"] += 1

@@ -46,7 +46,7 @@ class Clients:
     async def bursts(self, clients: int, longest_s: float) -> None:
         """Now and then as many clients at once as the service cannot serve."""
         while not self._arena.over.is_set():
-            await self._arena.pause(self._random.uniform(0.5, 2.0))
+            await self._arena.pause(self._random.uniform(0.5, 4.0))
             give_up = monotonic() + self._random.uniform(0.2, longest_s)
             await asyncio.gather(*(self._burst(give_up) for _ in range(clients)))
 

@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from random import Random
 
 from PIL import Image
@@ -28,6 +29,7 @@ class HostileRequest:
         route: under which it is counted.
         outcomes: the errors it may be given.
         dribbled: whether it is sent in small pieces, and then not to its end.
+        broken: whether its body turns into what is no HTTP: it is answered, and counted as if its client had left.
     """
 
     name: str
@@ -35,6 +37,7 @@ class HostileRequest:
     route: str
     outcomes: frozenset[str]
     dribbled: bool = False
+    broken: bool = False
 
 
 def hostile_requests(arena: Arena, random: Random) -> Iterator[HostileRequest]:
@@ -56,10 +59,7 @@ def _bad_images(arena: Arena, random: Random) -> Iterator[HostileRequest]:
         "truncated": (cut, "corrupt_image not_an_image"),
         "corrupt": (_corrupt_png(random), "corrupt_image"),
         "bomb of pixels": (_png(60_000, 60_000), "too_many_pixels"),
-        "bomb of text": (
-            _png(8, 8, _chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(100_000_000), 1))),
-            "corrupt_image",
-        ),
+        "bomb of text": (_text_bomb(), "corrupt_image"),
         "too many bytes": (large, "image_too_large"),
     }
     for name, (body, outcomes) in bodies.items():
@@ -102,7 +102,9 @@ def _bad_requests(arena: Arena, random: Random) -> Iterator[HostileRequest]:
 
 def _bad_http(random: Random) -> Iterator[HostileRequest]:
     post = b"POST /classify HTTP/1.1\r\nHost: chaos\r\n"
-    endless = post + b"".join(b"X-%d: %s\r\n" % (number, bytes(1000).hex().encode()) for number in range(60))
+    endless = post + b"".join(
+        b"X-%d: %s\r\n" % (number, bytes(1000).hex().encode()) for number in range(300)
+    )  # longer than any packet
     malformed = {
         "a greeting of TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + random.randbytes(500),
         "no request line": b"GARBAGE\r\n\r\n",
@@ -114,7 +116,7 @@ def _bad_http(random: Random) -> Iterator[HostileRequest]:
         yield HostileRequest(name, data, UNMATCHED, frozenset({"malformed_request"}))
     for name, size in (("a chunk of no size", b"zz"), ("a chunk of absurd size", b"f" * 17)):
         data = post + b"Transfer-Encoding: chunked\r\n\r\n" + size + b"\r\nhello"
-        yield _hostile(name, data, "malformed_request")
+        yield HostileRequest(name, data, "/classify", frozenset({"malformed_request", "overloaded"}), broken=True)
     yield HostileRequest("an endless head", endless, UNMATCHED, frozenset({"head_too_large"}))
 
 
@@ -129,9 +131,10 @@ def _slow(arena: Arena) -> Iterator[HostileRequest]:
 
 
 def _hostile(name: str, data: bytes, outcomes: str, route: str = "/classify", dribbled: bool = False) -> HostileRequest:
-    # Whoever comes while the queue is full is refused before anything is looked at.
-    full = set() if route == UNMATCHED else {"overloaded"}
-    return HostileRequest(name, data, route, frozenset({*outcomes.split(), *full}), dribbled)
+    # Whoever comes while the queue is full is refused before anything is looked at; and a worker that is hurt may have
+    # had this image.
+    excuses = set() if route == UNMATCHED else {"overloaded", "worker_lost", "deadline_exceeded"}
+    return HostileRequest(name, data, route, frozenset({*outcomes.split(), *excuses}), dribbled)
 
 
 def _corrupt_png(random: Random) -> bytes:
@@ -142,6 +145,12 @@ def _corrupt_png(random: Random) -> bytes:
     start = data.index(b"IDAT") + 10
     data[random.randrange(start, start + 200)] ^= 0xFF
     return bytes(data)
+
+
+@cache
+def _text_bomb() -> bytes:
+    """A small PNG with a comment of 100 megabytes."""
+    return _png(8, 8, _chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(100_000_000))))
 
 
 def _png(width: int, height: int, extra: bytes = b"") -> bytes:

@@ -19,7 +19,7 @@ from bench.chaos.poisoned_model import poisons
 from bench.chaos.service_process import Footprint, ServiceProcess, send, wait_until
 
 _WORKERS = 2
-_DEADLINE_S, _STUCK_S, _DRAIN_S = 3.0, 2.0, 15.0
+_DEADLINE_S, _STUCK_S, _DRAIN_S = 2.0, 1.5, 15.0
 _MAX_BYTES, _MAX_PIXELS, _MAX_IMAGES = 500_000, 4_000_000, 8
 _MAX_BATCH = {"1": 1, "2": 4}
 _FLAGS = (
@@ -31,7 +31,7 @@ _FLAGS = (
 _FLAGS_OF = {version: f"{_FLAGS} --max-batch {size}".split() for version, size in _MAX_BATCH.items()}
 _FLAGS_OF["2"] += ["--runtime", "onnx"]
 
-_WARM_UP_S = 2.0
+_WARM_UP_S, _MOST_WARM_UPS, _LEVEL_GROWTH = 1.0, 6, 0.01
 _START_S = 60.0
 _STEADY, _HASTY, _LEAVERS, _BURST, _LONGEST_BURST_S = 4, 2, 3, 24, 1.5
 _ACCEPTED = 6  # requests that wait when the service is told to stop
@@ -118,15 +118,14 @@ class Life:
     async def _stages(self, storm_s: float, killed: bool) -> None:
         self._say(f"version {self._folder.version}: warming up")
         await self._expect_ready()
-        await self._warm_up()
-        self.report.before = await self._settled_footprint(None)
+        self.report.before = await self._level()
         self._say(f"version {self._folder.version}: a storm of {storm_s:.0f} s")
         await self._storm(storm_s)
         self._say(f"version {self._folder.version}: calm, and counting")
         await self._expect_counted()
         await self._expect_ready()
         await self._warm_up()
-        self.report.after = await self._settled_footprint(self.report.before)
+        self.report.after = await self._footprint(self.report.before)
         if self.report.growth > _MOST_GROWTH:
             self._problem(f"memory grew by {self.report.growth:.1%}")
         self._say(f"version {self._folder.version}: its model is damaged")
@@ -142,9 +141,20 @@ class Life:
         self._arena.over.clear()
         work = [self._clients.steady() for _ in range(_STEADY)] + [self._clients.bursts(_BURST, 0.5)]
         running = asyncio.gather(*work, self._attackers.poisonous())
-        await self._attackers.every_kind()
+        await self._attackers.every_kind(slow_too=False)
         await asyncio.sleep(_WARM_UP_S)
         await self._end(running)
+
+    async def _level(self) -> Footprint:
+        """What the service holds once warming it up further adds nothing to speak of."""
+        level: Footprint | None = None
+        for _ in range(_MOST_WARM_UPS):
+            await self._warm_up()
+            before, level = level, await self._footprint(None)
+            if before and level.resident_bytes <= (1 + _LEVEL_GROWTH) * before.resident_bytes:
+                break
+        assert level is not None
+        return level
 
     async def _storm(self, seconds: float) -> None:
         self._arena.over.clear()
@@ -194,19 +204,17 @@ class Life:
                 return
             await asyncio.sleep(0.1)
 
-    async def _settled_footprint(self, wanted: Footprint | None) -> Footprint:
+    async def _footprint(self, wanted: Footprint | None) -> Footprint:
         """What the service holds when nobody asks it for anything; files and threads must be as many as before."""
         give_up = monotonic() + HANG_S / 2
         while True:
             await asyncio.sleep(0.5)
             found = self._service.footprint()
-            if wanted is None:
-                return found
-            same = (found.files, found.threads, found.processes) == (wanted.files, wanted.threads, wanted.processes)
-            if same:
+            held = [(one.files, one.threads, one.processes) for one in (found, wanted or found)]
+            if held[0] == held[1]:
                 return found
             if monotonic() > give_up:
-                self._problem(f"holds {found} and held {wanted}")
+                self._problem(f"files, threads and processes were {held[1]} and are {held[0]}")
                 return found
 
     async def _damage(self) -> None:

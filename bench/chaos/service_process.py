@@ -24,12 +24,14 @@ class Footprint:
 
     Attributes:
         resident_bytes: memory; what several of them share is counted once.
+        server_bytes: of the service without its workers.
         files: open file descriptors.
         threads: of the system.
         processes: the service itself and its workers.
     """
 
     resident_bytes: int
+    server_bytes: int
     files: int
     threads: int
     processes: int
@@ -92,6 +94,7 @@ class ServiceProcess:
         pids = [self._process.pid, *self.workers()]
         return Footprint(
             sum(proportional_bytes(pid) for pid in pids),
+            proportional_bytes(self._process.pid),
             sum(_entries(pid, "fd") for pid in pids),
             sum(_entries(pid, "task") for pid in pids),
             len(pids),
