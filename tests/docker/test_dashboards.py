@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import promql_parser
 import pytest
 
-from artifact.manifest import Manifest
+from artifact.manifest import read_manifest
 from docker.grafana.__main__ import DASHBOARDS, PAGES, main
 from docker.grafana.blocks import in_network_order
 from service.metrics import Metrics
@@ -44,26 +43,22 @@ PANELS = [
 QUERIES = [target for param in PANELS for target in param.values[0]["targets"]]
 
 
-def _parsed(expr: str) -> promql_parser.Expr:
-    """An expression as Grafana would send it."""
+def _selected(expr: str) -> set[str]:
+    """The metrics an expression, as Grafana would send it, asks for."""
     for variable in ("$__rate_interval", "$__range"):
         expr = expr.replace(variable, "1m")
-    return promql_parser.parse(expr)
+    names = set()
 
+    def note(part: promql_parser.Expr) -> None:
+        if isinstance(part, promql_parser.VectorSelector):
+            names.add(str(part.name))
 
-def _selected(node: object) -> Iterator[str]:
-    """The metrics an expression asks for."""
-    if isinstance(node, promql_parser.VectorSelector):
-        yield str(node.name)
-    for part in ("expr", "lhs", "rhs", "param", "vector_selector"):
-        if (child := getattr(node, part, None)) is not None:
-            yield from _selected(child)
-    for argument in getattr(node, "args", None) or ():
-        yield from _selected(argument)
+    promql_parser.walk(promql_parser.parse(expr), note)
+    return names
 
 
 def _exported() -> set[str]:
-    families = Metrics(Manifest.load(MODEL)).registry.collect()
+    families = Metrics(read_manifest(MODEL)).registry.collect()
     return {family.name + suffix for family in families for suffix in SUFFIXES[family.type]}
 
 
@@ -89,7 +84,7 @@ def test_committed_json_is_what_the_code_writes(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: query["expr"])
 def test_every_expression_parses_and_names_metrics_that_exist(query: Json) -> None:
-    metrics = set(_selected(_parsed(query["expr"])))
+    metrics = _selected(query["expr"])
 
     assert metrics
     assert metrics <= _exported() | _recorded() | OF_PROMETHEUS
@@ -98,7 +93,7 @@ def test_every_expression_parses_and_names_metrics_that_exist(query: Json) -> No
 def test_all_metrics_of_an_expression_are_seen() -> None:
     expr = "topk(1, -(sum by (x) (rate(a[1m])) / on() group_left b) or (max_over_time(c[5m:1m]) unless d offset 1m))"
 
-    assert set(_selected(_parsed(expr))) == {"a", "b", "c", "d"}
+    assert _selected(expr) == {"a", "b", "c", "d"}
 
 
 @pytest.mark.parametrize("panel", PANELS)
