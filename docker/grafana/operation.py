@@ -24,8 +24,8 @@ from docker.grafana.panels import (
 from docker.grafana.promql import CLASSIFY, or_none, quantile, rate
 
 # As in the recording rules: a refusal is a 429, a fault is a 5xx. Everything else is the client's doing.
-_REFUSAL = "overloaded"
-_FAULTS = "inference_failed|internal_error|stopping|deadline_exceeded|http_5.."
+REFUSAL = "overloaded"
+FAULTS = "inference_failed|internal_error|worker_lost|stopping|deadline_exceeded"
 
 
 def build() -> dashboard.Dashboard:
@@ -126,12 +126,12 @@ def _requests() -> timeseries.Panel:
         "fault: a 5xx. Client at fault: not an image, too large, gone before the answer, and so on.",
         "reqps",
     )
-    others = f'{CLASSIFY}, outcome!~"ok|{_REFUSAL}|{_FAULTS}"'
+    others = f'{CLASSIFY}, outcome!~"ok|{REFUSAL}|{FAULTS}"'
     kinds = [
         ("answered", f'{CLASSIFY}, outcome="ok"', style.GOOD),
         ("client at fault", others, style.EXPECTED),
-        ("refused", f'{CLASSIFY}, outcome="{_REFUSAL}"', style.WARNING),
-        ("service at fault", f'{CLASSIFY}, outcome=~"{_FAULTS}"', style.BAD),
+        ("refused", f'{CLASSIFY}, outcome="{REFUSAL}"', style.WARNING),
+        ("service at fault", f'{CLASSIFY}, outcome=~"{FAULTS}"', style.BAD),
     ]
     series = [
         Series(f"{rate(f'aig_requests_total{{{labels}}}')} or vector(0)", name, colour)
@@ -144,7 +144,7 @@ def _errors() -> timeseries.Panel:
     caption = Caption(
         "Errors by type",
         "Requests that were not answered, by the type in the error's body. overloaded: more is asked than can be done. "
-        "deadline_exceeded: images wait too long. inference_failed, internal_error: a fault, see the log. Most others "
+        "deadline_exceeded: images wait too long. inference_failed, internal_error, worker_lost: a fault, see the log. Most others "
         "are a client's: tell whoever runs it.",
         "reqps",
     )
@@ -167,7 +167,7 @@ def _images() -> timeseries.Panel:
 
 def _in_state_colours(panel: timeseries.Panel) -> timeseries.Panel:
     """Outcomes in the colours of the first panel, but that each of the client's mistakes has one of its own."""
-    for outcomes, colour in (("ok|none", style.GOOD), (_REFUSAL, style.WARNING), (_FAULTS, style.BAD)):
+    for outcomes, colour in (("ok|none", style.GOOD), (REFUSAL, style.WARNING), (FAULTS, style.BAD)):
         panel.override_by_regexp(f"/^({outcomes})$/", [in_colour(colour)])
     return panel
 

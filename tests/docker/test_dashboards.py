@@ -13,7 +13,10 @@ import pytest
 from artifact.manifest import read_manifest
 from docker.grafana.__main__ import DASHBOARDS, PAGES, main
 from docker.grafana.blocks import in_network_order
+from docker.grafana.operation import FAULTS, REFUSAL
+from service.errors import NOT_THE_CLIENTS_FAULT
 from service.metrics import Metrics
+from service.process_metrics import ProcessMetrics
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "docker" / "prometheus" / "rules"
@@ -58,7 +61,9 @@ def _selected(expr: str) -> set[str]:
 
 
 def _exported() -> set[str]:
-    families = Metrics(read_manifest(MODEL)).registry.collect()
+    registry = Metrics(read_manifest(MODEL)).registry
+    registry.register(ProcessMetrics(dict))
+    families = registry.collect()
     return {family.name + suffix for family in families for suffix in SUFFIXES[family.type]}
 
 
@@ -131,6 +136,10 @@ def test_each_dashboard_links_to_the_other() -> None:
 
     assert [link["url"] for link in operation["links"]] == [f"/d/{adaptivity['uid']}"]
     assert [link["url"] for link in adaptivity["links"]] == [f"/d/{operation['uid']}"]
+
+
+def test_every_error_that_is_not_the_clients_is_told_as_refusal_or_fault() -> None:
+    assert {REFUSAL, *FAULTS.split("|")} == set(NOT_THE_CLIENTS_FAULT)
 
 
 def test_overrides_name_series_that_their_panel_draws() -> None:
