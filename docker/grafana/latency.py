@@ -17,6 +17,7 @@ def _quantiles(histogram: str) -> list[Series]:
 
 
 def latency() -> timeseries.Panel:
+    """How long requests take."""
     caption = Caption(
         "Latency of a request",
         "From a request's head to its answer: upload, decoding, waiting, inference. Refusals are included and fast, so "
@@ -30,6 +31,7 @@ def latency() -> timeseries.Panel:
 
 
 def mean_parts() -> timeseries.Panel:
+    """The mean time of each step, on top of each other."""
     caption = Caption(
         "Where the time goes",
         "Mean time an image spends in each step. Queue grows: the workers are busy, more is asked than they can do. "
@@ -46,6 +48,7 @@ def mean_parts() -> timeseries.Panel:
 
 
 def parts() -> list[timeseries.Panel]:
+    """The quantiles of each step's time."""
     meanings = {
         "decode": "Decoding and preprocessing of an image. Slow: very large images; --max-pixels bounds them.",
         "queue": "Wait of an image for a worker. Slow: more is asked than can be done, see Queue.",
@@ -53,6 +56,6 @@ def parts() -> list[timeseries.Panel]:
         "and whether another program uses these cores.",
     }
     return [
-        curves(Caption(step.capitalize(), meaning, "s"), _quantiles(f"aig_{step}_seconds"), width=8, height=7)
+        curves(Caption(f"Time of an image: {step}", meaning, "s"), _quantiles(f"aig_{step}_seconds"), width=8, height=7)
         for step, meaning in meanings.items()
     ]

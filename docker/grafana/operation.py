@@ -144,8 +144,8 @@ def _errors() -> timeseries.Panel:
     caption = Caption(
         "Errors by type",
         "Requests that were not answered, by the type in the error's body. overloaded: more is asked than can be done. "
-        "deadline_exceeded: images wait too long. inference_failed, internal_error, worker_lost: a fault, see the log. Most others "
-        "are a client's: tell whoever runs it.",
+        "deadline_exceeded: images wait too long. inference_failed, internal_error, worker_lost: a fault, see the log. "
+        "Most others are a client's: tell whoever runs it.",
         "reqps",
     )
     errors = rate(f'aig_requests_total{{{CLASSIFY}, outcome!="ok"}}', "outcome")
@@ -158,7 +158,7 @@ def _images() -> timeseries.Panel:
         "Images by outcome",
         "Images a second, each in its own request or several in a batch. ok: classified. An image of a batch can fail "
         "alone, so an error may stand here that Errors by type does not show.",
-        "suffix: img/s",
+        "suffix:img/s",
     )
     images = rate("aig_images_total", "outcome")
     panel = curves(caption, [Series(or_none(f"{images} > 0", "outcome"), "{{outcome}}")], width=8)
@@ -200,7 +200,7 @@ def _cpu() -> timeseries.Panel:
         "CPU by process",
         "Cores' worth of processor time. Workers near one core for each of their threads are fully used. A server "
         "process near one core is the limit itself: run more instances.",
-        "suffix: cores",
+        "suffix:cores",
     )
     return curves(caption, [Series(rate("aig_cpu_seconds_total", "process"), "{{process}}")], width=8)
 

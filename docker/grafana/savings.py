@@ -16,6 +16,7 @@ _MOST_CLASSES = 20
 
 
 def macs() -> timeseries.Panel:
+    """Multiply-accumulates spent and saved over time."""
     caption = Caption(
         "Multiply-accumulates",
         "Spent and saved, each second. Together they are what the same network without gates would spend.",
@@ -26,6 +27,7 @@ def macs() -> timeseries.Panel:
 
 
 def share_saved() -> timeseries.Panel:
+    """The share saved over time, beside that at export."""
     caption = Caption(
         "Share of the MACs saved",
         "Of the multiply-accumulates that the same network without gates would have spent, and the same share at "
@@ -40,6 +42,7 @@ def share_saved() -> timeseries.Panel:
 
 
 def inference_time() -> trend.Panel:
+    """Whether fewer blocks take less time."""
     caption = Caption(
         "Inference time by blocks executed",
         "Mean inference time of the images for which so many blocks ran, over the time shown, and what share of the "
@@ -82,6 +85,7 @@ def inference_time() -> trend.Panel:
 
 
 def class_rates() -> bargauge.Panel:
+    """Which classes need the most blocks."""
     caption = Caption(
         "Execution rate by predicted class",
         f"Mean share of the blocks executed for the images of a class, as predicted, over the time shown, at most "
