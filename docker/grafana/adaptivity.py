@@ -122,12 +122,15 @@ def _skip_ratio() -> timeseries.Panel:
         Series(expected, "mean at export", style.EXPECTED, is_dashed=True),
     ]
     panel = curves(caption, series)
-    thin = DynamicConfigValue(id_val="custom.lineWidth", value=1)
-    band = [DynamicConfigValue(id_val="custom.fillBelowTo", value="p10")]
-    band += [DynamicConfigValue(id_val="custom.fillOpacity", value=20), thin]
-    return panel.override_by_name(
-        "p10", [thin, DynamicConfigValue(id_val="custom.fillOpacity", value=0)]
-    ).override_by_name("p90", band)
+    # A band between two thin lines.
+    bounds = {
+        "p10": {"fillOpacity": 0, "lineWidth": 1},
+        "p90": {"fillOpacity": 20, "lineWidth": 1, "fillBelowTo": "p10"},
+    }
+    for name, look in bounds.items():
+        values = [DynamicConfigValue(id_val=f"custom.{key}", value=value) for key, value in look.items()]
+        panel.override_by_name(name, values)
+    return panel
 
 
 def _skip_ratios() -> heatmap.Panel:
