@@ -11,9 +11,9 @@ VENV ?= $(if $(filter gpu,$(RUNTIME)),.venv-gpu,.venv)
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-SOURCES := artifact bench export models service tests
+SOURCES := artifact bench docker export models service tests
 
-.PHONY: help serve test check format install clean
+.PHONY: help serve test check format dashboards install clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ check: install ## format, lint, types and the import contract
 format: install ## format the sources
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
+
+dashboards: install ## write the Grafana dashboards from their code
+	$(BIN)/python -m docker.grafana
 
 install: $(VENV)/.dev ## set up everything for development
 
