@@ -1,4 +1,4 @@
-"""The containers of docker-compose.yml as a project of their own, with a name, an image and ports that nobody else has."""
+"""The containers of docker-compose.yml as a project with a name, an image and ports of its own."""
 
 from __future__ import annotations
 
