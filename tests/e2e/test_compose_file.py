@@ -29,7 +29,8 @@ def _configured(*files: str, **variables: str) -> dict[str, Any]:
     """The services as Compose understands them with these variables set."""
     named = [part for file in files or _GPU[:1] for part in ("--file", file)]
     command = ("compose", "--env-file", os.devnull, *named, "config", "--format", "json")
-    return json.loads(docker(*command, env={**environment(), **variables}))["services"]
+    # It doubles every dollar of what it prints, so that it could be read again.
+    return json.loads(docker(*command, env={**environment(), **variables}).replace("$$", "$"))["services"]
 
 
 def _mount(service: dict[str, Any], target: str) -> dict[str, Any]:
@@ -57,7 +58,7 @@ def test_only_the_service_is_opened_to_others_with_its_host() -> None:
 
 def test_every_setting_reaches_the_service_where_it_is_set() -> None:
     names = {f"AIG_{name.upper()}" for name in set(Settings.model_fields) - _OF_THE_HOST}
-    given = dict.fromkeys(names, "given")
+    given = dict.fromkeys(names, "7")
     assert _configured(**given)["app"]["environment"] == {**given, "AIG_MODEL": "/model"}
     unset = _configured()["app"]["environment"]
     assert {name for name, value in unset.items() if value is not None} == {"AIG_MODEL"}
@@ -103,7 +104,7 @@ def _grafana_password(**variables: str) -> str:
     """The administrator's password that Grafana's container is started with."""
     grafana = _configured(**variables)["grafana"]
     (script,) = grafana["command"]
-    script = script.replace("$$", "$").replace("exec /run.sh", "printenv GF_SECURITY_ADMIN_PASSWORD")
+    script = script.replace("exec /run.sh", "printenv GF_SECURITY_ADMIN_PASSWORD")
     assert "printenv" in script
     password = grafana["environment"]["GF_SECURITY_ADMIN_PASSWORD"]
     started = {"PATH": os.environ["PATH"], "GF_SECURITY_ADMIN_PASSWORD": password}
