@@ -246,7 +246,7 @@ def test_model_without_a_profile_tells_no_expectation() -> None:
 
 def test_faults_and_refusals_are_told_before_the_first_of_them(server: Server) -> None:
     samples = _scrape(server)
-    for outcome in ("overloaded", "inference_failed", "stopping", "deadline_exceeded", "internal_error"):
+    for outcome in ("overloaded", "inference_failed", "stopping", "worker_lost", "deadline_exceeded", "internal_error"):
         assert samples["aig_images_total", frozenset({("outcome", outcome)})] == 0
         for route in ("/classify", "/classify/batch"):
             assert samples["aig_requests_total", frozenset({("outcome", outcome), ("route", route)})] == 0
