@@ -11,12 +11,14 @@ VENV ?= $(if $(filter gpu,$(RUNTIME)),.venv-gpu,.venv)
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-SOURCES := artifact bench export models service tests
+SOURCES := artifact bench docker export models service tests
 
-.PHONY: help serve test check format install clean
+REVISION = $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+
+.PHONY: help serve test check format dashboards install clean docker-image docker-test
 
 help: ## list the commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 serve: $(VENV)/.serve ## serve MODEL on http://HOST:PORT, installing what that needs (no torch)
 	$(BIN)/python -m service serve --model $(MODEL) --host $(HOST) --port $(PORT)
@@ -34,7 +36,17 @@ format: install ## format the sources
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
 
+dashboards: install ## write the Grafana dashboards from their code
+	$(BIN)/python -m docker.grafana
+
 install: $(VENV)/.dev ## set up everything for development
+
+docker-image: ## build the image convnet-aig-serving:RUNTIME
+	docker build --file docker/Dockerfile --build-arg RUNTIME=$(RUNTIME) --build-arg REVISION=$(REVISION) \
+		--tag convnet-aig-serving:$(RUNTIME) .
+
+docker-test: install ## build the containers from this tree, run them, and test them
+	$(BIN)/python -m pytest tests/e2e/test_compose_file.py tests/e2e/test_docker_image.py tests/e2e/test_docker.py
 
 clean: ## remove the environments, caches and benchmark networks
 	rm -rf .venv .venv-gpu .bench .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info

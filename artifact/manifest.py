@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -95,6 +95,18 @@ class Int8Agreement(_Model):
     predictions_equal: float
 
 
+class ExecutionProfile(_Model):
+    """How often each block ran for real images, gates as trained: what a server's own rates are held against.
+
+    Attributes:
+        images: how many ran through the network.
+        rates: execution rate of each block, 1 for those without a gate.
+    """
+
+    images: int = Field(gt=0)
+    rates: tuple[Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)], ...]
+
+
 class Manifest(_Model):
     """An exported model.
 
@@ -117,6 +129,7 @@ class Manifest(_Model):
         source_digest: SHA-256 of the checkpoint it was exported from.
         verification: how the export proved itself.
         int8: how well the int8 graph agrees; None where there is none.
+        profile: how often each block runs; None where the export had too few real images to tell.
     """
 
     format: int = Field(default=1, ge=1, le=1)
@@ -135,6 +148,7 @@ class Manifest(_Model):
     source_digest: str
     verification: Verification
     int8: Int8Agreement | None = None
+    profile: ExecutionProfile | None = None
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
@@ -148,6 +162,15 @@ class Manifest(_Model):
             raise ValueError("the MACs of the parts do not add up to the totals")
         return self
 
+    @model_validator(mode="after")
+    def _profiles_its_blocks(self) -> Self:
+        rates = self.profile.rates if self.profile else None
+        if rates is not None and len(rates) != len(self.blocks):
+            raise ValueError("the profile has another number of blocks")
+        if any(rate != 1 for block, rate in zip(self.blocks, rates or (), strict=False) if not block.gated):
+            raise ValueError("a block without a gate always runs: its execution rate is 1")
+        return self
+
     @cached_property
     def gated_indices(self) -> list[int]:
         """Positions of the gated blocks among all blocks, in the order of the margins."""
@@ -156,6 +179,13 @@ class Manifest(_Model):
     @cached_property
     def _residual_macs(self) -> npt.NDArray[np.int64]:
         return np.array([block.macs for block in self.blocks], np.int64)
+
+    @cached_property
+    def expected_macs(self) -> float | None:
+        """Mean multiply-accumulates of an image by the profile; None without one."""
+        if self.profile is None:
+            return None
+        return self.total_macs - float((1 - np.array(self.profile.rates)) @ self._residual_macs)
 
     def executed(self, margins: npt.NDArray[np.float32], offsets: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
         """Which blocks the graph ran, (N, B), from its margins (N, G) and the gate offsets it was given (N,)."""

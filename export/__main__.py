@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from artifact.manifest import file_digest
+from artifact.manifest import Manifest, file_digest
 from artifact.preprocessing import Float32Array, Preprocessing
 from export.artifact_writer import write_artifact
 from export.parity import ParityError
@@ -19,14 +19,16 @@ from models.data import split
 from models.examples import DataError, Examples
 from models.sources import open_examples
 
+_BATCH = 50
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
     arguments = _arguments(argv)
     path: Path = arguments.checkpoint
     try:
-        if min(arguments.count, arguments.calibration_count) < 1:
-            raise ValueError("--count and --calibration-count must be at least 1 image")
+        if min(arguments.count, arguments.calibration_count, arguments.profile_count) < 1:
+            raise ValueError("--count, --calibration-count and --profile-count must be at least 1 image")
         if arguments.int8 and not arguments.images:
             raise ValueError("--int8 needs real images to calibrate on: give --images")
         if path.name.endswith(".pth.tar"):
@@ -34,10 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             checkpoint = load(path)
         preprocessing = checkpoint.config.preprocessing
-        calibration_images = None
+        calibration_images: Float32Array | None = None
+        profile_batches: Iterable[Float32Array] = ()
         if arguments.images:
             examples = open_examples(arguments.images)
-            images = _real_images(examples, np.arange(len(examples)), preprocessing, arguments.count)
+            images = _real_images(examples, _spread(np.arange(len(examples)), arguments.count), preprocessing)
+            profiled = _profile_indices(examples, arguments.held_out, arguments.profile_count)
+            starts = range(0, len(profiled), _BATCH)
+            profile_batches = (_real_images(examples, profiled[i : i + _BATCH], preprocessing) for i in starts)
             if arguments.int8:
                 calibration_images = _calibration_images(arguments, examples, preprocessing, images)
         else:
@@ -53,10 +59,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.gate_threshold,
             generated_images=arguments.images is None,
             calibration_images=calibration_images,
+            profile_batches=profile_batches,
         )
     except (CheckpointError, DataError, ParityError, OSError, ValueError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 1
+    _report(manifest, arguments.out)
+    return 0
+
+
+def _report(manifest: Manifest, out: Path) -> None:
+    """Print what the export proved and measured."""
     proof = manifest.verification
     print(
         f"verified: {proof.gates_compared} gate decisions equal ({proof.gates_within_tolerance} more lay within "
@@ -68,8 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"int8, calibrated on {int8.calibration_images} images: {int8.gates_equal:.1%} of the gate decisions and "
             f"{int8.predictions_equal:.1%} of the predictions are equal on the {int8.images} compared, which are others"
         )
-    print(f"{manifest.name} version {manifest.version} is in {arguments.out}")
-    return 0
+    if profile := manifest.profile:
+        print(f"profile: {np.mean(profile.rates):.1%} of the blocks ran for an image, over {profile.images} images")
+    print(f"{manifest.name} version {manifest.version} is in {out}")
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -91,17 +105,34 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         default=0,
         metavar="N",
-        help="calibrate on none of the N held out of training (default: 0)",
+        help="calibrate on none of the N held out of training, profile on no others (default: 0)",
+    )
+    parser.add_argument(
+        "--profile-count",
+        type=int,
+        default=5000,
+        metavar="N",
+        help="how many images, spread evenly, to count on how often each block runs (default: 5000)",
     )
     parser.add_argument("--gate-threshold", type=float, default=0.0, help="open gates above this margin (default: 0)")
     parser.add_argument("--preset", choices=PRESETS, metavar="NAME", help="network of a published checkpoint")
     return parser.parse_args(argv)
 
 
-def _real_images(examples: Examples, indices: np.ndarray, preprocessing: Preprocessing, count: int) -> Float32Array:
-    """`count` images spread evenly over the examples at `indices`, (N, 3, H, W), or all of them if they are fewer."""
-    chosen = np.unique(np.linspace(0, len(indices) - 1, count).round().astype(int))
-    return np.stack([preprocessing.normalise(examples.fitted(int(index), preprocessing)) for index in indices[chosen]])
+def _spread(indices: np.ndarray, count: int) -> np.ndarray:
+    """`count` of the indices, spread evenly, or all of them if they are fewer."""
+    return indices[np.unique(np.linspace(0, len(indices) - 1, count).round().astype(int))]
+
+
+def _real_images(examples: Examples, indices: np.ndarray, preprocessing: Preprocessing) -> Float32Array:
+    """The images of the examples at `indices`, (N, 3, H, W)."""
+    return np.stack([preprocessing.normalise(examples.fitted(int(index), preprocessing)) for index in indices])
+
+
+def _profile_indices(examples: Examples, held_out: int, count: int) -> np.ndarray:
+    """Examples to profile the network on: those held out of training, where there are any, as it knows the others."""
+    training, validation = split(examples, held_out)
+    return _spread(validation if held_out else training, count)
 
 
 def _calibration_images(
@@ -111,7 +142,7 @@ def _calibration_images(
     if arguments.calibration_images:
         examples = open_examples(arguments.calibration_images)
     training, _ = split(examples, arguments.held_out)
-    images = _real_images(examples, training, preprocessing, arguments.calibration_count)
+    images = _real_images(examples, _spread(training, arguments.calibration_count), preprocessing)
     known = {image.tobytes() for image in verified}
     others = [image for image in images if image.tobytes() not in known]
     if not others:

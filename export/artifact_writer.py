@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from artifact.manifest import (
     ONNX_NAME,
     TORCHSCRIPT_NAME,
     Block,
+    ExecutionProfile,
     Int8Agreement,
     Manifest,
     Verification,
@@ -27,6 +29,7 @@ from export.int8_graph import write_int8
 from export.int8_parity import verify_int8
 from export.onnx_graph import write_onnx
 from export.parity import eager_runner, verify
+from export.profile import measure_profile
 from export.torchscript import write_torchscript
 from models.checkpoint import Checkpoint
 from models.config import ModelConfig
@@ -43,6 +46,7 @@ def write_artifact(
     gate_threshold: float = 0.0,
     generated_images: bool = False,
     calibration_images: Float32Array | None = None,
+    profile_batches: Iterable[Float32Array] = (),
 ) -> Manifest:
     """Export a checkpoint to the folder `out`, which must not exist yet.
 
@@ -54,6 +58,7 @@ def write_artifact(
         gate_threshold: a gate is open where its margin is above it.
         generated_images: whether the images were generated, which the manifest tells.
         calibration_images: (M, 3, H, W) others to calibrate an int8 graph on; without them there is none.
+        profile_batches: real images, (N, 3, H, W) each, to count on how often each block runs.
 
     Raises:
         FileExistsError: `out` exists.
@@ -76,7 +81,10 @@ def write_artifact(
         if calibration_images is not None:
             int8 = _write_int8(network, inference, unfinished, images, calibration_images, gate_threshold)
         files = {path.name: file_digest(path) for path in sorted(unfinished.iterdir())}
-        manifest = _manifest(checkpoint.config, version, gate_threshold, files, source_digest, verification, int8)
+        profile = measure_profile(network, profile_batches, gate_threshold)
+        manifest = _manifest(
+            checkpoint.config, version, gate_threshold, files, source_digest, verification, int8, profile
+        )
         write_manifest(unfinished, manifest)
         unfinished.chmod(0o755)  # mkdtemp makes it private
         unfinished.rename(out)
@@ -116,6 +124,7 @@ def _manifest(
     source_digest: str,
     verification: Verification,
     int8: Int8Agreement | None,
+    profile: ExecutionProfile | None,
 ) -> Manifest:
     macs = count_macs(config)
     stages = [stage for stage, count in enumerate(config.stage_blocks, 1) for _ in range(count)]
@@ -146,4 +155,5 @@ def _manifest(
         source_digest=source_digest,
         verification=verification,
         int8=int8,
+        profile=profile,
     )

@@ -72,6 +72,7 @@ def _serve_logged(settings: Settings) -> int:
 
 def _serve(settings: Settings) -> int:
     manifest = read_manifest(settings.model)
+    tracing = _open_tracing(settings, manifest)
     first = _worker_process(settings, manifest)
     first.launch(tune=True)
     # Imported while the worker opens the model: together they take most of the time to the first answer.
@@ -82,7 +83,7 @@ def _serve(settings: Settings) -> int:
     from service.http_protocol import guarded_protocol
 
     pool = process_pool(manifest, first, lambda: _worker_process(settings, manifest))
-    app = create_app(settings, pool, _open_tracing(settings, manifest))
+    app = create_app(settings, pool, tracing)
     protocol: Any = guarded_protocol(Admission(app.state.context).guard)  # as good as a class
     # uvicorn drains on SIGTERM and then raises the signal again for the handler it found, which by default would report
     # the clean stop as a kill.

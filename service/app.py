@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from service import errors
 from service.access_log import AccessLog
 from service.context import Context
-from service.direct_route import DirectRouting
+from service.direct_route import DirectRoute, DirectRouting
 from service.engine.engine import Engine
 from service.engine.pool import WorkerPool
 from service.memory import BodyMemory
@@ -49,6 +49,9 @@ def create_app(settings: Settings, pool: WorkerPool[bytes], tracing: Tracing | N
         on_loss=metrics.count_lost_worker,
     )
     metrics.registry.register(ProcessMetrics(engine.pids))
+    paths = [route.path for route in images.routes if isinstance(route, DirectRoute)]
+    metrics.start_at_zero(paths, errors.NOT_THE_CLIENTS_FAULT)
+    metrics.queue_capacity.set(engine.queue_capacity)
     metrics.queue_depth.set_function(lambda: engine.queue_depth)
     metrics.ready.set_function(lambda: engine.ready)
 

@@ -56,6 +56,9 @@ _KNOWN: dict[type[Exception], tuple[int, str]] = {
     WorkerLost: (503, "worker_lost"),
     DeadlineExceeded: (504, "deadline_exceeded"),
 }
+_INTERNAL = "internal_error"
+NOT_THE_CLIENTS_FAULT = (*(type_ for status, type_ in _KNOWN.values() if status == 429 or status >= 500), _INTERNAL)
+"""Error types of refusals and of failures of the service itself."""
 _HTTP_TYPES = {400: "malformed_request", 404: "not_found", 405: "method_not_allowed"}
 
 
@@ -84,7 +87,7 @@ def _classified(error: Exception) -> tuple[int, ErrorDetail]:
     if type(error) in _KNOWN:
         status, type_ = _KNOWN[type(error)]
         return status, ErrorDetail(type=type_, message=str(error))
-    return 500, ErrorDetail(type="internal_error", message="an unexpected error; the server's log has the details")
+    return 500, ErrorDetail(type=_INTERNAL, message="an unexpected error; the server's log has the details")
 
 
 def install(app: FastAPI) -> None:

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict  # Pydantic needs it from there before Python 3.12
 
-from artifact.manifest import Block
+from artifact.manifest import Block, ExecutionProfile
 from artifact.preprocessing import Preprocessing
 from service.engine.runtime import Candidate
 from service.engine.tuning import Source
@@ -214,6 +214,7 @@ class ModelDescription(BaseModel):
     total_macs: int
     ungated_macs: int
     source_digest: str
+    profile: ExecutionProfile | None
     engine: EngineDescription
     limits: Limits
 

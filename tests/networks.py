@@ -90,7 +90,8 @@ def exported_int8_once(root: Path) -> Path:
 def exported_once(root: Path) -> Path:
     """The artifact of the default small network in a folder under `root`, exported by the first who asks."""
     network = small_network()
-    write_artifact(checkpoint_of(network), SOURCE_DIGEST, root / "small" / "1", inputs(network, 12))
+    images, others = inputs(network, 12), inputs(network, 100, seed=5)
+    write_artifact(checkpoint_of(network), SOURCE_DIGEST, root / "small" / "1", images, profile_batches=[others])
     return root / "small" / "1"
 
 

@@ -35,7 +35,9 @@ class OnnxRuntime:
         self._session = open_session(path, _providers(device))
         self.device = "cuda" if _CUDA in self._session.get_providers() else "cpu"
         if device == "cuda" and self.device != "cuda":
-            raise RuntimeUnavailable("ONNX Runtime fell back to the CPU: its CUDA libraries could not be loaded")
+            raise RuntimeUnavailable(
+                "no GPU can be used: ONNX Runtime could not load CUDA, and its own message says why"
+            )
 
     def run(self, images: Float32Array, gate_offset: Float32Array) -> LogitsAndMargins:
         """See `Runtime.run`."""

@@ -12,6 +12,7 @@ from artifact.manifest import (
     ONNX_NAME,
     ArtifactError,
     Block,
+    ExecutionProfile,
     Manifest,
     Verification,
     file_digest,
@@ -72,6 +73,43 @@ def test_manifest_comes_back_as_it_was_written(tmp_path: Path, make_manifest: Ma
     manifest = make_manifest(gate_threshold=0.1, labels=("Käfer", "日本"))
     write_manifest(tmp_path, manifest)
     assert read_manifest(tmp_path) == manifest
+
+
+def test_profile_comes_back_as_it_was_written(tmp_path: Path, make_manifest: MakeManifest) -> None:
+    manifest = make_manifest(profile=ExecutionProfile(images=300, rates=(0.1, 1.0, 2 / 3)))
+    write_manifest(tmp_path, manifest)
+    assert read_manifest(tmp_path) == manifest
+    assert read_manifest(tmp_path).profile == ExecutionProfile(images=300, rates=(0.1, 1.0, 2 / 3))
+
+
+def test_manifest_from_before_there_were_profiles_reads(tmp_path: Path, manifest: Manifest) -> None:
+    write_manifest(tmp_path, manifest)
+    assert "profile" not in (tmp_path / MANIFEST_NAME).read_text()
+    assert read_manifest(tmp_path).profile is None
+    assert read_manifest(tmp_path).expected_macs is None
+
+
+def test_profile_tells_the_macs_to_expect(make_manifest: MakeManifest) -> None:
+    manifest = make_manifest(profile=ExecutionProfile(images=300, rates=(0.25, 1.0, 0.5)))
+    assert manifest.expected_macs == 1767 - 75 - 200
+
+
+@pytest.mark.parametrize(
+    ("rates", "complaint"),
+    [
+        ((0.5, 1.0), "another number of blocks"),
+        ((0.5, 1.0, 0.5, 0.5), "another number of blocks"),
+        ((0.5, 0.9, 0.5), "always runs"),
+        ((0.5, 1.0, 1.5), "less than or equal to 1"),
+        ((-0.1, 1.0, 0.5), "greater than or equal to 0"),
+        ((float("nan"), 1.0, 0.5), "finite number"),
+    ],
+)
+def test_profile_of_another_network_is_refused(
+    make_manifest: MakeManifest, rates: tuple[float, ...], complaint: str
+) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        make_manifest(profile={"images": 300, "rates": rates})
 
 
 def test_folder_without_a_manifest_is_no_artifact(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.process import ServerProcess
+from tests.e2e.stack import Stack, obstacle
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +14,19 @@ def server(artifact: Path) -> Iterator[ServerProcess]:
     """A server that tests share; they leave nothing behind but counts."""
     with ServerProcess(artifact, "--workers", "2") as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The containers, built from the working tree but not started; removed in the end, whatever happened."""
+    if problem := obstacle():
+        pytest.skip(f"not run: {problem}")
+    with Stack(tmp_path_factory.mktemp("stack")) as built:
+        yield built
+
+
+@pytest.fixture
+def running(stack: Stack) -> Stack:
+    """The containers, running and ready."""
+    stack.up()
+    return stack

@@ -29,6 +29,7 @@ def test_shipped_model_is_whole_and_classifies(folder: object) -> None:
     assert (manifest.name, manifest.version) == folder.parts[-2:]
     assert {name: file_digest(verified_file(folder, manifest, name)) for name in manifest.files} == manifest.files
     assert manifest.verification.gates_compared > 0
+    assert manifest.profile is not None
     runtime = open_runtime(folder, device="cpu")
     decoder = ImageDecoder(manifest.preprocessing, max_bytes=10**7, max_pixels=10**7)
     worker = LocalWorker(runtime, decoder.decode)

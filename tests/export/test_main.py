@@ -14,6 +14,7 @@ from export import artifact_writer
 from export.__main__ import main
 from export.calibration import Quantisation, calibrate
 from export.inference import InferenceNetwork
+from export.profile import measure_profile
 from models import checkpoint
 from models.data import split
 from models.resnet import AdaptiveResNet
@@ -69,7 +70,8 @@ def test_images_are_spread_evenly_over_those_given(
     monkeypatch.setattr(Preprocessing, "fit", note)
     main([str(trained), "--out", str(tmp_path / "out"), "--images", str(folders), "--count", "3"])
     paths = [folders / "ant" / "000.png", folders / "ant" / "002.png", folders / "bee" / "002.png"]
-    assert all(np.array_equal(image, np.asarray(Image.open(path))) for image, path in zip(seen, paths, strict=True))
+    verified = seen[:3]  # the others are those of the profile
+    assert all(np.array_equal(image, np.asarray(Image.open(path))) for image, path in zip(verified, paths, strict=True))
 
 
 @pytest.fixture
@@ -137,6 +139,36 @@ def test_int8_graph_is_calibrated_on_none_of_the_images_held_out_of_training(
     held_out = {preprocessing.apply(examples.image(int(index))).tobytes() for index in split(examples, 10)[1]}
     assert len(held_out) == 10
     assert not held_out & {image.tobytes() for image in calibrated_on}
+
+
+def test_profile_is_of_the_images_held_out_of_training(
+    tmp_path: Path, trained: Path, make_class_folders: MakeFolders, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = make_class_folders(tmp_path / "data", ["ant", "bee"], each=110, side=16)
+    arguments = [str(trained), "--images", str(folders), "--count", "8"]
+    assert main([*arguments, "--out", str(tmp_path / "held"), "--held-out", "120"]) == 0
+    profile = read_manifest(tmp_path / "held").profile
+    assert profile is not None
+    assert "over 120 images" in capsys.readouterr().out
+    examples, network = open_examples(folders), small_network()
+    held_out = split(examples, 120)[1]
+    preprocessing = network.config.preprocessing
+    pixels = np.stack([preprocessing.apply(examples.image(int(index))) for index in held_out])
+    assert profile == measure_profile(network, [pixels])
+    assert main([*arguments, "--out", str(tmp_path / "all")]) == 0
+    every = read_manifest(tmp_path / "all").profile
+    assert every is not None
+    assert (profile.images, every.images) == (120, 220)
+    assert main([*arguments, "--out", str(tmp_path / "some"), "--profile-count", "101"]) == 0
+    some = read_manifest(tmp_path / "some").profile
+    assert some is not None
+    assert some.images == 101
+
+
+def test_generated_images_are_no_profile(tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(trained), "--out", str(tmp_path / "out"), "--count", "120"]) == 0
+    assert read_manifest(tmp_path / "out").profile is None
+    assert "profile" not in capsys.readouterr().out
 
 
 def test_int8_graph_without_images_is_one_line_of_error(

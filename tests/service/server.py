@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from threading import Thread
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 from fastapi import FastAPI
@@ -21,8 +21,10 @@ from service.engine.tuning import Tuning
 from service.engine.worker import LocalWorker
 from service.images import ImageDecoder
 from service.settings import Settings
-from service.tracing import Tracing
 from tests.runtimes import PATIENCE_S
+
+if TYPE_CHECKING:
+    from service.tracing import Tracing
 
 
 class Server:

@@ -62,7 +62,7 @@ class Application:
 def _serving(receive_s: float = PATIENCE_S, max_connections: int = 100) -> Iterator[Application]:
     app = Application()
     guard = Guard(receive_s, max_connections, app.refusal, app.noted.append)
-    config = uvicorn.Config(app, port=0, lifespan="off", log_level="critical", http=guarded_protocol(guard))  # type: ignore[arg-type]
+    config = uvicorn.Config(app, port=0, lifespan="off", log_config=None, http=guarded_protocol(guard))  # type: ignore[arg-type]
     server = uvicorn.Server(config)
     thread = Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()

@@ -278,15 +278,14 @@ from tests.image_files import solid
 from tests.runtimes import EchoRuntime
 from service.app import create_app
 from service.settings import Settings
-from service.engine.batcher import BatchPolicy
-from service.engine.tuning import Tuning
+from tests.service.server import pool
 from starlette.testclient import TestClient
 # FastAPI imports OpenTelemetry's interface, but nothing that does anything.
 UNWANTED = ("opentelemetry.sdk", "opentelemetry.exporter", "opentelemetry.proto", "service.tracing", "requests")
-settings = Settings()
+settings = Settings(workers=1, max_batch=1, max_wait_ms=0)
 assert settings.tracing == "off"
 tracing = service.__main__._open_tracing(settings, EchoRuntime().manifest)
-with TestClient(create_app(settings, EchoRuntime(), Tuning(BatchPolicy(1, 1, 0)), tracing)) as client:
+with TestClient(create_app(settings, pool(EchoRuntime(), settings), tracing)) as client:
     assert client.post("/classify", content=solid(1)).status_code == 200
 print(sorted(name for name in sys.modules if name.startswith(UNWANTED)))
 """

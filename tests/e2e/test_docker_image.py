@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import tomllib
+from typing import Any
+
+import pytest
+
+from tests.e2e.process import ROOT
+from tests.e2e.stack import DOWNLOAD_S, Stack, docker
+
+pytestmark = pytest.mark.timeout(2 * DOWNLOAD_S)  # building downloads
+
+_LARGEST_BYTES = 350_000_000
+
+
+def _inspect(stack: Stack) -> dict[str, Any]:
+    return json.loads(docker("image", "inspect", stack.image))[0]
+
+
+def _inside(stack: Stack, *command: str, setting: str = "AIG_LOG_LEVEL=info") -> subprocess.CompletedProcess[str]:
+    """Run a command in a container as confined as the service's."""
+    confined = ("--rm", "--read-only", "--network", "none", "--cap-drop", "ALL", "--env", setting)
+    whole = ["docker", "run", *confined, "--entrypoint", command[0], stack.image, *command[1:]]
+    return subprocess.run(whole, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_image_is_small(stack: Stack) -> None:
+    assert _inspect(stack)["Size"] < _LARGEST_BYTES
+
+
+def test_image_holds_nothing_to_build_install_or_train_with(stack: Stack) -> None:
+    imports = "\n".join(
+        f"try:\n import {name}\n print('{name}')\nexcept ImportError:\n pass"
+        for name in ("torch", "pip", "setuptools", "ensurepip", "models", "export")
+    )
+    programs = "import shutil; print(*filter(shutil.which, 'pip pip3 gcc cc make apt-get perl'.split()))"
+    found = _inside(stack, "python", "-c", f"{imports}\n{programs}")
+    assert (found.returncode, found.stdout.split()) == (0, []), found.stderr
+
+
+def test_packages_are_those_of_the_constraints(stack: Stack) -> None:
+    listing = "import importlib.metadata as m; print(*(f'{d.name}=={d.version}' for d in m.distributions()), sep='\\n')"
+    installed = set(_inside(stack, "python", "-c", listing).stdout.split())
+    pinned = set((ROOT / "constraints.txt").read_text().split("\n"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {line.lower().replace("_", "-") for line in pinned}
+    assert {line for line in installed if line.lower().replace("_", "-") not in names} == {
+        f"{project['name']}=={project['version']}"
+    }
+    assert len(installed) > 10
+
+
+def test_service_is_an_ordinary_user_with_a_fixed_number(stack: Stack) -> None:
+    assert _inspect(stack)["Config"]["User"] == "10001:10001"
+    found = _inside(stack, "python", "-c", "import os; print(os.getuid(), os.getgid(), os.getgroups())")
+    assert found.stdout.split(maxsplit=2)[:2] == ["10001", "10001"]
+
+
+def test_no_program_gives_its_user_more_rights(stack: Stack) -> None:
+    found = _inside(stack, "find", "/", "-xdev", "-perm", "/6000", "-type", "f")
+    assert found.stdout == ""
+
+
+def test_labels_tell_what_the_image_is(stack: Stack) -> None:
+    labels = _inspect(stack)["Config"]["Labels"]
+    told = {name.removeprefix("org.opencontainers.image."): text for name, text in labels.items()}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert told["title"] == project["name"]
+    assert told["version"] == project["version"]
+    assert told["licenses"] == project["license"]
+    assert told["base.name"] == "docker.io/library/python:3.12-slim-bookworm"
+    assert told["description"]
+    assert told["revision"]
+
+
+def test_gpu_that_is_not_there_is_told_and_not_replaced_by_the_cpu(stack: Stack) -> None:
+    refused = _inside(stack, "python", "-m", "service", setting="AIG_DEVICE=cuda")
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines() == [
+        "error: this ONNX Runtime has no CUDA; install the gpu extra instead of the cpu one"
+    ]
+
+
+def test_onnx_runtime_reports_to_nobody(stack: Stack) -> None:
+    found = _inside(stack, "python", "-c", "import os, onnxruntime; print(os.environ['ORT_DISABLE_TELEMETRY'])")
+    # Where it would, it complains that it cannot write its device's number to this file system.
+    assert (found.stdout.strip(), found.stderr) == ("1", "")
