@@ -37,7 +37,7 @@ class ProcessTree:
 
     def processes(self) -> list[int]:
         """The ids of all that live, without the keeper."""
-        children = _children()
+        children = children_by_parent()
         found: list[int] = []
         unvisited = [self._keeper.pid]
         while unvisited:
@@ -48,11 +48,11 @@ class ProcessTree:
 
     def resident_bytes(self) -> int:
         """Memory of all of them together; what several of them share is counted once (PSS)."""
-        return sum(_proportional_bytes(pid) for pid in self.processes())
+        return sum(proportional_bytes(pid) for pid in self.processes())
 
     def stop(self) -> None:
         """Ask the program to end, then kill what is left, again and again until nothing is."""
-        for pid in _children()[self._keeper.pid]:
+        for pid in children_by_parent()[self._keeper.pid]:
             _send(pid, signal.SIGINT)  # as Ctrl-C would: what servers clean up after
         asked = time.monotonic()
         while left := self.processes():
@@ -79,7 +79,7 @@ def _send(pid: int, number: signal.Signals) -> None:
         return  # it has ended meanwhile
 
 
-def _children() -> defaultdict[int, list[int]]:
+def children_by_parent() -> defaultdict[int, list[int]]:
     """Every living process by its parent."""
     children: defaultdict[int, list[int]] = defaultdict(list)
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -92,7 +92,8 @@ def _children() -> defaultdict[int, list[int]]:
     return children
 
 
-def _proportional_bytes(pid: int) -> int:
+def proportional_bytes(pid: int) -> int:
+    """Memory of a process, in which what several share is divided among them (PSS); 0 where it has ended."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:

@@ -152,9 +152,18 @@ class GuardedProtocol(HttpToolsProtocol):
         """Close the connection and say why, unless another answer is still being given on it."""
         detail = RequestErrorDetail(type=type_, message=message, request_id=request_id(self.headers or ()))
         refusal = Refusal(status, detail, retry_after_s)
-        self._guard.note(refusal)
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.write(refusal.encoded(keep_alive=False))
+        cycle = self.cycle
+        if cycle is not None and cycle.more_body and not self.pipeline:
+            # Within the body of a request that is known by its head, to the application or as refused. For them its
+            # client is gone; it is nobody else, and not noted.
+            if not cycle.response_started:
+                self.transport.write(refusal.encoded(keep_alive=False))
+            cycle.disconnected = True
+            cycle.message_event.set()
+        else:
+            self._guard.note(refusal)
+            if cycle is None or cycle.response_complete:
+                self.transport.write(refusal.encoded(keep_alive=False))
         self.transport.close()
 
     def _expect_request(self) -> None:

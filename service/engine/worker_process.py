@@ -78,6 +78,7 @@ class WorkerProcess:
         self._connection: socket.socket | None = None
         self._opened: Opened | None = None
         self._aborted = False
+        self._lost_pid: int | None = None
 
     # Threads other than the worker's own read `pid` and `alive` and call `abort`: what they look at may be gone the
     # next moment, so they take hold of it first.
@@ -121,6 +122,9 @@ class WorkerProcess:
         if self._process is None or self._process.poll() is not None:
             self.launch()
         self.opened()
+        if self._lost_pid is not None:
+            _log.warning("worker process %s has taken the place of %d", self.pid, self._lost_pid)
+            self._lost_pid = None
 
     def opened(self) -> Opened:
         """What the process says of the model, once it can take work.
@@ -199,6 +203,7 @@ class WorkerProcess:
             if reason == "stuck":
                 process.kill()
             self.close()
+            self._lost_pid = process.pid
             _log.error("worker process %d %s, exit status %s", process.pid, reason, process.returncode)
 
 

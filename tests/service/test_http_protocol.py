@@ -25,6 +25,7 @@ class Application:
     Attributes:
         bodies: what it was sent.
         noted: what the protocol answered to what was no request.
+        departures: how often it was told that the client is gone.
         busy: whether requests are to be refused by their head.
         url: where it is served.
     """
@@ -32,6 +33,7 @@ class Application:
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
         self.noted: list[Refusal] = []
+        self.departures = 0
         self.busy = False
         self.port = 0
 
@@ -41,6 +43,7 @@ class Application:
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
+                self.departures += 1
                 return
             body += message["body"]
             more = message["more_body"]
@@ -169,6 +172,25 @@ def test_what_is_no_http_gets_a_typed_error(app: Application, nonsense: bytes) -
         assert headers["x-request-id"] == json.loads(body)["error"]["request_id"]
         assert connection.recv(1) == b""
     assert [refusal.error.type for refusal in app.noted] == ["malformed_request"]
+
+
+@pytest.mark.parametrize("chunk", [b"zz\r\nhello", b"f" * 17 + b"\r\nhello"], ids=["no size", "absurd size"])
+def test_body_that_turns_into_nonsense_gets_a_typed_error_and_is_no_other_request(
+    app: Application, chunk: bytes
+) -> None:
+    head = REQUEST.replace(b"content-length: 5", b"transfer-encoding: chunked")[: -len(b"image")]
+    with app.connect() as connection:
+        connection.sendall(head + chunk)
+        status, headers, body = _answer(connection)
+        assert (status, _error(body), headers["connection"]) == (400, "malformed_request", "close")
+        assert connection.recv(1) == b""
+    app.busy = True
+    with app.connect() as connection:
+        connection.sendall(head + chunk)
+        assert _answer(connection)[0] == 429
+        assert connection.recv(1) == b""  # and no second answer to one request
+    wait_until(lambda: app.departures == 1)
+    assert (app.bodies, app.noted) == ([], [])
 
 
 @pytest.mark.parametrize("line", [b"x-long: " + b"a" * 200_000, b"x: y\r\n" * 40_000, b""])

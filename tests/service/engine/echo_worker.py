@@ -100,8 +100,8 @@ class Orders:
         self.hang()
 
     def absurdity(self) -> NoReturn:
-        """Say that a frame follows for which no machine has room."""
-        self._connection.sendall(_LENGTH.pack(1 << 60))
+        """Say that a frame follows for which nobody should make room, though many a system would."""
+        self._connection.sendall(_LENGTH.pack(1 << 34))
         self.hang()
 
     def half(self) -> NoReturn:

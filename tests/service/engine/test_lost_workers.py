@@ -160,7 +160,7 @@ def test_others_go_on_while_a_worker_hangs(make_engine_on: MakeEngineOn, make_wo
 
 
 def test_stopping_answers_everybody_even_if_a_worker_hangs(
-    make_engine_on: MakeEngineOn, make_worker: MakeWorker
+    make_engine_on: MakeEngineOn, make_worker: MakeWorker, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker = make_worker()
     engine = make_engine_on(worker)
@@ -172,8 +172,9 @@ def test_stopping_answers_everybody_even_if_a_worker_hangs(
     assert isinstance(running.exception(timeout=0), WorkerLost)
     assert [type(future.exception(timeout=0)) for future in queued] == [EngineStopped, EngineStopped]
     assert not is_running(lost)
-    # No other is started in its place.
+    # No other is started in its place, nor is that tried.
     assert worker.pid is None
+    assert "cannot be started" not in caplog.text
     assert not any(thread.is_alive() for thread in engine._threads)
 
 

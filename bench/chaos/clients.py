@@ -1,0 +1,167 @@
+"""Clients that send sound images: steadily, in bursts, in haste, and such as leave before they are answered."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+from time import monotonic
+
+from bench.chaos.arena import Arena
+from bench.chaos.connection import Answer, Connection, form, head
+from bench.chaos.pictures import Picture
+
+_QUERY = "?top_k=1000"
+# What may become of a sound image in a storm, besides the right answer.
+_EXCUSES = {"overloaded", "worker_lost", "stopping"}
+_SLACK_S = 0.05  # by which clocks and timers may be early
+
+
+class Clients:
+    """All clients of one life.
+
+    Args:
+        arena: where they meet the service.
+        random: of all their choices.
+    """
+
+    def __init__(self, arena: Arena, random: Random) -> None:
+        self._arena = arena
+        self._random = random
+
+    async def steady(self) -> None:
+        """Send one request after another on a connection that is kept open."""
+        connection: Connection | None = None
+        while not self._arena.over.is_set():
+            if connection is None or connection.closed:
+                connection = await self._arena.patiently(Connection.open(self._arena.port), "connecting")
+                if connection is None:
+                    await self._arena.pause(0.05)
+                    continue
+            if not await self._request(connection):
+                connection.leave()
+                connection = None
+        if connection is not None:
+            connection.leave()
+
+    async def bursts(self, clients: int, longest_s: float) -> None:
+        """Now and then as many clients at once as the service cannot serve."""
+        while not self._arena.over.is_set():
+            await self._arena.pause(self._random.uniform(0.5, 4.0))
+            give_up = monotonic() + self._random.uniform(0.2, longest_s)
+            await asyncio.gather(*(self._burst(give_up) for _ in range(clients)))
+
+    async def hasty(self) -> None:
+        """Ask for an answer within a time in which it may or may not come."""
+        while not self._arena.over.is_set():
+            timeout_ms = self._random.choice([0.01, 1.0, 3.0, 10.0, 100.0])
+            connection = await self._arena.patiently(Connection.open(self._arena.port), "connecting")
+            if connection is not None:
+                await self._request(connection, timeout_ms)
+                connection.leave()
+            await self._arena.pause(self._random.uniform(0.0, 0.1))
+
+    async def leavers(self) -> None:
+        """Leave while uploading, waiting or reading."""
+        while not self._arena.over.is_set():
+            await self._leave()
+            await self._arena.pause(self._random.expovariate(20.0))
+
+    async def once(self, count: int = 1) -> list[bool]:
+        """So many requests at once on as many connections; whether each was given the right answer."""
+
+        async def ask() -> bool:
+            connection = await self._arena.patiently(Connection.open(self._arena.port), "connecting")
+            if connection is None:
+                return False
+            picture = self._random.choice(self._arena.gallery.pictures)
+            connection.send(head(f"/classify{_QUERY}", len(picture.data)) + picture.data)
+            answer = await self._arena.patiently(connection.answer(), "a single image")
+            connection.leave()
+            if answer is None:
+                return False
+            self._arena.ledger.note("/classify", answer)
+            return self._is_right(picture, answer.outcome, answer.json)
+
+        return await asyncio.gather(*(ask() for _ in range(count)))
+
+    async def _burst(self, give_up: float) -> None:
+        connection = await self._arena.patiently(Connection.open(self._arena.port), "connecting")
+        while connection is not None and monotonic() < give_up and await self._request(connection):
+            pass
+        if connection is not None:
+            connection.leave()
+
+    async def _request(self, connection: Connection, timeout_ms: float | None = None) -> bool:
+        """One request of a random kind, its answer checked; whether the connection can be used again."""
+        pictures = self._random.choices(self._arena.gallery.pictures, k=self._random.randint(1, 4))
+        kind = self._random.choices(["raw", "form", "batch"], [6, 2, 1])[0]
+        headers = {} if timeout_ms is None else {"X_Request_Timeout_Ms": timeout_ms}
+        if kind == "batch":
+            route = "/classify/batch"
+            content_type, body = form("files", [picture.data for picture in pictures])
+        else:
+            route, pictures = "/classify", pictures[:1]
+            content_type, body = ("image/jpeg", pictures[0].data) if kind == "raw" else form("file", [pictures[0].data])
+        connection.expect()
+        sent = monotonic()
+        connection.send(head(route + _QUERY, len(body), content_type, **headers) + body)
+        answer = await self._arena.patiently(connection.answer(), f"an image, {kind}")
+        if answer is None:
+            return False
+        self._arena.ledger.note(route, answer, len(pictures))
+        self._check(answer, pictures, monotonic() - sent, timeout_ms)
+        return not connection.closed
+
+    def _check(self, answer: Answer, pictures: list[Picture], taken_s: float, timeout_ms: float | None) -> None:
+        """Note what is wrong with an answer."""
+        deadline_s = self._arena.deadline_s if timeout_ms is None else min(self._arena.deadline_s, timeout_ms / 1000)
+        told = answer.json
+        if answer.outcome == "ok" and len(pictures) == 1 and "results" not in told:
+            told = {"results": [{"answer": told, "error": None}]}
+        items = told["results"] if answer.outcome == "ok" else [told] * len(pictures)
+        if len(items) != len(pictures):
+            self._arena.problems[f"{len(items)} answers for {len(pictures)} images"] += 1
+            return
+        for picture, item in zip(pictures, items, strict=True):
+            error = item.get("error")
+            outcome = error["type"] if error else "ok"
+            if outcome in ("deadline_exceeded", "upload_timeout"):
+                if taken_s < deadline_s - _SLACK_S:
+                    self._arena.problems[f"{outcome} before its time"] += 1
+                if outcome == "upload_timeout" and timeout_ms is None:
+                    self._arena.problems["upload_timeout of an image that was sent at once"] += 1
+            else:
+                self._is_right(picture, outcome, item.get("answer"))
+        if answer.status == 429 and not answer.headers.get("retry-after", "").isdecimal():
+            self._arena.problems["a refusal without Retry-After"] += 1
+
+    def _is_right(self, picture: Picture, outcome: str, told: object) -> bool:
+        if outcome != "ok":
+            if outcome not in _EXCUSES or (outcome == "stopping" and not self._arena.stopping):
+                self._arena.problems[f"{outcome} for a sound image"] += 1
+            return False
+        if problem := self._arena.gallery.problem(picture, told):
+            self._arena.problems[f"wrong answer: {problem}"] += 1
+            return False
+        return True
+
+    async def _leave(self) -> None:
+        connection = await self._arena.patiently(Connection.open(self._arena.port), "connecting")
+        if connection is None:
+            return
+        picture = self._random.choice(self._arena.gallery.pictures)
+        message = head("/classify", len(picture.data)) + picture.data
+        moment = self._random.choice(["head", "upload", "waiting", "reading"])
+        if moment == "head":  # there is no request yet, and none is counted
+            connection.send(message[: self._random.randint(0, 40)])
+        elif moment == "upload":
+            self._arena.ledger.note_left("/classify")
+            connection.send(message[: -self._random.randint(1, len(picture.data) - 1)])
+            await asyncio.sleep(self._random.uniform(0.0, 0.02))
+        else:
+            self._arena.ledger.note_left("/classify")
+            if moment == "reading":  # it leaves with a part of the answer unread
+                connection.stop_reading()
+            connection.send(message)
+            await asyncio.sleep(self._random.choice([0.0, 0.001, 0.003, 0.01, 0.03]))
+        connection.leave()
