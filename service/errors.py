@@ -65,7 +65,7 @@ _HTTP_TYPES = {400: "malformed_request", 404: "not_found", 405: "method_not_allo
 def classify_error(error: Exception) -> tuple[int, ErrorDetail]:
     """The HTTP status and the error for an exception. One that is not known here is logged and told as internal."""
     status, detail = _classified(error)
-    if detail.type == "internal_error":
+    if detail.type == _INTERNAL:
         _log.error("unexpected error", exc_info=error)
     return status, detail
 

@@ -123,7 +123,7 @@ def _skip_ratio() -> timeseries.Panel:
     ]
     panel = curves(caption, series)
     # A band between two thin lines.
-    bounds = {
+    bounds: dict[str, dict[str, object]] = {
         "p10": {"fillOpacity": 0, "lineWidth": 1},
         "p90": {"fillOpacity": 20, "lineWidth": 1, "fillBelowTo": "p10"},
     }

@@ -59,7 +59,9 @@ def test_only_the_service_is_opened_to_others_with_its_host() -> None:
 def test_every_setting_reaches_the_service_where_it_is_set() -> None:
     names = {f"AIG_{name.upper()}" for name in set(Settings.model_fields) - _OF_THE_HOST}
     given = dict.fromkeys(names, "7")
-    assert _configured(**given)["app"]["environment"] == {**given, "AIG_MODEL": "/model"}
+    passed = _configured(**given, OTEL_SERVICE_NAME="cats")["app"]["environment"]
+    assert {name: value for name, value in passed.items() if name in names} == given
+    assert (passed["AIG_MODEL"], passed["OTEL_SERVICE_NAME"]) == ("/model", "cats")
     unset = _configured()["app"]["environment"]
     assert {name for name, value in unset.items() if value is not None} == {"AIG_MODEL"}
 

@@ -41,21 +41,22 @@ def test_image_holds_nothing_to_build_install_or_train_with(stack: Stack) -> Non
 
 
 def test_packages_are_those_of_the_constraints(stack: Stack) -> None:
-    listing = "import importlib.metadata as m; print(*(f'{d.name}=={d.version}' for d in m.distributions()), sep='\\n')"
-    installed = set(_inside(stack, "python", "-c", listing).stdout.split())
-    pinned = set((ROOT / "constraints.txt").read_text().split("\n"))
+    listing = "import importlib.metadata as m; print(*(f'{d.name}=={d.version}' for d in m.distributions()))"
+    installed = {_canonical(line) for line in _inside(stack, "python", "-c", listing).stdout.split()}
+    pinned = {_canonical(line) for line in (ROOT / "constraints.txt").read_text().splitlines()}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    names = {line.lower().replace("_", "-") for line in pinned}
-    assert {line for line in installed if line.lower().replace("_", "-") not in names} == {
-        f"{project['name']}=={project['version']}"
-    }
-    assert len(installed) > 10
+    assert "onnxruntime" in {line.split("==")[0] for line in installed}
+    assert installed - pinned == {f"{project['name']}=={project['version']}"}
+
+
+def _canonical(requirement: str) -> str:
+    return requirement.lower().replace("_", "-")
 
 
 def test_service_is_an_ordinary_user_with_a_fixed_number(stack: Stack) -> None:
     assert _inspect(stack)["Config"]["User"] == "10001:10001"
     found = _inside(stack, "python", "-c", "import os; print(os.getuid(), os.getgid(), os.getgroups())")
-    assert found.stdout.split(maxsplit=2)[:2] == ["10001", "10001"]
+    assert found.stdout == "10001 10001 [10001]\n"
 
 
 def test_no_program_gives_its_user_more_rights(stack: Stack) -> None:

@@ -244,6 +244,7 @@ def test_checkpoint_that_cannot_be_exported_is_one_line_of_error(
         (["--version", "not a version"], "version"),
         (["--count", "0"], "image"),
         (["--count", "-1"], ""),
+        (["--profile-count", "0"], "--profile-count"),
         (["--gate-threshold", "nan"], ""),
         (["--out", "{tmp}/empty"], "exists"),
         (["--out", "{tmp}/trained.safetensors/below/a/file"], ""),
