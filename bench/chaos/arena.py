@@ -29,6 +29,7 @@ class Arena:
         ledger: of what clients saw.
         problems: what must not have happened, with how often.
         stopping: whether the service may refuse connections, and close those it has not read from.
+        killed: whether it may even break off in the middle of an answer.
         over: set when agents should end.
     """
 
@@ -42,6 +43,7 @@ class Arena:
     ledger: Ledger = field(default_factory=Ledger)
     problems: Counter[str] = field(default_factory=Counter)
     stopping: bool = False
+    killed: bool = False
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def problem(self, problem: str) -> None:
@@ -62,7 +64,7 @@ class Arena:
         except TimeoutError:
             self.problem(f"hang: {what}")
         except NoAnswer as error:
-            if not self.stopping or error.begun:
+            if not self.stopping or (error.begun and not self.killed):
                 self.problem(f"unanswered: {what}: {error}")
         except OSError as error:
             if not self.stopping:

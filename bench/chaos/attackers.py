@@ -72,8 +72,8 @@ class Attackers:
     async def _hurt(self, reason: str) -> None:
         """One worker is lost; return when another has taken its place."""
         replaced = len(self._service.replaced())
-        victim = self._random.choice(self._service.workers())
-        if not send(victim, _FAULTS[reason]):
+        workers = self._service.workers()
+        if not workers or not send(self._random.choice(workers), _FAULTS[reason]):
             self._arena.problem("a worker ended by itself")
             return
         self.faults[reason] += 1

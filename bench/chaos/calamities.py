@@ -35,12 +35,12 @@ class Calamities:
         refusals = self._refusals("damaged")
         replaced = len(self._service.replaced())
         self._folder.damage()
-        first, *others = workers = self._service.workers()
+        workers = self._service.workers()
+        first, others = workers[:1], workers[1:]
         self._lose(first)
         await self._expect(lambda: self._refusals("damaged") > refusals, "a damaged model was not refused")
         await self._expect_right(4, "beside a worker that cannot start")
-        for pid in others:
-            self._lose(pid)
+        self._lose(others)
         await self._arena.expect_ready(ready=False)
         self._folder.restore()
         back = replaced + len(workers)
@@ -53,7 +53,7 @@ class Calamities:
         refusals = self._refusals(_ANOTHER_MODEL)
         self._folder.swap()
         await self._expect_right(4, "after another model took its place")
-        self._lose(self._service.workers()[0])
+        self._lose(self._service.workers()[:1])
         await self._expect(lambda: self._refusals(_ANOTHER_MODEL) > refusals, "another model was not refused")
         await self._expect_right(4, "beside a worker that would serve another model")
 
@@ -85,6 +85,7 @@ class Calamities:
     async def kill(self) -> None:
         """SIGKILL: its workers do not outlive it."""
         crowd = self._crowd()
+        self._arena.killed = True
         await asyncio.sleep(0.3)
         workers = self._service.workers()
         self._service.kill_alone()
@@ -96,11 +97,12 @@ class Calamities:
         self._arena.stopping = True
         return asyncio.gather(*(self._clients.steady() for _ in range(_CROWD)))
 
-    def _lose(self, pid: int) -> None:
-        """A worker dies while nobody asks it for anything."""
-        self._arena.ledger.losses["died"] += 1
-        if not send(pid, signal.SIGKILL):
-            self._arena.problem("a worker ended by itself")
+    def _lose(self, workers: list[int]) -> None:
+        """Workers die while nobody asks them for anything."""
+        for pid in workers:
+            self._arena.ledger.losses["died"] += 1
+            if not send(pid, signal.SIGKILL):
+                self._arena.problem("a worker ended by itself")
 
     async def _expect(self, condition: Callable[[], bool], problem: str) -> None:
         if not await asyncio.to_thread(wait_until, condition, HANG_S):

@@ -19,7 +19,7 @@ from bench.chaos.poisoned_model import poisons
 from bench.chaos.service_process import Footprint, ServiceProcess
 
 _WORKERS = 2
-_DEADLINE_S, _STUCK_S, _DRAIN_S = 2.0, 1.5, 15.0
+_DEADLINE_S, _STUCK_S, _DRAIN_S = 4.0, 3.0, 15.0
 _MAX_BYTES, _MAX_PIXELS, _MAX_IMAGES = 500_000, 4_000_000, 8
 _MAX_BATCH = {"1": 1, "2": 4}
 _FLAGS = (
