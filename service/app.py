@@ -24,6 +24,7 @@ from service.metrics import Metrics
 from service.routes import images, router
 from service.scheduling import favouring_workers
 from service.settings import Settings
+from service.ui import page
 
 # uvicorn's own log, where an operator looks at start.
 _log = logging.getLogger("uvicorn.error")
@@ -78,6 +79,7 @@ def create_app(settings: Settings, runtime: Runtime, tuning: Tuning) -> FastAPI:
     app.state.context = Context(settings, engine, metrics)
     app.include_router(router)
     app.include_router(images)
+    page.mount(app)
     errors.install(app)
     app.add_middleware(DirectRouting, routes=images.routes)
     app.add_middleware(RequestCounter, metrics=metrics)
