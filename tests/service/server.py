@@ -64,8 +64,8 @@ class Server:
         await asyncio.sleep(0)
         await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
 
-    def get(self, path: str) -> httpx.Response:
-        return self.wait_for(self._client.get(path))
+    def get(self, path: str, **arguments: Any) -> httpx.Response:
+        return self.wait_for(self._client.get(path, **arguments))
 
     def post(self, path: str, **arguments: Any) -> httpx.Response:
         return self.wait_for(self._client.post(path, **arguments))

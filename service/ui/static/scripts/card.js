@@ -28,17 +28,17 @@ export class Card {
     this.network = new Network(model, `Inference graph of ${image.name}; the arrow keys go from block to block`);
     this.#compare = html(
       "button",
-      { type: "button", "aria-pressed": "false", disabled: true, onclick: () => hooks.onCompare(this) },
+      { type: "button", "aria-pressed": "false", hidden: true, onclick: () => hooks.onCompare(this) },
       "Compare",
     );
     const remove = html(
       "button",
-      { type: "button", "aria-label": `Remove ${image.name}`, onclick: () => hooks.onRemove(this) },
+      { type: "button", class: "remove", "aria-label": `Remove ${image.name}`, onclick: () => hooks.onRemove(this) },
       "Remove",
     );
     this.element = html(
       "article",
-      { class: "card", "aria-label": image.name },
+      { class: "card", "aria-label": image.name, tabindex: -1 },
       html("div", { class: "picture" }, portrait(image)),
       html("div", { class: "about" }, html("h3", { title: image.name }, image.name), this.#predictions),
       html("div", { class: "path" }, this.#state, this.network.element, this.#outcome),
@@ -69,7 +69,7 @@ export class Card {
     );
     this.#say("answered", ...summary(answer));
     this.network.show(answer, { thinking: true });
-    this.#compare.disabled = false;
+    this.#compare.hidden = false;
   }
 
   /** Show why there is no answer. */
@@ -77,9 +77,14 @@ export class Card {
     const { title, advice, retriable } = problem.explanation;
     this.#predictions.replaceChildren();
     this.#say("failed", html("strong", {}, title));
-    const retry = html("button", { type: "button", onclick: () => this.#hooks.onRetry(this) }, "Try again");
+    const retry = html("button", { type: "button", onclick: () => this.#retry() }, "Try again");
     const said = html("p", { class: "said" }, html("code", {}, problem.type), ` ${problem.message}`);
     this.#outcome.replaceChildren(html("p", {}, advice), said, retriable ? retry : "");
+  }
+
+  #retry() {
+    this.element.focus(); // the button goes away
+    this.#hooks.onRetry(this);
   }
 
   /** Whether the image is one of those compared. */

@@ -3,6 +3,7 @@
 import { Card, sentence } from "./card.js";
 import { html } from "./elements.js";
 import { bytes } from "./figures.js";
+import { legend } from "./legend.js";
 import { Problem } from "./problems.js";
 
 /** The section with a card for every image. */
@@ -27,7 +28,7 @@ export class Gallery {
     this.#comparison = comparison;
     this.#announce = announce;
     const clear = html("button", { type: "button", onclick: () => this.#clear() }, "Remove all");
-    section.append(html("header", {}, html("h2", {}, "Images"), clear), this.#list);
+    section.append(html("header", {}, html("h2", {}, "Images"), clear), legend(), this.#list);
   }
 
   /** Take files in, in their order. */
@@ -42,7 +43,7 @@ export class Gallery {
     const image = { name: file.name || "pasted picture", url: URL.createObjectURL(file) };
     const card = new Card(image, this.#model, {
       onCompare: () => this.#comparison.toggle(card),
-      onRemove: () => this.#remove(card),
+      onRemove: () => this.#removeUnderFocus(card),
       onRetry: () => this.#send(card),
     });
     this.#sent.set(card, { file, withdrawal: new AbortController() });
@@ -72,6 +73,13 @@ export class Gallery {
     }
   }
 
+  /** The focus goes on to the next card, or it would be lost with this one. */
+  #removeUnderFocus(card) {
+    const next = card.element.nextElementSibling ?? card.element.previousElementSibling;
+    this.#remove(card);
+    (next?.querySelector(".remove") ?? document.querySelector("#choose")).focus();
+  }
+
   #remove(card) {
     this.#sent.get(card).withdrawal.abort();
     this.#sent.delete(card);
@@ -83,5 +91,6 @@ export class Gallery {
 
   #clear() {
     for (const card of [...this.#sent.keys()]) this.#remove(card);
+    document.querySelector("#choose").focus();
   }
 }

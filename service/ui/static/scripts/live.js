@@ -44,7 +44,7 @@ export class Live {
         html("dd", {}, this.#values.get(name)),
       ),
     );
-    const trend = svg("svg", { class: "trend", viewBox: "0 0 100 20", preserveAspectRatio: "none", "aria-hidden": "true" }, this.#trend);
+    const trend = svg("svg", { class: "trend", viewBox: "0 0 100 20", preserveAspectRatio: "none", "aria-hidden": "true" }, svg("path", { d: "M0 19.5h100" }), this.#trend);
     tiles[0].querySelector("dd").append(trend);
     this.#figures = html("div", { class: "figures" }, html("dl", {}, ...tiles));
     section.append(

@@ -2,7 +2,7 @@
 
 import { svg } from "./elements.js";
 
-const BAR = 13;
+const BAR = 16;
 
 /** The room a block of a size needs: for its shortcut above, and its gate's probability below. */
 export function room(size) {

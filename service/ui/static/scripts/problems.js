@@ -21,7 +21,7 @@ export class Problem extends Error {
   }
 }
 
-const FORMATS = "It reads JPEG, PNG, WebP, GIF, BMP, TIFF and PPM.";
+const FORMATS = "The formats it reads are named where images are chosen.";
 const AGE = "The page and the service may be of different versions; reload the page.";
 const OTHER = ["The service answered in a way this page does not know", "Try again; reload the page if it stays so.", true];
 
