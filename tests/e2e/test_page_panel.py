@@ -45,7 +45,8 @@ def test_rates_and_quantiles_are_of_the_last_minute(visitor: Visitor) -> None:
             `aig_request_seconds_bucket{route="/classify",le="+Inf"} ${fast + slow}`,
             `aig_request_seconds_bucket{route="/metrics",le="+Inf"} 1000`,
         ].join("\\n"));
-        return [readings.add(at(100, 100, 0), 0), readings.add(at(200, 100, 100), 5), readings.add(at(200, 100, 100), 90)];
+        const [before, after] = [at(100, 100, 0), at(200, 100, 100)];
+        return [readings.add(before, 0), readings.add(after, 5), readings.add(after, 90)];
     }""")
     assert [reading["imagesPerSecond"] for reading in told] == [0, 20, 0]
     assert [reading["medianMs"] for reading in told] == pytest.approx([0.5, 5.5, 1])
