@@ -172,8 +172,10 @@ def test_path_is_drawn_in_motion_only_where_motion_is_welcome(
         assert (running > 0) == moves
 
 
-def test_nothing_moves_when_the_answer_comes(visitor: Visitor, pictures: list[bytes]) -> None:
+@pytest.mark.parametrize("width", [360, 1280])
+def test_nothing_moves_when_the_answer_comes(visitor: Visitor, pictures: list[bytes], width: int) -> None:
     held: list[Route] = []
+    visitor.page.set_viewport_size({"width": width, "height": 900})
     visitor.open()
     visitor.page.route("**/classify", held.append)
     visitor.send(pictures[0])
