@@ -124,7 +124,7 @@ def test_last_two_pictures_are_compared_and_the_blocks_marked_that_differ(
 def test_visitor_picks_which_two_are_compared(visitor: Visitor, pictures: list[bytes]) -> None:
     cards = visitor.visit(*pictures[:3])
     for card in cards:
-        if (button := card.get_by_role("button", name="Compared")).count():
+        if (button := card.get_by_role("button", name="Compare", pressed=True)).count():
             button.click()
     expect(visitor.page.locator("#comparison")).to_be_hidden()
     for number in (0, 2):

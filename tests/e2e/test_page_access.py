@@ -177,7 +177,7 @@ def test_nothing_moves_when_the_answer_comes(visitor: Visitor, pictures: list[by
     held: list[Route] = []
     visitor.page.set_viewport_size({"width": width, "height": 900})
     visitor.open()
-    visitor.page.route("**/classify", held.append)
+    visitor.page.route("**/classify", lambda route: held.append(route))
     visitor.send(pictures[0])
     visitor.page.wait_for_function("document.querySelectorAll('.card .block').length === 5")
     visitor.page.wait_for_timeout(50)  # two frames: the drawing is fitted to its place

@@ -87,10 +87,9 @@ export class Card {
     this.#hooks.onRetry(this);
   }
 
-  /** Whether the image is one of those compared. */
+  /** Whether the image is picked to be compared. */
   set compared(compared) {
     this.#compare.setAttribute("aria-pressed", String(compared));
-    this.#compare.textContent = compared ? "Compared" : "Compare";
   }
 
   #say(kind, ...what) {

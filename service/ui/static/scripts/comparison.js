@@ -69,7 +69,7 @@ export class Comparison {
       "article",
       { class: "half", "aria-label": card.image.name },
       html("div", { class: "picture" }, portrait(card.image)),
-      html("h3", { title: card.image.name }, best.label, html("small", {}, card.image.name)),
+      html("h3", { title: card.image.name }, best.label, " ", html("small", {}, card.image.name)),
       html("p", { class: "state" }, ...summary(card.answer)),
       network.element,
       html("p", { class: "only" }, only.length ? `Runs only here: ${named(only)}.` : "Nothing runs only here."),

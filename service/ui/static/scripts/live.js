@@ -65,7 +65,7 @@ export class Live {
     );
     this.#chart = new RateChart(blocks);
     this.#figures.append(
-      html("h3", {}, "How often each block runs", html("small", {}, "all images since the service started")),
+      html("h3", {}, "How often each block runs ", html("small", {}, "all images since the service started")),
       this.#chart.element,
     );
   }

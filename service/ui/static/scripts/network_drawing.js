@@ -30,7 +30,7 @@ export function draw(layout, runs, threshold, marked) {
     captions(layout),
   ];
   const { width, height } = layout;
-  const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height }, ...parts.flat(), ...blocks);
+  const root = svg("svg", { role: "none", viewBox: `0 0 ${width} ${height}`, width, height }, ...parts.flat(), ...blocks);
   return { root, blocks };
 }
 
@@ -115,12 +115,12 @@ function connections(layout) {
   return ends.slice(1).map((at, index) => connection(ends[index], at, layout)).join("");
 }
 
-function connection(from, to, { pitch, stem, classifier, rows, right, margin }) {
+function connection(from, to, { pitch, stem, classifier, rows, margin }) {
   const [start, stop] = [from === stem ? from.x : from.x + pitch / 2, to === classifier ? to.x : to.x - pitch / 2];
   if (from.y === to.y) return `M${start} ${from.y}H${stop}`;
   // Down beside this row, back under it, and down to the next one, with round corners.
   const r = Math.min(margin, 6);
-  const edge = right + margin - 1;
+  const edge = rows[from.row].right + margin - 1;
   const middle = rows[to.row].turn;
   return (
     `M${start} ${from.y}H${edge - r}q${r} 0 ${r} ${r}V${middle - r}q0 ${r} ${-r} ${r}` +

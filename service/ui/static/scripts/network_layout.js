@@ -38,7 +38,7 @@ function inRows(stages, most) {
 function place(rows, pitch, margin, room) {
   const size = Math.round(Math.min(22, pitch * 0.5));
   const { above, below } = room(size);
-  const placed = { pitch, size, above, below, margin, blocks: [], stages: [], rows: [], right: 0 };
+  const placed = { pitch, size, above, below, margin, blocks: [], stages: [], rows: [] };
   let top = 0;
   let stage = null;
   for (const row of rows) {
@@ -55,13 +55,12 @@ function place(rows, pitch, margin, room) {
       }
     }
     placed.rows.push({ y, right: x, turn: top - ROW_GAP / 2 });
-    placed.right = Math.max(placed.right, x);
     top = y + below + ROW_GAP;
   }
   const last = placed.rows.at(-1);
   placed.stem = { x: margin + pitch / 2, y: placed.rows[0].y };
   placed.classifier = { x: last.right + pitch / 2, y: last.y };
-  placed.width = Math.max(placed.right, last.right + pitch) + margin;
+  placed.width = Math.max(...placed.rows.map(({ right }) => right), last.right + pitch) + margin;
   placed.height = top - ROW_GAP;
   return placed;
 }

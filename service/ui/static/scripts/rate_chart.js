@@ -46,7 +46,7 @@ export class RateChart {
     this.#bars.forEach((bar, index) => this.#raise(bar, index));
     const { width: drawn, height } = layout;
     this.#canvas.replaceChildren(
-      svg("svg", { viewBox: `0 0 ${drawn} ${height}`, width: drawn, height }, axes(layout), this.#bars.map(({ root }) => root)),
+      svg("svg", { role: "none", viewBox: `0 0 ${drawn} ${height}`, width: drawn, height }, axes(layout), this.#bars.map(({ root }) => root)),
     );
     this.#tips.attach(this.#bars.map(({ root }, index) => ({ element: root, lines: this.#describe(index) })));
   }
