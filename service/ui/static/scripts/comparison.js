@@ -72,7 +72,7 @@ export class Comparison {
       html("h3", { title: card.image.name }, best.label, " ", html("small", {}, card.image.name)),
       html("p", { class: "state" }, ...summary(card.answer)),
       network.element,
-      html("p", { class: "only" }, only.length ? `Runs only here: ${named(only)}.` : "Nothing runs only here."),
+      differing.size ? html("p", { class: "only" }, only.length ? `Runs only here: ${named(only)}.` : "Nothing runs only here.") : null,
     );
   }
 }
