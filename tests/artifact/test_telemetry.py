@@ -20,5 +20,7 @@ builtins.__import__ = watched
 import {module}
 """
     unset = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
-    finished = subprocess.run([sys.executable, "-W", "ignore", "-c", program], env=unset, capture_output=True, text=True)
+    finished = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], env=unset, capture_output=True, text=True
+    )
     assert finished.stdout.splitlines()[:1] == ["1"], finished.stderr
