@@ -29,6 +29,7 @@ class Arena:
         ledger: of what clients saw.
         problems: what must not have happened, with how often.
         stopping: whether the service may refuse connections, and close those it has not read from.
+        killed: whether it may even break off in the middle of an answer.
         over: set when agents should end.
     """
 
@@ -42,7 +43,12 @@ class Arena:
     ledger: Ledger = field(default_factory=Ledger)
     problems: Counter[str] = field(default_factory=Counter)
     stopping: bool = False
+    killed: bool = False
     over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def problem(self, problem: str) -> None:
+        """Note what must not have happened."""
+        self.problems[problem] += 1
 
     async def pause(self, seconds: float) -> None:
         """Wait, or until all is over."""
@@ -56,14 +62,31 @@ class Arena:
         try:
             return await asyncio.wait_for(work, HANG_S)
         except TimeoutError:
-            self.problems[f"hang: {what}"] += 1
+            self.problem(f"hang: {what}")
         except NoAnswer as error:
-            if not self.stopping or error.begun:
-                self.problems[f"unanswered: {what}: {error}"] += 1
+            if not self.stopping or (error.begun and not self.killed):
+                self.problem(f"unanswered: {what}: {error}")
         except OSError as error:
             if not self.stopping:
-                self.problems[f"unanswered: {what}: {error.strerror or error}"] += 1
+                self.problem(f"unanswered: {what}: {error.strerror or error}")
         return None
+
+    async def end(self, running: asyncio.Future[list[None]]) -> None:
+        """Let agents come to an end."""
+        self.over.set()
+        try:
+            await asyncio.wait_for(running, 3 * HANG_S)
+        except TimeoutError:
+            self.problem("hang: agents did not end")
+
+    async def expect_ready(self, ready: bool = True) -> None:
+        """Wait until the service says that it is ready, or that it is not."""
+        give_up = asyncio.get_running_loop().time() + HANG_S
+        while (answer := await self.ask("/readyz")) is not None and (answer.status == 200) is not ready:
+            if asyncio.get_running_loop().time() > give_up:
+                self.problem("not ready" if ready else "ready without a worker")
+                return
+            await asyncio.sleep(0.1)
 
     async def ask(self, path: str) -> Answer | None:
         """Get one of the routes for operators, on a connection of its own."""

@@ -72,16 +72,16 @@ class Attackers:
     async def _hurt(self, reason: str) -> None:
         """One worker is lost; return when another has taken its place."""
         replaced = len(self._service.replaced())
-        victim = self._random.choice(self._service.workers())
-        if not send(victim, _FAULTS[reason]):
-            self._arena.problems["a worker ended by itself"] += 1
+        workers = self._service.workers()
+        if not workers or not send(self._random.choice(workers), _FAULTS[reason]):
+            self._arena.problem("a worker ended by itself")
             return
         self.faults[reason] += 1
         self._arena.ledger.losses[reason] += 1
         give_up = asyncio.get_running_loop().time() + HANG_S
         while len(self._service.replaced()) == replaced:
             if asyncio.get_running_loop().time() > give_up:
-                self._arena.problems[f"a worker that {reason} was not replaced"] += 1
+                self._arena.problem(f"a worker that {reason} was not replaced")
                 return
             await asyncio.sleep(0.05)
             if reason == "stuck":  # it is found out by the next image
@@ -115,13 +115,13 @@ class Attackers:
         else:
             self._arena.ledger.note(hostile.route, answer, self._arena.max_images + 1)
         if answer.outcome not in hostile.outcomes or not _has_message(answer):
-            self._arena.problems[f"{answer.status} {answer.outcome} for {hostile.name}"] += 1
+            self._arena.problem(f"{answer.status} {answer.outcome} for {hostile.name}")
 
     async def _poison_alone(self) -> None:
         poison = self._random.choice(self._poisons)
         answer = await self._post("/classify", "image/png", poison)
         if answer is not None and answer.outcome not in _POISONED:
-            self._arena.problems[f"{answer.outcome} for a poisonous image"] += 1
+            self._arena.problem(f"{answer.outcome} for a poisonous image")
 
     async def _poison_among_others(self) -> None:
         pictures = self._random.choices(self._arena.gallery.pictures, k=3)
@@ -135,13 +135,13 @@ class Attackers:
         results = answer.json["results"]
         poisoned = results.pop(place)
         if not poisoned["error"] or poisoned["error"]["type"] not in _POISONED:
-            self._arena.problems["a poisonous image was answered"] += 1
+            self._arena.problem("a poisonous image was answered")
         for picture, item in zip(pictures, results, strict=True):
             if item["error"]:
                 if item["error"]["type"] not in _EXCUSES:
-                    self._arena.problems[f"{item['error']['type']} beside a poisonous image"] += 1
+                    self._arena.problem(f"{item['error']['type']} beside a poisonous image")
             elif problem := self._arena.gallery.problem(picture, item["answer"]):
-                self._arena.problems[f"wrong answer beside a poisonous image: {problem}"] += 1
+                self._arena.problem(f"wrong answer beside a poisonous image: {problem}")
 
     async def _post(self, route: str, content_type: str, body: bytes, images: int = 1) -> Answer | None:
         connection = await self._arena.patiently(Connection.open(self._arena.port), "connecting")

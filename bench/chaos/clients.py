@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from random import Random
 from time import monotonic
+from typing import Any
 
 from bench.chaos.arena import Arena
 from bench.chaos.connection import Answer, Connection, form, head
@@ -95,7 +96,7 @@ class Clients:
         """One request of a random kind, its answer checked; whether the connection can be used again."""
         pictures = self._random.choices(self._arena.gallery.pictures, k=self._random.randint(1, 4))
         kind = self._random.choices(["raw", "form", "batch"], [6, 2, 1])[0]
-        headers = {} if timeout_ms is None else {"X_Request_Timeout_Ms": timeout_ms}
+        headers: dict[str, Any] = {} if timeout_ms is None else {"X_Request_Timeout_Ms": timeout_ms}
         if kind == "batch":
             route = "/classify/batch"
             content_type, body = form("files", [picture.data for picture in pictures])
@@ -120,28 +121,28 @@ class Clients:
             told = {"results": [{"answer": told, "error": None}]}
         items = told["results"] if answer.outcome == "ok" else [told] * len(pictures)
         if len(items) != len(pictures):
-            self._arena.problems[f"{len(items)} answers for {len(pictures)} images"] += 1
+            self._arena.problem(f"{len(items)} answers for {len(pictures)} images")
             return
         for picture, item in zip(pictures, items, strict=True):
             error = item.get("error")
             outcome = error["type"] if error else "ok"
             if outcome in ("deadline_exceeded", "upload_timeout"):
                 if taken_s < deadline_s - _SLACK_S:
-                    self._arena.problems[f"{outcome} before its time"] += 1
+                    self._arena.problem(f"{outcome} before its time")
                 if outcome == "upload_timeout" and timeout_ms is None:
-                    self._arena.problems["upload_timeout of an image that was sent at once"] += 1
+                    self._arena.problem("upload_timeout of an image that was sent at once")
             else:
                 self._is_right(picture, outcome, item.get("answer"))
         if answer.status == 429 and not answer.headers.get("retry-after", "").isdecimal():
-            self._arena.problems["a refusal without Retry-After"] += 1
+            self._arena.problem("a refusal without Retry-After")
 
     def _is_right(self, picture: Picture, outcome: str, told: object) -> bool:
         if outcome != "ok":
             if outcome not in _EXCUSES or (outcome == "stopping" and not self._arena.stopping):
-                self._arena.problems[f"{outcome} for a sound image"] += 1
+                self._arena.problem(f"{outcome} for a sound image")
             return False
         if problem := self._arena.gallery.problem(picture, told):
-            self._arena.problems[f"wrong answer: {problem}"] += 1
+            self._arena.problem(f"wrong answer: {problem}")
             return False
         return True
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from random import Random
+from typing import Any
 
 from PIL import Image
 
@@ -121,7 +122,7 @@ def _bad_http(random: Random) -> Iterator[HostileRequest]:
 
 
 def _slow(arena: Arena) -> Iterator[HostileRequest]:
-    timeout = {"X_Request_Timeout_Ms": _UPLOAD_MS}
+    timeout: dict[str, Any] = {"X_Request_Timeout_Ms": _UPLOAD_MS}
     jpeg = arena.gallery.pictures[0].data
     yield _hostile("a dribbled body", head("/classify", 1000, **timeout) + jpeg[:200], "upload_timeout", dribbled=True)
     huge = head("/classify", None, Transfer_Encoding="chunked", **timeout) + b"7fffffffffffffff\r\n" + jpeg[:200]

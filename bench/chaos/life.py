@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +11,15 @@ from time import monotonic
 
 from bench.chaos.arena import HANG_S, Arena
 from bench.chaos.attackers import Attackers
+from bench.chaos.calamities import Calamities
 from bench.chaos.clients import Clients
 from bench.chaos.model_folder import ModelFolder
 from bench.chaos.pictures import Gallery
 from bench.chaos.poisoned_model import poisons
-from bench.chaos.service_process import Footprint, ServiceProcess, send, wait_until
+from bench.chaos.service_process import Footprint, ServiceProcess
 
 _WORKERS = 2
-_DEADLINE_S, _STUCK_S, _DRAIN_S = 2.0, 1.5, 15.0
+_DEADLINE_S, _STUCK_S, _DRAIN_S = 4.0, 3.0, 15.0
 _MAX_BYTES, _MAX_PIXELS, _MAX_IMAGES = 500_000, 4_000_000, 8
 _MAX_BATCH = {"1": 1, "2": 4}
 _FLAGS = (
@@ -34,7 +34,6 @@ _FLAGS_OF["2"] += ["--runtime", "onnx"]
 _WARM_UP_S, _MOST_WARM_UPS, _LEVEL_GROWTH = 1.0, 6, 0.01
 _START_S = 60.0
 _STEADY, _HASTY, _LEAVERS, _BURST, _LONGEST_BURST_S = 4, 2, 3, 24, 1.5
-_ACCEPTED = 6  # requests that wait when the service is told to stop
 _MOST_GROWTH = 0.05
 _UNEXPECTED = ("unexpected error", "Exception in", "never retrieved", "was destroyed", "dump")
 
@@ -93,6 +92,7 @@ class Life:
         self._clients = Clients(self._arena, random)
         deadly = poisons(gallery.manifest) if folder.version == "2" else {}
         self._attackers = Attackers(self._arena, self._service, deadly, random)
+        self._calamities = Calamities(self._arena, self._clients, self._service, folder)
         self.report = Report(folder.version, self._arena)
 
     async def run(self, storm_s: float, killed: bool) -> Report:
@@ -112,29 +112,29 @@ class Life:
             self._service.kill()
         for word in _UNEXPECTED:
             if word in self._service.log():
-                self._problem(f"the log has {word!r}")
+                self._arena.problem(f"the log has {word!r}")
         return self.report
 
     async def _stages(self, storm_s: float, killed: bool) -> None:
-        self._say(f"version {self._folder.version}: warming up")
-        await self._expect_ready()
+        self._say(f"version {self.report.version}: warming up")
+        await self._arena.expect_ready()
         self.report.before = await self._level()
-        self._say(f"version {self._folder.version}: a storm of {storm_s:.0f} s")
+        self._say(f"version {self.report.version}: a storm of {storm_s:.0f} s")
         await self._storm(storm_s)
-        self._say(f"version {self._folder.version}: calm, and counting")
+        self._say(f"version {self.report.version}: calm, and counting")
         await self._expect_counted()
-        await self._expect_ready()
+        await self._arena.expect_ready()
         await self._warm_up()
         self.report.after = await self._footprint(self.report.before)
         if self.report.growth > _MOST_GROWTH:
-            self._problem(f"memory grew by {self.report.growth:.1%}")
-        self._say(f"version {self._folder.version}: its model is damaged")
-        await self._damage()
-        self._say(f"version {self._folder.version}: its model is swapped for another")
-        await self._swap()
+            self._arena.problem(f"memory grew by {self.report.growth:.1%}")
+        self._say(f"version {self.report.version}: its model is damaged")
+        await self._calamities.damage_model()
+        self._say(f"version {self.report.version}: its model is swapped for another")
+        await self._calamities.swap_model()
         await self._expect_counted()
-        self._say(f"version {self._folder.version}: it is {'killed' if killed else 'stopped'} under load")
-        await (self._kill() if killed else self._stop())
+        self._say(f"version {self.report.version}: it is {'killed' if killed else 'stopped'} under load")
+        await (self._calamities.kill() if killed else self._calamities.stop(_DRAIN_S + HANG_S))
 
     async def _warm_up(self) -> None:
         """Everything once that takes memory: all kinds of requests, and a full queue."""
@@ -143,7 +143,7 @@ class Life:
         running = asyncio.gather(*work, self._attackers.poisonous())
         await self._attackers.every_kind(slow_too=False)
         await asyncio.sleep(_WARM_UP_S)
-        await self._end(running)
+        await self._arena.end(running)
 
     async def _level(self) -> Footprint:
         """What the service holds once warming it up further adds nothing to speak of."""
@@ -169,18 +169,11 @@ class Life:
             self._attackers.hurtful(),
         )
         await asyncio.wait([running], timeout=seconds)
-        await self._end(running)
+        await self._arena.end(running)
         self.report.faults = dict(self._attackers.faults)
         lost = self._lost() - lost_before
         if lost > self._arena.max_batch * sum(self.report.faults.values()):
-            self._problem(f"{lost} images lost with {sum(self.report.faults.values())} workers")
-
-    async def _end(self, running: asyncio.Future[list[None]]) -> None:
-        self._arena.over.set()
-        try:
-            await asyncio.wait_for(running, 3 * HANG_S)
-        except TimeoutError:
-            self._problem("hang: agents did not end")
+            self._arena.problem(f"{lost} images lost with {sum(self.report.faults.values())} workers")
 
     def _lost(self) -> int:
         return self._arena.ledger.images["worker_lost"]
@@ -192,17 +185,9 @@ class Life:
             found = list(self._arena.ledger.problems(counted))
             if not found or monotonic() > give_up:
                 for problem in found:
-                    self._problem(f"count: {problem}")
+                    self._arena.problem(f"count: {problem}")
                 return
             await asyncio.sleep(0.2)
-
-    async def _expect_ready(self, ready: bool = True, within_s: float = HANG_S) -> None:
-        give_up = monotonic() + within_s
-        while (answer := await self._arena.ask("/readyz")) is not None and (answer.status == 200) is not ready:
-            if monotonic() > give_up:
-                self._problem("not ready" if ready else "ready without a worker")
-                return
-            await asyncio.sleep(0.1)
 
     async def _footprint(self, wanted: Footprint | None) -> Footprint:
         """What the service holds when nobody asks it for anything; files and threads must be as many as before."""
@@ -214,102 +199,5 @@ class Life:
             if held[0] == held[1]:
                 return found
             if monotonic() > give_up:
-                self._problem(f"files, threads and processes were {held[1]} and are {held[0]}")
+                self._arena.problem(f"files, threads and processes were {held[1]} and are {held[0]}")
                 return found
-
-    async def _damage(self) -> None:
-        """Whoever runs goes on; who must start again refuses, and does not once the file is whole."""
-        refusals = self._refusals("damaged")
-        replaced = len(self._service.replaced())
-        self._folder.damage()
-        first, *others = self._service.workers()
-        await self._lose(first)
-        await self._expect(lambda: self._refusals("damaged") > refusals, "a damaged model was not refused")
-        await self._expect_right(4, "beside a worker that cannot start")
-        for pid in others:
-            await self._lose(pid)
-        await self._expect_ready(ready=False)
-        self._folder.restore()
-        await self._expect(lambda: len(self._service.replaced()) >= replaced + _WORKERS, "workers did not come back")
-        await self._expect_ready()
-        await self._expect_right(4, "after the model was restored")
-
-    async def _swap(self) -> None:
-        """Another model in the same folder: this one is served to the end, by the workers that are left."""
-        refusals = self._refusals("is not the one that was there")
-        self._folder.swap()
-        await self._expect_right(4, "after another model took its place")
-        await self._lose(self._service.workers()[0])
-        await self._expect(
-            lambda: self._refusals("is not the one that was there") > refusals, "another model was not refused"
-        )
-        await self._expect_right(4, "beside a worker that would serve another model")
-
-    async def _stop(self) -> None:
-        """What was accepted is answered, however many more come."""
-        (worker,) = [pid for pid in self._service.workers() if send(pid, signal.SIGSTOP)][:1]
-        accepted = asyncio.create_task(self._clients.once(_ACCEPTED))
-        await self._expect_queued(_ACCEPTED - self._arena.max_batch)
-        self._arena.over.clear()
-        self._arena.stopping = True
-        crowd = asyncio.gather(*(self._clients.steady() for _ in range(_BURST)))
-        await asyncio.sleep(0.1)
-        self._service.terminate()
-        await asyncio.sleep(0.1)
-        for pid in self._service.workers():
-            send(pid, signal.SIGCONT)
-        right = await accepted
-        if not all(right):
-            self._problem(f"{right.count(False)} accepted requests were not answered when it stopped")
-        status = await asyncio.to_thread(self._service.exit_status, _DRAIN_S + HANG_S)
-        await self._end(crowd)
-        if status != 0:
-            self._problem(f"exit status {status}")
-        await self._expect(lambda: not send(worker, signal.SIGCONT), "a worker outlived the service")
-
-    async def _kill(self) -> None:
-        """Its workers do not outlive it."""
-        self._arena.over.clear()
-        self._arena.stopping = True
-        crowd = asyncio.gather(*(self._clients.steady() for _ in range(_BURST)), return_exceptions=True)
-        await asyncio.sleep(0.3)
-        workers = self._service.workers()
-        self._service.kill_alone()
-        await self._expect(
-            lambda: not any(send(pid, signal.SIGCONT) for pid in workers), "workers outlived the service"
-        )
-        self._arena.over.set()
-        await crowd
-
-    async def _lose(self, pid: int) -> None:
-        """A worker dies while nobody asks it for anything."""
-        self._arena.ledger.losses["died"] += 1
-        if not send(pid, signal.SIGKILL):
-            self._problem("a worker ended by itself")
-
-    async def _expect(self, condition: Callable[[], bool], problem: str) -> None:
-        if not await asyncio.to_thread(wait_until, condition, HANG_S):
-            self._problem(problem)
-
-    async def _expect_right(self, count: int, when: str) -> None:
-        right = await self._clients.once(count)
-        if not all(right):
-            self._problem(f"no answer {when}")
-
-    async def _expect_queued(self, count: int) -> None:
-        give_up = monotonic() + _STUCK_S / 2
-        while (answer := await self._arena.ask("/metrics")) is not None:
-            lines = answer.body.decode().splitlines()
-            (depth,) = [float(line.split()[1]) for line in lines if line.startswith("aig_queue_depth ")]
-            if depth >= count:
-                return
-            if monotonic() > give_up:
-                self._problem("requests did not queue")
-                return
-            await asyncio.sleep(0.02)
-
-    def _refusals(self, words: str) -> int:
-        return sum("cannot be started" in line and words in line for line in self._service.log().splitlines())
-
-    def _problem(self, problem: str) -> None:
-        self._arena.problems[problem] += 1

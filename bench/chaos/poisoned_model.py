@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -46,7 +48,7 @@ def _poisoned(model: onnx.ModelProto, inputs: dict[str, Float32Array]) -> onnx.M
     graph = model.graph
     for node in graph.node:
         node.output[:] = ["whole_logits" if name == "logits" else name for name in node.output]
-    constants = {
+    constants: dict[str, npt.NDArray[Any]] = {
         "half": np.array(0.5, np.float32),
         "nan": np.array(np.nan, np.float32),
         "near": np.array(1e-3, np.float32),

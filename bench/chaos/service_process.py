@@ -132,6 +132,14 @@ def send(pid: int, number: signal.Signals) -> bool:
     return True
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process has not ended; one that has may still be there for its parent to see."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def wait_until(condition: Callable[[], bool], within_s: float) -> bool:
     """Wait for a condition; False where it does not come about in time. Not for the event loop."""
     give_up = time.monotonic() + within_s

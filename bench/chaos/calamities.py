@@ -1,0 +1,131 @@
+"""What happens to a service besides its requests: files that change behind its back, and ends under load."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+from bench.chaos.arena import HANG_S, Arena
+from bench.chaos.clients import Clients
+from bench.chaos.model_folder import ModelFolder
+from bench.chaos.service_process import ServiceProcess, is_alive, send, wait_until
+
+_ACCEPTED = 6  # requests that wait when the service is told to stop
+_CROWD = 24  # clients that go on asking meanwhile
+_QUEUE_S = 1.0  # for these to queue
+_ANOTHER_MODEL = "is not the one that was there"
+
+
+class Calamities:
+    """All that befalls one life.
+
+    Args:
+        arena: where clients meet the service.
+        clients: to see whether it still answers.
+        service: its processes.
+        folder: of its model.
+    """
+
+    def __init__(self, arena: Arena, clients: Clients, service: ServiceProcess, folder: ModelFolder) -> None:
+        self._arena, self._clients, self._service, self._folder = arena, clients, service, folder
+
+    async def damage_model(self) -> None:
+        """Whoever runs goes on; who must start again refuses, and does not once the file is whole."""
+        refusals = self._refusals("damaged")
+        replaced = len(self._service.replaced())
+        self._folder.damage()
+        workers = self._service.workers()
+        first, others = workers[:1], workers[1:]
+        self._lose(first)
+        await self._expect(lambda: self._refusals("damaged") > refusals, "a damaged model was not refused")
+        await self._expect_right(4, "beside a worker that cannot start")
+        self._lose(others)
+        await self._arena.expect_ready(ready=False)
+        self._folder.restore()
+        back = replaced + len(workers)
+        await self._expect(lambda: len(self._service.replaced()) >= back, "workers did not come back")
+        await self._arena.expect_ready()
+        await self._expect_right(4, "after the model was restored")
+
+    async def swap_model(self) -> None:
+        """Another model in the same folder: this one is served to the end, by the workers that are left."""
+        refusals = self._refusals(_ANOTHER_MODEL)
+        self._folder.swap()
+        await self._expect_right(4, "after another model took its place")
+        self._lose(self._service.workers()[:1])
+        await self._expect(lambda: self._refusals(_ANOTHER_MODEL) > refusals, "another model was not refused")
+        await self._expect_right(4, "beside a worker that would serve another model")
+
+    async def stop(self, within_s: float) -> None:
+        """SIGTERM: what was accepted is answered, however many more come; nothing is left of the service.
+
+        Args:
+            within_s: it must have ended, in seconds.
+        """
+        workers = self._service.workers()
+        for pid in workers:  # so that requests wait for sure
+            send(pid, signal.SIGSTOP)
+        accepted = asyncio.create_task(self._clients.once(_ACCEPTED))
+        await self._expect_queued(_ACCEPTED - self._arena.max_batch)
+        crowd = self._crowd()
+        await asyncio.sleep(0.1)
+        self._service.terminate()
+        await asyncio.sleep(0.1)
+        for pid in workers:
+            send(pid, signal.SIGCONT)
+        if not all(right := await accepted):
+            self._arena.problem(f"{right.count(False)} accepted requests were not answered when it stopped")
+        status = await asyncio.to_thread(self._service.exit_status, within_s)
+        await self._arena.end(crowd)
+        if status != 0:
+            self._arena.problem(f"exit status {status}")
+        await self._expect_gone(workers)
+
+    async def kill(self) -> None:
+        """SIGKILL: its workers do not outlive it."""
+        crowd = self._crowd()
+        self._arena.killed = True
+        await asyncio.sleep(0.3)
+        workers = self._service.workers()
+        self._service.kill_alone()
+        await self._expect_gone(workers)
+        await self._arena.end(crowd)
+
+    def _crowd(self) -> asyncio.Future[list[None]]:
+        self._arena.over.clear()
+        self._arena.stopping = True
+        return asyncio.gather(*(self._clients.steady() for _ in range(_CROWD)))
+
+    def _lose(self, workers: list[int]) -> None:
+        """Workers die while nobody asks them for anything."""
+        for pid in workers:
+            self._arena.ledger.losses["died"] += 1
+            if not send(pid, signal.SIGKILL):
+                self._arena.problem("a worker ended by itself")
+
+    async def _expect(self, condition: Callable[[], bool], problem: str) -> None:
+        if not await asyncio.to_thread(wait_until, condition, HANG_S):
+            self._arena.problem(problem)
+
+    async def _expect_gone(self, workers: list[int]) -> None:
+        await self._expect(lambda: not any(map(is_alive, workers)), "workers outlived the service")
+
+    async def _expect_right(self, count: int, when: str) -> None:
+        if not all(await self._clients.once(count)):
+            self._arena.problem(f"no answer {when}")
+
+    async def _expect_queued(self, count: int) -> None:
+        give_up = asyncio.get_running_loop().time() + _QUEUE_S
+        while (answer := await self._arena.ask("/metrics")) is not None:
+            lines = answer.body.decode().splitlines()
+            (depth,) = [float(line.split()[1]) for line in lines if line.startswith("aig_queue_depth ")]
+            if depth >= count:
+                return
+            if asyncio.get_running_loop().time() > give_up:
+                self._arena.problem("requests did not queue")
+                return
+            await asyncio.sleep(0.02)
+
+    def _refusals(self, words: str) -> int:
+        return sum("cannot be started" in line and words in line for line in self._service.log().splitlines())
