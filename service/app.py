@@ -25,6 +25,7 @@ from service.process_metrics import ProcessMetrics
 from service.routes import images, router
 from service.scheduling import favouring_workers
 from service.settings import Settings
+from service.ui import page
 
 if TYPE_CHECKING:  # its packages need not be installed
     from service.tracing import Tracing
@@ -89,6 +90,7 @@ def create_app(settings: Settings, pool: WorkerPool[bytes], tracing: Tracing | N
     app.state.context = Context(settings, engine, metrics, access_log, BodyMemory(settings.max_pending_bytes))
     app.include_router(router)
     app.include_router(images)
+    page.mount(app)
     errors.install(app)
     app.add_middleware(DirectRouting, routes=images.routes)
     app.add_middleware(Observation, metrics=metrics, access_log=access_log, tracing=tracing)

@@ -80,7 +80,7 @@ def test_gpu_that_is_not_there_is_told_and_not_replaced_by_the_cpu(stack: Stack)
     refused = _inside(stack, "python", "-m", "service", setting="AIG_DEVICE=cuda")
     assert refused.returncode == 1
     assert refused.stderr.splitlines() == [
-        "error: this ONNX Runtime has no CUDA; install the gpu extra instead of the cpu one"
+        "ERROR:    this ONNX Runtime has no CUDA; install the gpu extra instead of the cpu one"
     ]
 
 

@@ -1,0 +1,98 @@
+// The service's public API, and the courtesy it is owed: few requests at a time, and none before it asks for more.
+
+import { Problem } from "./problems.js";
+
+const AT_ONCE = 2;
+const ATTEMPTS = 6;
+
+/** The model that is served, from GET /model. */
+export async function describeModel() {
+  return (await ask("model")).json();
+}
+
+/** The text of GET /metrics. */
+export async function readMetrics(signal) {
+  return (await ask("metrics", { signal })).text();
+}
+
+/** Sends images to POST /classify, two at a time; a 429 holds all of them back as long as the service asks. */
+export class Sender {
+  #waiting = [];
+  #running = 0;
+  #resumeAt = 0;
+
+  /**
+   * The answer to one image.
+   *
+   * @param {Blob} file
+   * @param {{signal?: AbortSignal, onBusy?: (seconds: number) => void, onSend?: () => void}} options
+   * @throws {Problem} the service refused it, could not be reached, or stayed busy
+   */
+  async classify(file, { signal, onBusy, onSend } = {}) {
+    await this.#turn();
+    try {
+      for (let attempt = 1; ; attempt += 1) {
+        await this.#pause(onBusy);
+        signal?.throwIfAborted();
+        onSend?.();
+        try {
+          return await classifyOnce(file, signal);
+        } catch (problem) {
+          if (problem.type !== "overloaded" || attempt === ATTEMPTS) throw problem;
+          // A little later than asked for, not all at the same moment.
+          const seconds = problem.retryAfterS * (1 + Math.random() / 4);
+          this.#resumeAt = Math.max(this.#resumeAt, performance.now() + seconds * 1000);
+        }
+      }
+    } finally {
+      const next = this.#waiting.shift();
+      if (next) next();
+      else this.#running -= 1;
+    }
+  }
+
+  async #turn() {
+    if (this.#running < AT_ONCE) this.#running += 1;
+    else await new Promise((resolve) => this.#waiting.push(resolve)); // whoever is done hands its place over
+  }
+
+  async #pause(onBusy) {
+    for (let left; (left = this.#resumeAt - performance.now()) > 0; ) {
+      onBusy?.(Math.ceil(left / 1000));
+      await new Promise((resolve) => setTimeout(resolve, left));
+    }
+  }
+}
+
+async function classifyOnce(file, signal) {
+  try {
+    await file.slice(0, 1).arrayBuffer();
+  } catch {
+    throw new Problem("unreadable", "the browser could not read it"); // which fetch would not tell from no answer
+  }
+  // Bytes of no known type are sent as such: the service looks for itself.
+  const headers = { "content-type": file.type || "application/octet-stream" };
+  return (await ask("classify", { method: "POST", body: file, headers, signal })).json();
+}
+
+async function ask(path, options) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem("unreachable", "no answer from the service");
+  }
+  if (!response.ok) throw await problemOf(response);
+  return response;
+}
+
+async function problemOf(response) {
+  const details = { status: response.status, retryAfterS: Number(response.headers.get("retry-after")) || 1 };
+  try {
+    const { error } = await response.json();
+    return new Problem(error.type, error.message, details);
+  } catch {
+    return new Problem("unexpected", `HTTP status ${response.status}`, details);
+  }
+}

@@ -1,0 +1,79 @@
+// The network of one image on the page: drawn before the answer, lit by it, and drawn again when its width changes.
+
+import { html } from "./elements.js";
+import { large, probability, signed } from "./figures.js";
+import { draw, room } from "./network_drawing.js";
+import { layOut } from "./network_layout.js";
+import { Tips } from "./tips.js";
+
+/** A figure of the network; `element` is what to put on the page. */
+export class Network {
+  #model;
+  #canvas = html("div", { class: "canvas" });
+  #tips;
+  #runs = null;
+  #marked = new Set();
+  #width = 0;
+
+  /**
+   * @param {{blocks: object[], gate_threshold: number}} model as GET /model tells it
+   * @param {string} label for those who cannot see it
+   */
+  constructor(model, label) {
+    this.#model = model;
+    this.element = html("div", { class: "network", role: "group", "aria-label": label }, this.#canvas);
+    this.#tips = new Tips(this.element);
+    new ResizeObserver(() => this.#fit()).observe(this.element);
+  }
+
+  /** Show the path of an answer; `thinking` lets it run through the network, where motion is welcome. */
+  show(answer, { thinking = false } = {}) {
+    this.#runs = new Map(answer.inference_graph.blocks.map((run) => [run.name, run]));
+    this.element.classList.toggle("thinking", thinking);
+    this.#draw();
+  }
+
+  /** Mark the blocks of these names. */
+  mark(names) {
+    this.#marked = names;
+    this.#draw();
+  }
+
+  #fit() {
+    const width = this.element.clientWidth;
+    if (width === this.#width) return;
+    this.element.classList.remove("thinking");
+    this.#width = width;
+    this.#draw();
+  }
+
+  #draw() {
+    if (!this.#width) return;
+    const layout = layOut(this.#model.blocks, this.#width, room);
+    const { root, blocks } = draw(layout, this.#runs, sigmoid(this.#model.gate_threshold), this.#marked);
+    this.#canvas.replaceChildren(root);
+    const lines = this.#model.blocks.map((block) => describe(block, this.#runs?.get(block.name)));
+    this.#tips.attach(blocks.map((element, index) => ({ element, lines: lines[index] })));
+  }
+}
+
+function describe(block, run) {
+  if (!run) return [title(block), block.gated ? "has a gate" : "no gate: always runs", `${large(block.macs)} MACs`];
+  return [
+    `${title(block)}: ${run.executed ? "executed" : "skipped"}`,
+    run.gated
+      ? `gate probability ${probability(run.gate_probability)}, margin ${signed(run.margin)}`
+      : "no gate: always runs",
+    `${large(run.macs)} MACs ${run.executed ? "spent" : "saved"}`,
+  ];
+}
+
+/** A block's name as people read it: stage2_block3 is stage 2, block 3. */
+export function title({ name }) {
+  const parts = /^stage(\d+)_block(\d+)$/.exec(name);
+  return parts ? `Stage ${parts[1]}, block ${parts[2]}` : name;
+}
+
+function sigmoid(x) {
+  return 1 / (1 + Math.exp(-x));
+}
