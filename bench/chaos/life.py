@@ -32,7 +32,7 @@ _FLAGS = (
 _FLAGS_OF = {version: f"{_FLAGS} --max-batch {size}".split() for version, size in _MAX_BATCH.items()}
 _FLAGS_OF["2"] += ["--runtime", "onnx"]
 
-_WARM_UP_S, _MOST_WARM_UPS, _LEVEL_GROWTH = 1.0, 6, 0.01
+_WARM_UP_IMAGES, _MOST_WARM_UPS, _LEVEL_GROWTH = 500, 8, 0.01
 _START_S = 60.0
 _STEADY, _HASTY, _LEAVERS, _BURST, _LONGEST_BURST_S = 4, 2, 3, 24, 1.5
 _MOST_GROWTH = 0.05
@@ -144,18 +144,24 @@ class Life:
         work = [self._clients.steady() for _ in range(_STEADY)] + [self._clients.bursts(_BURST, 0.5)]
         running = asyncio.gather(*work, self._attackers.poisonous())
         await self._attackers.every_kind(slow_too=False)
-        await asyncio.sleep(_WARM_UP_S)
+        enough = self._arena.ledger.images["ok"] + _WARM_UP_IMAGES
+        give_up = monotonic() + HANG_S
+        while self._arena.ledger.images["ok"] < enough and monotonic() < give_up:
+            await asyncio.sleep(0.05)
         await self._arena.end(running)
 
     async def _level(self) -> Footprint:
-        """What the service holds once warming it up further adds nothing to speak of."""
-        level: Footprint | None = None
+        """The most that the service has held once warming it up further adds nothing to speak of."""
+        await self._warm_up()
+        level = await self._footprint(None)
+        rounds_alike = 0
         for _ in range(_MOST_WARM_UPS):
             await self._warm_up()
-            before, level = level, await self._footprint(None)
-            if before and level.resident_bytes <= (1 + _LEVEL_GROWTH) * before.resident_bytes:
+            found = await self._footprint(None)
+            rounds_alike = rounds_alike + 1 if found.resident_bytes <= (1 + _LEVEL_GROWTH) * level.resident_bytes else 0
+            level = max(level, found, key=lambda footprint: footprint.resident_bytes)
+            if rounds_alike == 2:
                 break
-        assert level is not None
         return level
 
     async def _storm(self, seconds: float) -> None:

@@ -121,10 +121,7 @@ def test_process_that_is_lost_at_work_is_told_and_can_be_started_again(make_work
 
 
 @pytest.mark.parametrize("order", ["hang", "stutter"])
-def test_process_that_takes_too_long_is_ended_at_once(
-    make_worker: MakeWorker, order: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(worker_process, "_LONGEST_END_S", PATIENCE_S)
+def test_process_that_takes_too_long_is_ended(make_worker: MakeWorker, order: str) -> None:
     worker = make_worker(stuck_s=0.3)
     worker.start()
     lost = worker.pid
@@ -132,14 +129,18 @@ def test_process_that_takes_too_long_is_ended_at_once(
     started = time.monotonic()
     with pytest.raises(WorkerLost) as caught:
         worker.work(jobs(order))
-    assert 0.3 <= time.monotonic() - started < PATIENCE_S
+    assert time.monotonic() - started >= 0.3
     assert caught.value.reason == "stuck"
     assert not is_running(lost)
     worker.start()
     _assert_works(worker)
 
 
-def test_process_that_is_stopped_counts_as_stuck(make_worker: MakeWorker) -> None:
+def test_process_that_is_stopped_counts_as_stuck_and_is_ended_at_once(
+    make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_process, "_LONGEST_END_S", PATIENCE_S)
+    started = time.monotonic()
     worker = make_worker(stuck_s=0.3)
     worker.start()
     assert worker.pid is not None
@@ -148,6 +149,7 @@ def test_process_that_is_stopped_counts_as_stuck(make_worker: MakeWorker) -> Non
         worker.check(1)
     assert caught.value.reason == "stuck"
     assert worker.pid is None
+    assert time.monotonic() - started < PATIENCE_S
 
 
 def test_process_that_dies_idle_is_not_alive_and_can_be_started_again(
