@@ -119,10 +119,8 @@ def _table(reports: Sequence[Report]) -> str:
         (f"workers {reason}", *(str(report.arena.ledger.losses[reason]) for report in reports))
         for reason in ("died", "stuck")
     ]
-    for name in ("resident_bytes", "files", "threads"):
+    for name, title, scale in _HELD:
         cells = [(getattr(report.before, name, 0), getattr(report.after, name, 0)) for report in reports]
-        scale = 1e6 if name == "resident_bytes" else 1
-        title = "memory, MB" if name == "resident_bytes" else name
         rows.append(
             (f"{title}, before and after", *(f"{one / scale:.0f}, {other / scale:.0f}" for one, other in cells))
         )
