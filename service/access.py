@@ -8,7 +8,7 @@ from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.accounts import Account, LimitReached
-from service.errors import Forbidden, Unauthorized, respond
+from service.errors import ApiError, respond
 from service.key_metrics import KeyMetrics
 from service.keys import Keyring
 
@@ -43,7 +43,7 @@ class Access:
         request = Request(scope, receive)
         try:
             account = self._account(request)
-        except (Unauthorized, Forbidden) as error:
+        except ApiError as error:
             await (await respond(request, error))(scope, receive, send)
             return
         request.state.account = account
@@ -67,12 +67,14 @@ class Access:
     def _account(self, request: Request) -> Account:
         presented = _presented_key(request)
         if presented is None:
-            raise Unauthorized("this needs an API key, as Authorization: Bearer KEY or as X-API-Key: KEY")
+            raise ApiError(
+                401, "unauthorized", "this needs an API key, as Authorization: Bearer KEY or as X-API-Key: KEY"
+            )
         key = self._keyring.find(presented)
         if key is None:
-            raise Unauthorized("there is no such API key")
+            raise ApiError(401, "unauthorized", "there is no such API key")
         if request.scope["path"] == "/metrics" and not key.metrics:
-            raise Forbidden("this API key does not open /metrics")
+            raise ApiError(403, "forbidden", "this API key does not open /metrics")
         return self._accounts[key.name]
 
 

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from service.accounts import QuotaExceeded, RateLimited, TooManyAtOnce
 from service.engine.errors import (
     DeadlineExceeded,
     EngineStopped,
@@ -19,6 +20,7 @@ from service.engine.errors import (
 )
 from service.images import CorruptImage, EmptyImage, ImageTooLarge, NotAnImage, TooManyPixels
 from service.schemas import ErrorDetail
+from service.security_headers import API_HEADERS
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +51,9 @@ _KNOWN: dict[type[Exception], tuple[int, str]] = {
     NotAnImage: (415, "not_an_image"),
     CorruptImage: (422, "corrupt_image"),
     Overloaded: (429, "overloaded"),
+    RateLimited: (429, "rate_limited"),
+    TooManyAtOnce: (429, "too_many_requests_at_once"),
+    QuotaExceeded: (429, "quota_exceeded"),
     ClientGone: (499, "client_gone"),
     InferenceFailed: (500, "inference_failed"),
     EngineStopped: (503, "stopping"),
@@ -85,10 +90,13 @@ async def respond(request: Request, error: Exception) -> Response:
     """The answer to a request that ended with an exception."""
     status, detail = classify_error(error)
     request.state.outcome = detail.type  # for the metrics
-    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
-    if isinstance(error, Overloaded):
+    # The security headers here too: nothing adds them to the answer to an exception that nobody expected.
+    headers = API_HEADERS | dict((error.headers if isinstance(error, HTTPException) else None) or {})
+    if (retry_after_s := getattr(error, "retry_after_s", None)) is not None:
         # Whole seconds, as the standard has it; at least one, so that a refused client does not come back at once.
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+        headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     # Not through a JSONResponse: an overloaded service writes more of these than anything else.
     return Response(orjson.dumps({"error": detail}), status, headers, media_type="application/json")
 

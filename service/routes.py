@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+from service.access import account_of
 from service.context import Context, context
 from service.direct_route import DirectRoute
 from service.engine.errors import EngineError, EngineStopped, Overloaded
@@ -35,6 +36,7 @@ from service.uploads import Upload, read_image, read_images
 from service.waiting import Outcome, wait_for_answers
 
 router = APIRouter()
+metrics_router = APIRouter()
 images = APIRouter(route_class=DirectRoute, tags=["images"])
 
 UploadT = TypeVar("UploadT", Upload, list[Upload])
@@ -88,7 +90,7 @@ _IMAGES_BODY = {
 async def classify(request: Request, served: Served, parameters: Parameters) -> Response:
     """Classify one image, sent as the multipart field `file` or as the raw body."""
     arrived = time.perf_counter()
-    upload = await _received(served, read_image(request, served.settings.max_bytes))
+    upload = await _received(request, served, read_image(request, served.settings.max_bytes))
     (outcome,) = await _classify(request, served, [upload])
     if isinstance(outcome, Exception):
         raise outcome
@@ -105,7 +107,8 @@ async def classify(request: Request, served: Served, parameters: Parameters) -> 
 async def classify_batch(request: Request, served: Served, parameters: Parameters) -> Response:
     """Classify several images, sent as multipart fields named `files`; an answer or an error for each, in order."""
     arrived = time.perf_counter()
-    uploads = await _received(served, read_images(request, served.settings.max_bytes, served.settings.max_images))
+    settings = served.settings
+    uploads = await _received(request, served, read_images(request, settings.max_bytes, settings.max_images))
     outcomes = await _classify(request, served, uploads)
     refused = [outcome for outcome in outcomes if isinstance(outcome, Overloaded | EngineStopped)]
     if len(refused) == len(outcomes):
@@ -172,16 +175,18 @@ async def readyz(served: Served, response: Response) -> Status:
     return Status(status="not ready")
 
 
-@router.get("/metrics", tags=["operations"], summary="Prometheus metrics", response_class=Response)
+@metrics_router.get("/metrics", tags=["operations"], summary="Prometheus metrics", response_class=Response)
 async def metrics(served: Served) -> Response:
     """Metrics in Prometheus's text format."""
     return Response(served.metrics.render(), media_type=CONTENT_TYPE)
 
 
-async def _received(served: Context, reading: Coroutine[Any, Any, UploadT]) -> UploadT:
-    """Receive the images of one request, unless they could not be queued anyway or come too slowly."""
+async def _received(request: Request, served: Context, reading: Coroutine[Any, Any, UploadT]) -> UploadT:
+    """Receive the images of one request, unless they would be refused anyway or come too slowly."""
     try:
         served.engine.require_room()
+        if account := account_of(request):
+            account.require()
         async with asyncio.timeout(served.settings.deadline_ms / 1000):
             return await reading
     except TimeoutError as error:
@@ -196,11 +201,15 @@ async def _received(served: Context, reading: Coroutine[Any, Any, UploadT]) -> U
 async def _classify(request: Request, served: Context, uploads: list[Upload]) -> list[Outcome]:
     """Run the images of one request and count what became of each."""
     deadline_s = served.settings.deadline_ms / 1000
+    if account := account_of(request):
+        account.take(len(uploads))
     outcomes: list[Outcome | None] = []
     futures: list[Future[Answer]] = []
     for upload in uploads:
         try:
             futures.append(served.engine.submit(upload.data, deadline_s))
+            if account:
+                account.charge(futures[-1])
             outcomes.append(None)
         except (Overloaded, EngineStopped) as error:
             outcomes.append(error)
