@@ -7,10 +7,11 @@ from pathlib import Path
 import onnxruntime
 
 from artifact.agreement import LogitsAndMargins
-from artifact.manifest import ONNX_NAME, Manifest, verified_file
+from artifact.manifest import ONNX_NAME, Manifest
 from artifact.preprocessing import Float32Array
 from service.engine.errors import RuntimeUnavailable
 from service.engine.machine_cache import MachineCache
+from service.engine.onnx_file import verified_onnx_file
 from service.engine.onnx_runtime import open_session, run_one_by_one
 from service.engine.runtime import Candidate, Precision
 
@@ -56,7 +57,7 @@ def _build(folder: Path, manifest: Manifest) -> bytes:
     except ImportError as error:
         raise RuntimeUnavailable(f"the blocked runtime needs {error.name}, which is not installed") from error
 
-    path = verified_file(folder, manifest, ONNX_NAME)
+    path = verified_onnx_file(folder, manifest, ONNX_NAME)
     try:
         model = blocked_graph(read_portable_graph(path, manifest), manifest.gate_threshold)
     except UnknownGraph as error:
