@@ -24,6 +24,7 @@ from service.key_metrics import KeyMetrics
 from service.keys import Keyring
 from service.metrics import Metrics
 from service.metrics_port import metrics_port
+from service.openapi import describe_api
 from service.process_metrics import ProcessMetrics
 from service.routes import images, metrics_router, router
 from service.scheduling import favouring_workers
@@ -77,6 +78,7 @@ def create_app(settings: Settings, pool: WorkerPool[bytes], keyring: Keyring | N
     # The documentation page must work where the internet cannot be reached: its scripts come from this server.
     app = FastAPIOffline(
         redoc_url=None,
+        redirect_slashes=False,
         favicon_url="data:,",
         title="ConvNet-AIG serving",
         summary="Image classification that runs only the layers an image needs, and says which.",
@@ -89,6 +91,7 @@ def create_app(settings: Settings, pool: WorkerPool[bytes], keyring: Keyring | N
     if not settings.metrics_port:
         app.include_router(metrics_router)
     errors.install(app)
+    describe_api(app, settings, with_keys=keyring is not None)
     app.add_middleware(DirectRouting, routes=images.routes)
     if keyring:
         key_metrics = KeyMetrics(metrics.registry, keyring, pool.manifest.total_macs)

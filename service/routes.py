@@ -52,17 +52,24 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         413: "too many bytes or pixels",
         415: "not an image, or a wrong content type",
         422: "damaged image, or unknown or invalid parameters or fields",
-        429: "the queue is full; Retry-After says when to come back",
+        429: "too much is asked for, by everybody or by this API key; Retry-After says when to come back",
         500: "the model could not be run on this image",
         503: "the service is stopping",
         504: "not answered within the deadline",
     }.items()
 }
+_ERRORS[429]["headers"] = {
+    "Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "seconds to wait"}
+}
 
 
 def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
     """The OpenAPI description of a multipart body with one field."""
-    return {"schema": {"type": "object", "required": [field], "properties": {field: schema}}}
+    properties = {field: schema}
+    return {
+        "schema": {"type": "object", "required": [field], "properties": properties, "additionalProperties": False},
+        "encoding": {field: {"contentType": "image/jpeg, image/png, image/webp, image/bmp, image/gif, image/tiff"}},
+    }
 
 
 _FILE = {"type": "string", "format": "binary"}
@@ -75,7 +82,7 @@ _IMAGE_BODY = {
 _IMAGES_BODY = {
     "requestBody": {
         "required": True,
-        "content": {"multipart/form-data": _form("files", {"type": "array", "items": _FILE})},
+        "content": {"multipart/form-data": _form("files", {"type": "array", "items": _FILE, "minItems": 1})},
     }
 }
 
@@ -175,7 +182,13 @@ async def readyz(served: Served, response: Response) -> Status:
     return Status(status="not ready")
 
 
-@metrics_router.get("/metrics", tags=["operations"], summary="Prometheus metrics", response_class=Response)
+@metrics_router.get(
+    "/metrics",
+    tags=["operations"],
+    summary="Prometheus metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
 async def metrics(served: Served) -> Response:
     """Metrics in Prometheus's text format."""
     return Response(served.metrics.render(), media_type=CONTENT_TYPE)

@@ -13,14 +13,14 @@ from artifact.manifest import ONNX_NAME, ArtifactError, Manifest, file_digest, r
 from service.engine.onnx_file import verified_onnx_file
 from service.engine.runtime import RuntimeName, open_runtime
 
-SECRET = "secret.bin"
+ELSEWHERE = "elsewhere.bin"
 
 
 @pytest.fixture
 def copy(artifact: Path, tmp_path: Path) -> Path:
     """A copy of the artifact to tamper with, beside a file that it does not own."""
     copied = shutil.copytree(artifact, tmp_path / "copy")
-    (copied / SECRET).write_bytes(bytes(1_000_000))
+    (copied / ELSEWHERE).write_bytes(bytes(1_000_000))
     return copied
 
 
@@ -32,7 +32,7 @@ def _tampered(folder: Path, nested: bool) -> Manifest:
     size = len(tensor.raw_data)
     tensor.ClearField("raw_data")
     tensor.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in (("location", SECRET), ("offset", "0"), ("length", str(size))):
+    for key, value in (("location", ELSEWHERE), ("offset", "0"), ("length", str(size))):
         tensor.external_data.add(key=key, value=value)
     path.write_bytes(model.SerializeToString())
     manifest = read_manifest(folder)
