@@ -18,9 +18,12 @@ class Classifier(Protocol):
 
     Attributes:
         structure: of the network.
+        runtime: what runs it, for people to read.
         batch_size: of the batches it runs fastest on.
         workers: how many threads may call `run` at once, each on one core.
     """
+
+    runtime: str
 
     @property
     def structure(self) -> Structure: ...
@@ -36,6 +39,7 @@ class Classifier(Protocol):
 class TrainedClassifier:
     """A checkpoint's network on a device; PyTorch shares a batch among the cores itself."""
 
+    runtime = "PyTorch"
     workers = 1
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, batch_size: int = 256) -> None:

@@ -30,6 +30,7 @@ from models.data import split
 from models.device import default_device, usable_device
 from models.evaluation_text import report_lines
 from models.examples import DataError, Examples
+from models.exported import ExportedClassifier
 from models.opening import open_either, open_exported, open_trained, require_source
 from models.pictures import write_pictures
 from models.recipe import Recipe
@@ -105,12 +106,15 @@ def _run(arguments: argparse.Namespace) -> int:
     with tqdm(desc="evaluating", total=len(subject.images), unit="image", leave=False, disable=None) as bar:
         answers = answer(subject.classifier, subject.images, subject.gate_offset, bar.update)
     images_per_second = round(len(subject.images) / (time.perf_counter() - started), 1)
-    print(f"{subject.context}\n")
+    print(f"{networks.classifier.structure.name}, {subject.context}\n")
     for line in report_lines(answers.evaluation):
         print(line)
     print(f"\n{images_per_second:,.0f} images a second, decoding included")
     written = _write(arguments, subject, answers)
-    source = {name: getattr(arguments, name).name for name in ("checkpoint", "artifact") if getattr(arguments, name)}
+    source = {"checkpoint": arguments.checkpoint.name} if arguments.checkpoint else {}
+    if isinstance(networks.classifier, ExportedClassifier):
+        manifest = networks.classifier.manifest
+        source["artifact"] = f"{manifest.name}/{manifest.version}"
     source |= {"split": _split_name(arguments), "gate_offset": arguments.gate_offset}
     print(json.dumps(source | answers.evaluation.summary() | {"images_per_second": images_per_second} | written))
     return 0
@@ -154,8 +158,8 @@ def _subject(arguments: argparse.Namespace, networks: _Networks, examples: Examp
         groups=groups_of(structure.labels, arguments.groups),
         gate_offset=arguments.gate_offset,
         context=(
-            f"{structure.name}, {_split_name(arguments)} images of {arguments.data.resolve().name}, "
-            f"gate offset {arguments.gate_offset:g}"
+            f"{_split_name(arguments)} images of {arguments.data.resolve().name}, "
+            f"gate offset {arguments.gate_offset:g}, run in {networks.classifier.runtime}"
         ),
     )
 

@@ -16,6 +16,8 @@ from models.structure import Structure
 class ExportedClassifier:
     """One session for all threads; each run stays on its caller's thread."""
 
+    runtime = "ONNX Runtime"
+
     def __init__(self, folder: Path, batch_size: int = 16) -> None:
         """Open the artifact in `folder`.
 

@@ -89,7 +89,7 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> Estimate:
     if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return Estimate(math.nan)
     value = float(np.corrcoef(_ranks(first), _ranks(second))[0, 1])
-    if len(first) < FEWEST_IMAGES or abs(value) >= 1:
+    if len(first) < FEWEST_IMAGES or math.isclose(abs(value), 1):  # its interval would have no width
         return Estimate(value)
     reach = _Z * math.sqrt((1 + value * value / 2) / (len(first) - 3))
     return Estimate(value, math.tanh(math.atanh(value) - reach), math.tanh(math.atanh(value) + reach))

@@ -87,7 +87,7 @@ def attack(
     predicted, changed = run_over(images, positions, work, batch_size, progress=progress)
     return [
         Response(
-            name=f"{strength} of 255",
+            name=f"ε = {strength}",
             correct=predicted[:, column] == classes[positions],
             turned=predicted[:, column] != predicted[:, 0],
             changed_gates=changed[:, column],

@@ -12,7 +12,7 @@ from models.classifier import Classifier
 
 # Beyond any margin: all gates closed, all gates open.
 _FAR = 1e9
-_OPEN_SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+_OPEN_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,20 @@ class Budget:
     executed_blocks: np.ndarray
 
     @property
+    def decides_for_all(self) -> bool:
+        """Whether the offset is beyond all margins."""
+        return abs(self.gate_offset) >= _FAR
+
+    @property
     def label(self) -> str:
         """The offset, or what an offset beyond all margins does."""
-        if abs(self.gate_offset) == _FAR:
+        if self.decides_for_all:
             return "all gates open" if self.gate_offset > 0 else "all gates closed"
         return f"{self.gate_offset:+g}" if self.gate_offset else "0"
 
 
 def budget_offsets(margins: np.ndarray, gate_threshold: float, gate_offset: float) -> list[float]:
-    """Offsets, rising, at which about 0, 20, 30, … 90 and 100% of the gates open, and `gate_offset` itself.
+    """Offsets, rising, at which about 10 to 90% of the gates open, none and all of them, and `gate_offset` itself.
 
     Args:
         margins: (N, G) without offset. An offset changes paths, and with them later margins, hence "about".

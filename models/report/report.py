@@ -68,7 +68,7 @@ def _tiles(measured: Measurements) -> list[tuple[str, str]]:
     return [
         (f"{len(evaluation.classes):,}", "images"),
         (percent(evaluation.accuracy, 2), "classified correctly"),
-        (percent(float(evaluation.mac_share.mean())), "of the compute without gates"),
+        (percent(float(evaluation.mac_share.mean())), "of the ungated compute"),
         (f"{blocks.mean():.1f} of {evaluation.executed.shape[1]}", "blocks executed, mean"),
         (f"{len(np.unique(evaluation.executed, axis=0)):,}", "distinct paths"),
     ]

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from models import intervals
-from models.palette import DEEP_BLUE, GREEN, GREY, VERMILION
+from models.palette import BLUE, DEEP_BLUE, GREEN, GREY, VERMILION
 from models.report.budgets import Budget
 from models.report.drawing import add_legend, as_percent, blank, name_axes, note, reaches
 from models.report.measurements import Measurements
@@ -131,20 +131,17 @@ def _missing(subject: Subject, measured: Measurements) -> Iterator[str]:
 def _draw(subject: Subject, measured: Measurements, hits: np.ndarray) -> Figure:
     figure, axes = blank(3.6)
     axes.grid(visible=True, axis="x")
-    budgets = measured.budgets
+    # With all gates closed there is so little left that its point would press all others together.
+    budgets = [budget for budget in measured.budgets if budget.gate_offset > 0 or not budget.decides_for_all]
     if budgets:
         costs = [float(budget.mac_share.mean()) for budget in budgets]
-        axes.plot(
-            costs,
-            [budget.correct.mean() for budget in budgets],
-            color=DEEP_BLUE,
-            marker="o",
-            markersize=4,
-            label="all margins shifted by a gate offset",
-        )
-        for index in (0, len(budgets) - 1):
-            at = (costs[index], float(budgets[index].correct.mean()))
-            note(axes, budgets[index].label, at, (6, 3) if index == 0 else (-6, -12))
+        reached = [intervals.share(budget.correct) for budget in budgets]
+        bounds = [each.low for each in reached], [each.high for each in reached]
+        axes.fill_between(costs, *bounds, color=BLUE, alpha=0.25, linewidth=0)
+        label = "all margins shifted by a gate offset"
+        axes.plot(costs, [each.value for each in reached], color=DEEP_BLUE, marker="o", markersize=4, label=label)
+        for index, shift in ((0, (7, -4)), (-1, (-6, -14))):
+            note(axes, budgets[index].label, (costs[index], reached[index].value), shift)
     own = intervals.share(hits)
     marks = [("this network", float(measured.answers.evaluation.mac_share.mean()), own, VERMILION, "D")]
     if measured.ungated_hits is not None:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from models.evaluation import Evaluation
 from models.intervals import FEWEST_IMAGES
-from models.palette import DEEP_BLUE, GREY, PALE_GREY
+from models.palette import DEEP_BLUE, GREY
 from models.pictures import draw_execution_rates
 from models.report.drawing import add_legend, as_percent, blank_rows, name_axes
 from models.report.measurements import Measurements
@@ -76,7 +76,10 @@ def describe_blocks(subject: Subject, measured: Measurements) -> Section:
     uses = block_uses(evaluation, subject.classifier.structure.gated)
     labels = evaluation.labels
     gated = [use for use in uses if use.gated]
-    spread = [Chart(_draw_spread(gated), "Each gated block's execution rate, and those of its extreme classes.")]
+    own = [
+        Chart(_draw_spread(gated), "Each gated block's execution rate, and those of its extreme classes."),
+        Chart(_draw_explained(gated), "How much of each gate's decisions the class explains."),
+    ]
     return Section(
         key="blocks",
         question="Which blocks run, and for what?",
@@ -97,7 +100,7 @@ def describe_blocks(subject: Subject, measured: Measurements) -> Section:
                 "Execution rate of each block (columns) for each class (rows), in percent.",
                 wide=True,
             ),
-            *(spread if gated else []),
+            *(own if gated else []),
         ),
         tables=(_table(uses, labels),),
     )
@@ -155,13 +158,14 @@ def _findings(uses: list[BlockUse], labels: tuple[str, ...]) -> Iterator[str]:
         for kind, text in (
             ("nearly always", "run for nearly every image"),
             ("nearly never", "run for nearly none"),
-            ("by class", "run much more often for some classes than for others"),
+            ("by class", "run far more often for some classes than for others"),
             ("by image", "choose by image with less regard to the class"),
         )
         if kind in kinds
     ]
-    ungated = f", and {len(uses) - len(gated)} have no gate and always run" if len(gated) < len(uses) else ""
-    yield f"Of the {len(uses)} blocks, {listed(parts)}{ungated}."
+    if len(gated) < len(uses):
+        parts.append(f"{len(uses) - len(gated)} always run without a gate")
+    yield f"Of the {len(uses)} blocks, {listed(parts)}."
     strongest = sorted(gated, key=lambda use: -use.spread)[:3]
     if strongest[0].spread > 0:
         specialists = [
@@ -198,11 +202,19 @@ def _draw_spread(uses: list[BlockUse]) -> Figure:
     lowest, highest = [use.lowest_rate for use in uses], [use.highest_rate for use in uses]
     axes.hlines(rows, lowest, highest, color=GREY, linewidth=2, label="from the lowest to the highest class")
     axes.plot([use.rate for use in uses], rows, "o", color=DEEP_BLUE, markersize=6, label="all images")
-    axes.axvline(0.5, color=PALE_GREY, linewidth=1)
     axes.set_xlim(-0.02, 1.02)
     name_axes(axes, "execution rate")
     as_percent(axes, "x")
     add_legend(axes, 2)
+    return figure
+
+
+def _draw_explained(uses: list[BlockUse]) -> Figure:
+    figure, axes = blank_rows([use.name.replace("_", " ") for use in uses])
+    axes.barh(range(len(uses)), [use.explained for use in uses], 0.7, color=DEEP_BLUE)
+    axes.set_xlim(left=0)
+    name_axes(axes, "share of the decision's entropy that the class explains")
+    as_percent(axes, "x")
     return figure
 
 

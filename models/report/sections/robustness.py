@@ -18,12 +18,11 @@ from models.report.subject import Subject
 from models.report.wording import json_estimate, listed, percent, percent_interval, points_interval
 
 _METHOD = (
-    "The fast gradient sign attack (Goodfellow et al. 2015) moves every value of the image by the same number of "
-    "levels of 255, in the direction in which the loss of the true class grows, and clips to valid images. Each "
-    "network is attacked with its own gradient. Gates decide by a hard threshold, which has no gradient: it "
-    "passes through the executed path only, and the gates decide anew on the attacked image. The change by chance "
-    "is as large but has no aim. It is a weak attack of one step: what survives it is not proven safe. Run in "
-    "PyTorch."
+    "The fast gradient sign attack (Goodfellow et al. 2015) moves every value of the image by ε levels of 255, in "
+    "the direction in which the loss of the true class grows, and clips to valid images. Each network is attacked "
+    "with its own gradient. Gates decide by a hard threshold, which has no gradient: it passes through the "
+    "executed path only, and the gates decide anew on the attacked image. The change by chance is as large but "
+    "has no aim. It is a weak attack of one step: what survives it is not proven safe. Run in PyTorch."
 )
 _QUESTION = "Does it hold under attack?"
 
@@ -76,8 +75,8 @@ def _findings(attacks: Attacks) -> Iterator[str]:
     gated = attacks.gated
     yield (
         f"The attack brings accuracy from {percent(gated[0].accuracy.value)} down to "
-        f"{listed([f'{percent(each.accuracy.value)} at {each.name}' for each in gated[1:]])}; as large a change "
-        f"by chance leaves {percent(attacks.by_chance[-1].accuracy.value)} at {attacks.by_chance[-1].name}."
+        f"{listed([f'{percent(each.accuracy.value)} at {each.name}' for each in gated[1:]])} (levels of 255); as "
+        f"large a change by chance leaves {percent(attacks.by_chance[-1].accuracy.value)} at {gated[-1].name}."
     )
     if attacks.ungated:
         gaps = _gaps(attacks)[1:]
@@ -145,7 +144,7 @@ def _finish(figure: Figure, vertical: str) -> Figure:
     axes = figure.axes[0]
     axes.set_xticks(range(1 + len(STRENGTHS)), [f"{strength}" for strength in (0, *STRENGTHS)])
     as_percent(axes, "y")
-    name_axes(axes, "change of every value (of 255)", vertical)
+    name_axes(axes, "ε: change of every value (levels of 255)", vertical)
     add_legend(axes)
     return figure
 
