@@ -12,6 +12,7 @@ from PIL import Image
 from artifact.preprocessing import UInt8Array
 from models.answers import Answers, Images
 from models.report.section import Gallery, Thumbnail
+from models.report.wording import counted
 
 _EACH = 3
 _MOST_CLASSES = 12
@@ -48,7 +49,7 @@ def _thumbnail(position: int, images: Images, answers: Answers) -> Thumbnail:
         source=_data_uri(images.pixels(np.array([position]))[0]),
         name=images.name(position),
         path=_by_stage(executed, evaluation.block_names),
-        verdict=f"{int(executed.sum())} blocks, {said}",
+        verdict=f"{counted(int(executed.sum()), 'block')}, {said}",
         correct=predicted == true,
     )
 

@@ -23,6 +23,14 @@ from models.report.wording import counted, listed, percent
 _NEARLY_ALL, _NEARLY_NONE = 0.99, 0.01
 _SPECIALISED_SPREAD = 0.5
 
+# By kind: the verb for one block, that for several, and the rest of the sentence.
+_KIND_WORDS = {
+    "nearly always": ("runs", "run", "for nearly every image"),
+    "nearly never": ("runs", "run", "for nearly none"),
+    "by class": ("runs", "run", "far more often for some classes than for others"),
+    "by image": ("chooses", "choose", "by image with less regard to the class"),
+}
+
 _METHOD = (
     "The execution rate of a block is the share of images for which it runs. Its spread is the highest minus the "
     f"lowest rate among classes of at least {FEWEST_IMAGES} images. What the class explains is the mutual "
@@ -153,18 +161,9 @@ def _findings(uses: list[BlockUse], labels: tuple[str, ...]) -> Iterator[str]:
     if not gated:
         yield f"None of the {counted(len(uses), 'block')} has a gate: all run for every image."
         return
-    parts = [
-        f"{len(kinds[kind])} {text}"
-        for kind, text in (
-            ("nearly always", "run for nearly every image"),
-            ("nearly never", "run for nearly none"),
-            ("by class", "run far more often for some classes than for others"),
-            ("by image", "choose by image with less regard to the class"),
-        )
-        if kind in kinds
-    ]
+    parts = [_used(len(kinds[kind]), *words) for kind, words in _KIND_WORDS.items() if kind in kinds]
     if len(gated) < len(uses):
-        parts.append(f"{len(uses) - len(gated)} always run without a gate")
+        parts.append(_used(len(uses) - len(gated), "runs", "run", "always, without a gate"))
     yield f"Of the {len(uses)} blocks, {listed(parts)}."
     strongest = sorted(gated, key=lambda use: -use.spread)[:3]
     if strongest[0].spread > 0:
@@ -182,6 +181,10 @@ def _findings(uses: list[BlockUse], labels: tuple[str, ...]) -> Iterator[str]:
             f"The class explains {percent(mean, 0)} of what these gates decide on average, and "
             f"{percent(most.explained, 0)} for {most.name}; the rest differs from image to image within a class."
         )
+
+
+def _used(count: int, verb: str, plural_verb: str, how: str) -> str:
+    return f"{count} {verb if count == 1 else plural_verb} {how}"
 
 
 def _figures(use: BlockUse, labels: tuple[str, ...]) -> dict[str, object]:

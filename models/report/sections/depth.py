@@ -135,7 +135,7 @@ def _findings(
     if len(told) > 1:
         first, last = min(told), max(told)
         yield (
-            f"Accuracy is {percent(told[first].value)} among images that run {first} blocks and "
+            f"Accuracy is {percent(told[first].value)} among images that run {counted(first, 'block')} and "
             f"{percent(told[last].value)} among those that run {last}."
         )
 

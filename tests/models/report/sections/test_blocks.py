@@ -35,8 +35,8 @@ def test_findings_name_the_strongest_specialist() -> None:
     subject = subject_of(400)
     section = describe_blocks(subject, measured(subject, _cats_only))
     assert section.findings[0] == (
-        "Of the 4 blocks, 1 run for nearly every image, 1 run far more often for some classes than for others, "
-        "1 choose by image with less regard to the class and 1 always run without a gate."
+        "Of the 4 blocks, 1 runs for nearly every image, 1 runs far more often for some classes than for others, "
+        "1 chooses by image with less regard to the class and 1 runs always, without a gate."
     )
     assert "stage1_block2 (100% of cat, 0% of dog)" in section.findings[1]
     assert section.figures["class_rates"]["eel"]["stage2_block2"] == 0.5

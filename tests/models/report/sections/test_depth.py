@@ -20,7 +20,7 @@ def test_hard_images_that_go_deeper_are_found() -> None:
     # The 80 wrong ones run all 4; of the 320 right ones 100 each run 1, 2 and 3 and 20 run 4: 680 / 320.
     assert section.figures["wrong_minus_right"]["value"] == pytest.approx(4 - 680 / 320)
     assert "1.88 (" in section.findings[2]
-    assert section.findings[3] == "Accuracy is 100.0% among images that run 1 blocks and 20.0% among those that run 4."
+    assert section.findings[3] == "Accuracy is 100.0% among images that run 1 block and 20.0% among those that run 4."
 
 
 def test_hard_images_that_go_less_deep_are_told_so() -> None:
@@ -61,7 +61,7 @@ def test_galleries_show_the_easiest_and_the_hardest_of_each_class() -> None:
     assert [image.name for image in hardest] == ["dog/0397.png", "dog/0393.png", "dog/0389.png"]
     assert hardest[0].verdict == "4 blocks, taken for eel"
     assert not hardest[0].correct
-    assert easiest[0].verdict == "1 blocks, right"
+    assert easiest[0].verdict == "1 block, right"
     assert easiest[0].path == ((True, False), (False, False))
     assert easiest[0].source.startswith("data:image/webp;base64,")
     assert [image.verdict for image in by_depth.rows[0][2]] == ["4 blocks, taken for dog"] * 3
