@@ -14,6 +14,7 @@ from bench.chaos.service_process import ServiceProcess, is_alive, send, wait_unt
 _ACCEPTED = 6  # requests that wait when the service is told to stop
 _CROWD = 24  # clients that go on asking meanwhile
 _QUEUE_S = 1.0  # for these to queue
+_BACK_S = 60.0  # for a worker to be tried again, which the service does at ever longer intervals
 _ANOTHER_MODEL = "is not the one that was there"
 
 
@@ -44,7 +45,7 @@ class Calamities:
         await self._arena.expect_ready(ready=False)
         self._folder.restore()
         back = replaced + len(workers)
-        await self._expect(lambda: len(self._service.replaced()) >= back, "workers did not come back")
+        await self._expect(lambda: len(self._service.replaced()) >= back, "workers did not come back", _BACK_S)
         await self._arena.expect_ready()
         await self._expect_right(4, "after the model was restored")
 
@@ -104,8 +105,8 @@ class Calamities:
             if not send(pid, signal.SIGKILL):
                 self._arena.problem("a worker ended by itself")
 
-    async def _expect(self, condition: Callable[[], bool], problem: str) -> None:
-        if not await asyncio.to_thread(wait_until, condition, HANG_S):
+    async def _expect(self, condition: Callable[[], bool], problem: str, within_s: float = HANG_S) -> None:
+        if not await asyncio.to_thread(wait_until, condition, within_s):
             self._arena.problem(problem)
 
     async def _expect_gone(self, workers: list[int]) -> None:

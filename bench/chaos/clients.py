@@ -116,23 +116,18 @@ class Clients:
     def _check(self, answer: Answer, pictures: list[Picture], taken_s: float, timeout_ms: float | None) -> None:
         """Note what is wrong with an answer."""
         deadline_s = self._arena.deadline_s if timeout_ms is None else min(self._arena.deadline_s, timeout_ms / 1000)
-        told = answer.json
-        if answer.outcome == "ok" and len(pictures) == 1 and "results" not in told:
-            told = {"results": [{"answer": told, "error": None}]}
-        items = told["results"] if answer.outcome == "ok" else [told] * len(pictures)
-        if len(items) != len(pictures):
-            self._arena.problem(f"{len(items)} answers for {len(pictures)} images")
+        outcomes = _outcomes(answer, len(pictures))
+        if len(outcomes) != len(pictures):
+            self._arena.problem(f"{len(outcomes)} answers for {len(pictures)} images")
             return
-        for picture, item in zip(pictures, items, strict=True):
-            error = item.get("error")
-            outcome = error["type"] if error else "ok"
+        for picture, (outcome, told) in zip(pictures, outcomes, strict=True):
             if outcome in ("deadline_exceeded", "upload_timeout"):
                 if taken_s < deadline_s - _SLACK_S:
                     self._arena.problem(f"{outcome} before its time")
                 if outcome == "upload_timeout" and timeout_ms is None:
                     self._arena.problem("upload_timeout of an image that was sent at once")
             else:
-                self._is_right(picture, outcome, item.get("answer"))
+                self._is_right(picture, outcome, told)
         if answer.status == 429 and not answer.headers.get("retry-after", "").isdecimal():
             self._arena.problem("a refusal without Retry-After")
 
@@ -166,3 +161,12 @@ class Clients:
             connection.send(message)
             await asyncio.sleep(self._random.choice([0.0, 0.001, 0.003, 0.01, 0.03]))
         connection.leave()
+
+
+def _outcomes(answer: Answer, images: int) -> list[tuple[str, Any]]:
+    """What became of each image of a request, with its classification if it has one."""
+    if answer.outcome != "ok":
+        return [(answer.outcome, None)] * images
+    if "results" not in answer.json:
+        return [("ok", answer.json)]
+    return [(item["error"]["type"] if item["error"] else "ok", item["answer"]) for item in answer.json["results"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,12 +103,13 @@ class Life:
             storm_s: length of the storm, in seconds.
             killed: whether it ends by SIGKILL, and not by SIGTERM.
 
-        Raises:
-            RuntimeError: the service does not start.
         """
         try:
             await asyncio.to_thread(self._service.wait_until_it_listens, _START_S)
             await self._stages(storm_s, killed)
+        except Exception as error:  # whatever an answer was that nobody foresaw: it is a finding as well
+            traceback.print_exc()
+            self._arena.problem(f"broken off: {error!r}")
         finally:
             self._service.kill()
         for word in _UNEXPECTED:
