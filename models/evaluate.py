@@ -76,6 +76,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     report.add_argument("--groups", type=Path, metavar="FILE", help="groups of classes to compare, as JSON")
     report.add_argument(
+        "--without-images",
+        action="store_true",
+        help="tell the images' names instead, for a page that is passed on where the data may not be",
+    )
+    report.add_argument(
         "--sample",
         type=int,
         default=_SAMPLE,
@@ -157,6 +162,7 @@ def _subject(arguments: argparse.Namespace, networks: _Networks, examples: Examp
         ungated=ungated,
         groups=groups_of(structure.labels, arguments.groups),
         gate_offset=arguments.gate_offset,
+        shows_images=not arguments.without_images,
         context=(
             f"{_split_name(arguments)} images of {arguments.data.resolve().name}, "
             f"gate offset {arguments.gate_offset:g}, run in {networks.classifier.runtime}"

@@ -31,14 +31,14 @@ class Thumbnail:
     """One image of a gallery.
 
     Attributes:
-        source: the image as a data URI.
+        source: the image as a data URI; None in a page that is to have no images.
         name: of the image in the data.
         path: for each stage, whether each of its blocks ran.
         verdict: what the network said, and how deep it went.
         correct: whether that was right.
     """
 
-    source: str
+    source: str | None
     name: str
     path: tuple[tuple[bool, ...], ...]
     verdict: str

@@ -35,6 +35,7 @@ class Subject:
         ungated: the same network without gates; None where none was given.
         groups: of classes, to be compared.
         gate_offset: added to every margin throughout.
+        shows_images: whether the page may have images in it, which not every data set allows to be passed on.
         context: what the page says of the data, such as which images of it were taken.
     """
 
@@ -45,6 +46,7 @@ class Subject:
     ungated: Classifier | None = None
     groups: Groups = field(default_factory=dict)
     gate_offset: float = 0.0
+    shows_images: bool = True
     context: str = ""
 
     @property

@@ -19,12 +19,15 @@ _MOST_CLASSES = 12
 _LARGEST_SIDE = 64  # pixels
 
 
-def draw_gallery(title: str, kinds: tuple[str, str], images: Images, answers: Answers, order: np.ndarray) -> Gallery:
+def draw_gallery(
+    title: str, kinds: tuple[str, str], images: Images, answers: Answers, order: np.ndarray, shown: bool
+) -> Gallery:
     """The first and the last images of every class by some order of all images.
 
     Args:
         kinds: what the first and what the last ones are.
         order: (N,) positions of all images.
+        shown: whether the images themselves are kept in the page.
     """
     evaluation = answers.evaluation
     present = np.unique(evaluation.classes)
@@ -33,20 +36,22 @@ def draw_gallery(title: str, kinds: tuple[str, str], images: Images, answers: An
         members = order[evaluation.classes[order] == index]
         each = min(_EACH, len(members) // 2)
         first, last = members[:each], members[len(members) - each :][::-1]
-        sides = [tuple(_thumbnail(int(position), images, answers) for position in side) for side in (first, last)]
+        sides = [
+            tuple(_thumbnail(int(position), images, answers, shown) for position in side) for side in (first, last)
+        ]
         rows.append((evaluation.labels[index], sides[0], sides[1]))
     if len(present) > _MOST_CLASSES:
         title += f" (the first {_MOST_CLASSES} of {len(present)} classes)"
     return Gallery(title, kinds, tuple(rows))
 
 
-def _thumbnail(position: int, images: Images, answers: Answers) -> Thumbnail:
+def _thumbnail(position: int, images: Images, answers: Answers, shown: bool) -> Thumbnail:
     evaluation = answers.evaluation
     executed = evaluation.executed[position]
     predicted, true = int(evaluation.predicted[position]), int(evaluation.classes[position])
     said = "right" if predicted == true else f"taken for {evaluation.labels[predicted]}"
     return Thumbnail(
-        source=_data_uri(images.pixels(np.array([position]))[0]),
+        source=_data_uri(images.pixels(np.array([position]))[0]) if shown else None,
         name=images.name(position),
         path=_by_stage(executed, evaluation.block_names),
         verdict=f"{counted(int(executed.sum()), 'block')}, {said}",

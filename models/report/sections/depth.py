@@ -66,6 +66,7 @@ def describe_depth(subject: Subject, measured: Measurements) -> Section:
         subject.images,
         answers,
         np.argsort(answers.losses, kind="stable"),
+        subject.shows_images,
     )
     by_depth = draw_gallery(
         "Images with the fewest and the most blocks",
@@ -73,6 +74,7 @@ def describe_depth(subject: Subject, measured: Measurements) -> Section:
         subject.images,
         answers,
         np.argsort(blocks, kind="stable"),
+        subject.shows_images,
     )
     return Section(
         key="depth",

@@ -59,8 +59,8 @@ def _chart() -> Chart:
     return Chart(figure, 'Falls & "rises"', wide=True)
 
 
-def _section(key: str) -> Section:
-    thumbnail = Thumbnail("data:image/webp;base64,AAAA", "cat/1.png", ((True, False), (True,)), "2 blocks, right", True)
+def _section(key: str, source: str | None = "data:image/webp;base64,AAAA") -> Section:
+    thumbnail = Thumbnail(source, "cat/1.png", ((True, False), (True,)), "2 blocks, right", True)
     return Section(
         key=key,
         question=f"What of {key}?",
@@ -142,3 +142,11 @@ def test_path_is_drawn_with_a_row_for_each_stage() -> None:
     ).groups()
     assert re.findall(r"M(\d+) (\d+)", ran) == [("1", "1"), ("1", "10")]
     assert re.findall(r"M(\d+) (\d+)", skipped) == [("10", "1")]
+
+
+def test_page_without_images_names_them() -> None:
+    shown = render_page("net", "", [], [_section("one")])
+    named = render_page("net", "", [], [_section("one", source=None)])
+    assert "image/webp" in shown
+    assert "image/webp" not in named
+    assert ">cat/1.png<" in named
