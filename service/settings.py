@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     )
     max_images: int = Field(default=32, ge=1, description="most images in one /classify/batch")
     stuck_seconds: float = Field(
-        default=5, gt=0, description="longest time a worker may take for a batch before it is replaced, in s"
+        default=10, gt=0, description="longest time a worker may take for a batch before it is replaced, in s"
     )
     drain_seconds: float = Field(default=30, ge=0, description="time to finish accepted work on SIGTERM, in s")
     api_keys: Path | None = Field(
