@@ -7,6 +7,7 @@ cannot drift apart.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Literal
 
@@ -22,6 +23,9 @@ _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resamplin
 
 # How many times the pixels needed a reduced decoding leaves in each direction: enough for the resize to antialias.
 _REDUCED_OVERSAMPLING = 4
+
+# Pixels that are converted to RGB at once.
+_STRIP_PIXELS = 1_000_000
 
 # What brings an image of each EXIF orientation upright; 1 is upright already.
 _TURNS = {
@@ -114,19 +118,41 @@ def to_rgb(image: Image.Image) -> Image.Image:
     image = _upright(image)
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
+    # By convention floats span [0, 1]; some writers keep the range of 8 bits.
+    scale = 255 if image.mode == "F" and max(_largest(strip) for _, strip in _strips(image)) <= 1 else 1
+    if image.width * image.height <= _STRIP_PIXELS:
+        return _to_rgb(image, scale)
+    converted = Image.new("RGB", image.size)
+    for top, strip in _strips(image):
+        converted.paste(_to_rgb(strip, scale), (0, top))
+    return converted
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """The image in strips of whole rows, each with the row it begins at: conversions need memory for several copies."""
+    width, height = image.size
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        yield top, image.crop((0, top, width, min(top + rows, height)))
+
+
+def _to_rgb(image: Image.Image, scale: int) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits of grey, in 16 or 32
         values = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
         return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        grey = np.nan_to_num(np.asarray(image, np.float32))
-        if grey.max(initial=0) <= 1:  # by convention floats span [0, 1]; some writers keep the range of 8 bits
-            grey = grey * 255
+        grey = np.nan_to_num(np.asarray(image, np.float32)) * np.float32(scale)
         return Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8)).convert("RGB")
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
+
+
+def _largest(image: Image.Image) -> float:
+    """The largest value of an image of floats, or 0; what is no number counts as 0."""
+    return float(np.nan_to_num(np.asarray(image, np.float32)).max(initial=0))
 
 
 def _upright(image: Image.Image) -> Image.Image:

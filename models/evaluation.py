@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from models.data import Dataset
-from models.macs import count_macs
 from models.resnet import AdaptiveResNet
+from models.structure import Structure
 
 
 @dataclass(frozen=True)
@@ -115,19 +115,14 @@ def evaluate(
         if progress is not None:
             progress(len(batch.classes))
     network.train(was_training)
-    macs = count_macs(network.config)
-    block_names = tuple(macs.blocks)
-    executed = np.ones((len(dataset), len(block_names)), bool)
-    gated = [block_names.index(name) for name in network.gated_blocks]
-    executed[:, gated] = torch.cat(opened).numpy()
-    residual = np.array([block.residual for block in macs.blocks.values()])
-    always = macs.total - residual.sum()
+    structure = Structure.of_config(network.config)
+    executed = structure.executed(torch.cat(opened).numpy())
     return Evaluation(
-        labels=network.config.labels,
-        block_names=block_names,
+        labels=structure.labels,
+        block_names=structure.block_names,
         classes=dataset.examples.classes[dataset.indices],
         predicted=torch.cat(predicted).numpy(),
         executed=executed,
         margins=torch.cat(margins).numpy(),
-        mac_share=(always + executed @ residual) / macs.ungated,
+        mac_share=structure.mac_share(executed),
     )

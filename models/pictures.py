@@ -11,14 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from models.evaluation import Evaluation
+from models.intervals import FEWEST_IMAGES, wilson_interval
+from models.palette import BLUE, GREY, VERMILION, remove_frame
 
 MOST_CLASSES = 40
-_FEWEST_IMAGES = 20  # in a bin whose accuracy is drawn: that of fewer is mostly chance
 _MOST_BINS = 30
 _DPI = 150
-
-# From the palette of Okabe and Ito, which people with any colour vision can tell apart.
-_BLUE, _VERMILION, _GREY = "#56b4e9", "#d55e00", "#595959"
 
 
 def write_pictures(evaluation: Evaluation, folder: Path, name: str) -> list[Path]:
@@ -58,7 +56,7 @@ def draw_execution_rates(evaluation: Evaluation, name: str) -> Figure:
     axes = figure.subplots()
     image = axes.imshow(rates, cmap="cividis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     figure.suptitle(f"How often each block of {name} runs", weight="bold")
-    axes.set_title(_which_classes(evaluation, len(rows)), color=_GREY, fontsize="medium", pad=10)
+    axes.set_title(_which_classes(evaluation, len(rows)), color=GREY, fontsize="medium", pad=10)
     axes.set_yticks(range(len(rows)), [evaluation.labels[row] for row in rows])
     axes.set_ylabel("class")
     _name_blocks(axes, evaluation.block_names)
@@ -74,7 +72,7 @@ def draw_execution_rates(evaluation: Evaluation, name: str) -> Figure:
     bar = figure.colorbar(image, ax=axes, format=PercentFormatter(1), pad=0.03, aspect=30)
     bar.set_label("execution rate (% of the class's images)")
     bar.outline.set_visible(False)
-    _without_frame(axes)
+    remove_frame(axes)
     return figure
 
 
@@ -86,57 +84,48 @@ def draw_compute_spread(evaluation: Evaluation, name: str) -> Figure:
     number = np.digitize(evaluation.mac_share, edges) - 1  # (N,) each image's bin
     counts = np.bincount(number, minlength=len(edges) - 1)
     centres, width = (edges[:-1] + edges[1:]) / 2, edges[1] - edges[0]
-    axes.bar(centres, counts, width * 0.92, color=_BLUE, label="images")
+    axes.bar(centres, counts, width * 0.92, color=BLUE, label="images")
     mean = float(evaluation.mac_share.mean())
-    axes.axvline(mean, color=_GREY, linestyle=":", label=f"mean compute, {mean:.1%}")
+    axes.axvline(mean, color=GREY, linestyle=":", label=f"mean compute, {mean:.1%}")
     figure.suptitle(f"What each image costs {name}, and how often it is right", weight="bold")
-    axes.set_title(f"{len(evaluation.classes):,} images", color=_GREY, fontsize="medium")
+    axes.set_title(f"{len(evaluation.classes):,} images", color=GREY, fontsize="medium")
     axes.set_xlabel("MACs spent on an image (% of the network without gates)")
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.set_ylabel("images")
     axes.margins(x=0.02)
     correct = np.bincount(number, evaluation.predicted == evaluation.classes, minlength=len(counts))
-    drawn = counts >= _FEWEST_IMAGES
+    drawn = counts >= FEWEST_IMAGES
     right = axes.twinx()
     _draw_accuracy(right, centres[drawn], correct[drawn], counts[drawn])
     overall = f"accuracy of all images, {evaluation.accuracy:.1%}"
-    right.axhline(evaluation.accuracy, color=_VERMILION, linestyle="--", linewidth=1, label=overall)
+    right.axhline(evaluation.accuracy, color=VERMILION, linestyle="--", linewidth=1, label=overall)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize="small")
-    _without_frame(axes)
-    _without_frame(right)
+    remove_frame(axes)
+    remove_frame(right)
     return figure
 
 
 def _draw_accuracy(axes: Axes, centres: np.ndarray, correct: np.ndarray, counts: np.ndarray) -> None:
     """Accuracy of each bin with its 95% confidence interval, on an axis of its own."""
-    low, high = _wilson_interval(correct, counts)
+    low, high = wilson_interval(correct, counts)
     accuracy = correct / counts
     axes.errorbar(
         centres,
         accuracy,
         yerr=[accuracy - low, high - accuracy],
-        color=_VERMILION,
+        color=VERMILION,
         marker="o",
         markersize=4,
         linewidth=1.5,
         elinewidth=1,
         capsize=2,
-        label=f"accuracy with its 95% interval, bins of {_FEWEST_IMAGES} images or more",
+        label=f"accuracy with its 95% interval, bins of {FEWEST_IMAGES} images or more",
     )
     lowest = float(low.min(initial=1))
     axes.set_ylim(max(0.0, np.floor(lowest * 10) / 10 - 0.1), 1.02)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.set_ylabel("accuracy (%)", color=_VERMILION)
-    axes.tick_params(axis="y", colors=_VERMILION)
-
-
-def _wilson_interval(correct: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds of the 95% confidence interval of a share (Wilson 1927), which stays within 0 and 1."""
-    z = 1.96
-    share, spread = correct / counts, z * z / counts
-    centre = (share + spread / 2) / (1 + spread)
-    reach = np.sqrt(share * (1 - share) * spread + spread * spread / 4) / (1 + spread)
-    return np.minimum(centre - reach, share), np.maximum(centre + reach, share)
+    axes.set_ylabel("accuracy (%)", color=VERMILION)
+    axes.tick_params(axis="y", colors=VERMILION)
 
 
 def _bin_edges(shares: np.ndarray) -> np.ndarray:
@@ -175,9 +164,5 @@ def _name_blocks(axes: Axes, names: tuple[str, ...]) -> None:
 def _write_values(axes: Axes, rates: np.ndarray) -> None:
     """Write each rate into its cell, in percent, in whichever of black and white stands out."""
     for (row, column), rate in np.ndenumerate(rates):
-        colour = "black" if rate > 0.55 else "white"
+        colour = "#111111" if rate > 0.55 else "white"
         axes.text(column, row, f"{100 * rate:.0f}", ha="center", va="center", color=colour, fontsize=8)
-
-
-def _without_frame(axes: Axes) -> None:
-    axes.spines[:].set_visible(False)

@@ -2,6 +2,7 @@
 
 python -m service [serve] [--port 8000 ...]
 python -m service classify IMAGE...
+python -m service key NAME
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from service.engine.worker import LocalWorker
 from service.engine.worker_process import WorkerProcess
 from service.images import IMAGE_ERRORS, ImageDecoder, ImageError
 from service.inference_graph import describe
+from service.keys import KeyFileError, make_key, read_keys
 from service.logs import logged
 from service.settings import Settings
 from service.terminal import LEGEND, draw
@@ -44,18 +46,20 @@ _log = logging.getLogger("service")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] not in ("serve", "classify", "-h", "--help"):
+    if not arguments or arguments[0] not in ("serve", "classify", "key", "-h", "--help"):
         arguments.insert(0, "serve")
     parsed = vars(_parser().parse_args(arguments))
     command = parsed.pop("command")
     images = parsed.pop("images", [])
     try:
+        if command == "key":
+            return _make_key(parsed["name"])
         settings = Settings(**{name: value for name, value in parsed.items() if value is not None})
         return _serve_logged(settings) if command == "serve" else _classify(settings, images)
     except ValidationError as error:
         for problem in error.errors():
             print(f"error: {'.'.join(map(str, problem['loc']))}: {problem['msg']}", file=sys.stderr)
-    except (ArtifactError, EngineError) as error:
+    except (ArtifactError, EngineError, KeyFileError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
     return 1
 
@@ -71,6 +75,7 @@ def _serve_logged(settings: Settings) -> int:
 
 
 def _serve(settings: Settings) -> int:
+    keyring = read_keys(settings.api_keys) if settings.api_keys else None
     manifest = read_manifest(settings.model)
     tracing = _open_tracing(settings, manifest)
     first = _worker_process(settings, manifest)
@@ -83,7 +88,7 @@ def _serve(settings: Settings) -> int:
     from service.http_protocol import guarded_protocol
 
     pool = process_pool(manifest, first, lambda: _worker_process(settings, manifest))
-    app = create_app(settings, pool, tracing)
+    app = create_app(settings, pool, keyring, tracing)
     protocol: Any = guarded_protocol(Admission(app.state.context).guard)  # as good as a class
     # uvicorn drains on SIGTERM and then raises the signal again for the handler it found, which by default would report
     # the clean stop as a kill.
@@ -142,6 +147,13 @@ def _classify(settings: Settings, images: list[Path]) -> int:
     return int(failed)
 
 
+def _make_key(name: str) -> int:
+    """Make an API key: the key itself is shown this once, and what belongs into the file of keys does not tell it."""
+    key, table = make_key(name)
+    print(f"The key, which is stored nowhere:\n\n{key}\n\nFor the file of --api-keys:\n\n{table}")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m service", description="Serve a gated network.", epilog="Settings: serve --help"
@@ -150,6 +162,8 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="answer over HTTP (the default)")
     classify = commands.add_parser("classify", help="classify image files and draw the path each one took")
     classify.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    key = commands.add_parser("key", help="make an API key")
+    key.add_argument("name", metavar="NAME", help="whose it is, for logs and metrics")
     for command in (serve, classify):
         _add_settings(command)
     return parser

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from service.accounts import QuotaExceeded, RateLimited, TooManyAtOnce
 from service.engine.errors import (
     DeadlineExceeded,
     EngineStopped,
@@ -50,6 +51,9 @@ _KNOWN: dict[type[Exception], tuple[int, str]] = {
     NotAnImage: (415, "not_an_image"),
     CorruptImage: (422, "corrupt_image"),
     Overloaded: (429, "overloaded"),
+    RateLimited: (429, "rate_limited"),
+    TooManyAtOnce: (429, "too_many_requests_at_once"),
+    QuotaExceeded: (429, "quota_exceeded"),
     ClientGone: (499, "client_gone"),
     InferenceFailed: (500, "inference_failed"),
     EngineStopped: (503, "stopping"),
@@ -103,15 +107,18 @@ async def respond(request: Request, error: Exception) -> Response:
     record.outcome = detail.type
     told = RequestErrorDetail(type=detail.type, message=detail.message, request_id=record.request_id)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
-    if isinstance(error, Overloaded):
-        headers["Retry-After"] = str(retry_after_s(error))
+    if (seconds := retry_after_s(error)) is not None:
+        headers["Retry-After"] = str(seconds)
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     # Not through a JSONResponse: an overloaded service writes more of these than anything else.
     return Response(orjson.dumps({"error": told}), status, headers, media_type="application/json")
 
 
-def retry_after_s(error: Overloaded) -> int:
-    """When a refused client may come back: in whole seconds, as the standard has it, and never at once."""
-    return max(1, math.ceil(error.retry_after_s))
+def retry_after_s(error: Exception) -> int | None:
+    """When a client may come back, if that is known: in whole seconds, as the standard has it, and never at once."""
+    seconds: float | None = getattr(error, "retry_after_s", None)
+    return None if seconds is None else max(1, math.ceil(seconds))
 
 
 def _validation_detail(error: RequestValidationError) -> ErrorDetail:

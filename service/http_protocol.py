@@ -17,9 +17,15 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.request_ids import HEADER, request_id
 from service.schemas import RequestErrorDetail
+from service.security_headers import API_HEADERS
 
 # Browsers and proxies stay far below it.
 _MOST_HEAD_BYTES = 65_536
+
+_HEADERS = b"".join(
+    b"%s: %s\r\n" % (name.lower().encode("ascii"), value.encode("ascii"))
+    for name, value in {**API_HEADERS, "Content-Type": "application/json"}.items()
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,8 @@ class Refusal:
         body = orjson.dumps({"error": self.error})
         head = [
             STATUS_LINE[self.status],
-            b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body),
+            _HEADERS,
+            b"content-length: %d\r\n" % len(body),
             b"%s: %s\r\n" % (HEADER, self.error.request_id.encode("ascii")),
         ]
         if self.retry_after_s is not None:

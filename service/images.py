@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from PIL import Image, UnidentifiedImageError
 
 from artifact.preprocessing import Float32Array, Preprocessing
+from service.image_structure import has_too_many_parts
 
 _log = logging.getLogger(__name__)
 
 # What a photograph or a screenshot comes as. Pillow reads dozens more, each with a decoder that could be attacked.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 
 class ImageError(ValueError):
@@ -65,6 +66,8 @@ class ImageDecoder:
             ImageError: the bytes are empty, too many, no image, damaged, or an image with too many pixels.
         """
         self._check_bytes(data)
+        if has_too_many_parts(data):
+            raise CorruptImage("the image is damaged: it has far more parts than an image needs")
         try:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
         except UnidentifiedImageError as error:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+from service.access import account_of
 from service.context import Context, context
 from service.deadlines import HEADER, Deadline, deadline_of
 from service.direct_route import DirectRoute
@@ -37,6 +38,7 @@ from service.uploads import Upload, read_image, read_images
 from service.waiting import Outcome, wait_for_answers
 
 router = APIRouter()
+metrics_router = APIRouter()
 images = APIRouter(route_class=DirectRoute, tags=["images"])
 
 UploadT = TypeVar("UploadT", Upload, list[Upload])
@@ -53,18 +55,26 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         413: "too many bytes or pixels",
         415: "not an image, or a wrong content type",
         422: "damaged image, or unknown or invalid parameters or fields",
-        429: "the queue is full; Retry-After says when to come back",
+        429: "too much is asked for, by everybody or by this API key; Retry-After says when to come back",
         500: "the model could not be run on this image",
         503: "the service is stopping",
         504: "not answered within the deadline",
     }.items()
+}
+_ERRORS[429]["headers"] = {
+    **_ID_HEADER,
+    "Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "seconds to wait"},
 }
 _RESPONSES = {200: {"headers": _ID_HEADER}, **_ERRORS}
 
 
 def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
     """The OpenAPI description of a multipart body with one field."""
-    return {"schema": {"type": "object", "required": [field], "properties": {field: schema}}}
+    properties = {field: schema}
+    return {
+        "schema": {"type": "object", "required": [field], "properties": properties, "additionalProperties": False},
+        "encoding": {field: {"contentType": "image/jpeg, image/png, image/webp, image/bmp, image/gif, image/tiff"}},
+    }
 
 
 _TIMEOUT = {
@@ -85,7 +95,7 @@ _IMAGES_BODY = {
     "parameters": [_TIMEOUT],
     "requestBody": {
         "required": True,
-        "content": {"multipart/form-data": _form("files", {"type": "array", "items": _FILE})},
+        "content": {"multipart/form-data": _form("files", {"type": "array", "items": _FILE, "minItems": 1})},
     },
 }
 
@@ -102,7 +112,8 @@ async def classify(request: Request, served: Served, parameters: Parameters) -> 
     arrived = time.perf_counter()
     deadline = deadline_of(request, arrived, served.settings.deadline_ms)
     with served.memory.share() as held:
-        upload = await _received(served, deadline, read_image(request, served.settings.max_bytes, held))
+        reading = read_image(request, served.settings.max_bytes, held)
+        upload = await _received(request, served, deadline, reading)
         (outcome,) = await _classify(request, served, deadline, [upload])
     if isinstance(outcome, Exception):
         raise outcome
@@ -123,7 +134,7 @@ async def classify_batch(request: Request, served: Served, parameters: Parameter
     deadline = deadline_of(request, arrived, settings.deadline_ms)
     with served.memory.share() as held:
         reading = read_images(request, settings.max_bytes, settings.max_images, held)
-        uploads = await _received(served, deadline, reading)
+        uploads = await _received(request, served, deadline, reading)
         outcomes = await _classify(request, served, deadline, uploads)
     refused = [outcome for outcome in outcomes if isinstance(outcome, Overloaded | EngineStopped)]
     if len(refused) == len(outcomes):
@@ -196,16 +207,26 @@ async def readyz(served: Served, response: Response) -> Status:
     return Status(status="not ready", reason=problem)
 
 
-@router.get("/metrics", tags=["operations"], summary="Prometheus metrics", response_class=Response)
+@metrics_router.get(
+    "/metrics",
+    tags=["operations"],
+    summary="Prometheus metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
 async def metrics(served: Served) -> Response:
     """Metrics in Prometheus's text format."""
     return Response(served.metrics.render(), media_type=CONTENT_TYPE)
 
 
-async def _received(served: Context, deadline: Deadline, reading: Coroutine[Any, Any, UploadT]) -> UploadT:
-    """Receive the images of one request, unless they could not be queued anyway or come too slowly."""
+async def _received(
+    request: Request, served: Context, deadline: Deadline, reading: Coroutine[Any, Any, UploadT]
+) -> UploadT:
+    """Receive the images of one request, unless they would be refused anyway or come too slowly."""
     try:
         served.engine.require_room()
+        if account := account_of(request):
+            account.require()
         async with asyncio.timeout(deadline.remaining_s):
             return await reading
     except TimeoutError as error:
@@ -220,6 +241,8 @@ async def _received(served: Context, deadline: Deadline, reading: Coroutine[Any,
 async def _classify(request: Request, served: Context, deadline: Deadline, uploads: list[Upload]) -> list[Outcome]:
     """Run the images of one request and count what became of each."""
     deadline_s = deadline.remaining_s
+    if account := account_of(request):
+        account.take(len(uploads))
     record = record_of(request)
     record.submitted_at = time.perf_counter()
     outcomes: list[Outcome | None] = []
@@ -227,6 +250,8 @@ async def _classify(request: Request, served: Context, deadline: Deadline, uploa
     for upload in uploads:
         try:
             futures.append(served.engine.submit(upload.data, deadline_s))
+            if account:
+                account.charge(futures[-1])
             outcomes.append(None)
         except (Overloaded, EngineStopped) as error:
             outcomes.append(error)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.engine.runtime import Device, Precision, RuntimeName
 from service.engine.tuning import PolicyWishes
@@ -15,6 +15,10 @@ LogFormat = Literal["text", "json"]
 
 # Pillow itself warns of images above this many pixels.
 _PILLOW_LIMIT = 89_478_485
+
+
+def _split(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 class Settings(BaseSettings):
@@ -53,9 +57,17 @@ class Settings(BaseSettings):
     )
     max_images: int = Field(default=32, ge=1, description="most images in one /classify/batch")
     stuck_seconds: float = Field(
-        default=5, gt=0, description="longest time a worker may take for a batch before it is replaced, in s"
+        default=10, gt=0, description="longest time a worker may take for a batch before it is replaced, in s"
     )
     drain_seconds: float = Field(default=30, ge=0, description="time to finish accepted work on SIGTERM, in s")
+    api_keys: Path | None = Field(
+        default=None, description="file of API keys, made with `python -m service key` (default: none are asked for)"
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+        default=(), description="origins whose pages may call the service, separated by commas (default: none)"
+    )
+    metrics_host: str = Field(default="127.0.0.1", description="address of --metrics-port")
+    metrics_port: int = Field(default=0, ge=0, le=65535, description="port for /metrics alone; 0: with everything else")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least severe log line")
     log_format: LogFormat = Field(default="text", description="how the log is written; json is an object a line")
     access_log: Literal["auto", "on", "off"] = Field(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import lru_cache
 
 from fastapi import Request
 from python_multipart.multipart import parse_options_header
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Message, Receive
 
 from service.errors import ApiError, ClientGone
@@ -89,7 +91,13 @@ def _media_type_of(header: str) -> str:
 
 async def _read_form(request: Request, field: str, max_bytes: int, max_images: int, held: Share) -> list[Upload]:
     limited = Request(request.scope, _limited(request.receive, max_images * (max_bytes + _MULTIPART_OVERHEAD), held))
-    async with limited.form(max_files=max(_MOST_PARTS, max_images + 1), max_fields=_MOST_PARTS) as form:
+    try:
+        async with aclosing(limited.stream()) as stream:
+            most = max(_MOST_PARTS, max_images + 1)
+            form = await _FormParser(limited.headers, stream, max_files=most, max_fields=_MOST_PARTS).parse()
+    except MultiPartException as error:
+        raise ApiError(400, "malformed_request", error.message) from error
+    try:
         items = form.multi_items()
         if unknown := [name for name, _ in items if name != field]:
             raise ApiError(422, "unknown_field", f"there is no form field {unknown[0]!r}; send {field!r}")
@@ -101,6 +109,34 @@ async def _read_form(request: Request, field: str, max_bytes: int, max_images: i
         if len(files) > max_images:
             raise ApiError(422, "too_many_images", f"this route takes at most {max_images} in one request")
         return [Upload(file.filename, await file.read()) for file in files]
+    finally:
+        await form.close()
+
+
+class _FormParser(MultiPartParser):
+    """Starlette's, which would take a form that ends in the middle of a file for one without that file.
+
+    Each part may have 8 headers of 4 KiB, and what is not a file 1 MiB, as the libraries have it.
+    """
+
+    has_ended = False
+
+    def on_end(self) -> None:
+        """Called at the closing boundary."""
+        self.has_ended = True
+
+    async def parse(self) -> FormData:
+        """The form.
+
+        Raises:
+            MultiPartException: it is malformed or not complete.
+        """
+        form = await super().parse()
+        if self.has_ended:
+            return form
+        for file in self._files_to_close_on_error:
+            file.close()
+        raise MultiPartException("The form ends before its closing boundary.")
 
 
 def _limited(receive: Receive, max_bytes: int, held: Share) -> Receive:

@@ -7,10 +7,11 @@ from pathlib import Path
 import onnxruntime
 
 from artifact.agreement import LogitsAndMargins
-from artifact.manifest import ONNX_NAME, Manifest, verified_file
+from artifact.manifest import ONNX_NAME, Manifest
 from artifact.preprocessing import Float32Array
 from service.engine.errors import RuntimeUnavailable
 from service.engine.machine_cache import MachineCache
+from service.engine.onnx_file import verified_onnx_file
 from service.engine.onnx_runtime import open_session, run_one_by_one
 from service.engine.runtime import Candidate, Precision
 
@@ -37,7 +38,7 @@ class BlockedRuntime:
         self.manifest = manifest
         self.name = f"onnxruntime {onnxruntime.__version__}, blocked layout"
         # Checked where it is not read as well: whether a damaged model is refused must not depend on what was kept.
-        path = verified_file(folder, manifest, ONNX_NAME)
+        path = verified_onnx_file(folder, manifest, ONNX_NAME)
         kept = cache.read(_FILE)
         model = _build(path, manifest) if kept is None else kept
         # It is optimised already; what is left to the basic level is to check it.

@@ -7,8 +7,9 @@ from pathlib import Path
 import onnxruntime
 
 from artifact.agreement import LogitsAndMargins
-from artifact.manifest import INT8_NAME, Manifest, verified_file
+from artifact.manifest import INT8_NAME, Manifest
 from artifact.preprocessing import Float32Array
+from service.engine.onnx_file import verified_onnx_file
 from service.engine.onnx_runtime import open_session, run_one_by_one
 from service.engine.runtime import Candidate, Precision
 
@@ -33,7 +34,7 @@ class Int8Runtime:
     candidates: tuple[Candidate, ...] = ()
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        path = verified_file(folder, manifest, INT8_NAME)
+        path = verified_onnx_file(folder, manifest, INT8_NAME)
         self.manifest = manifest
         self.name = f"onnxruntime {onnxruntime.__version__}, channels last"
         # Its operators are fused already; what is left to the basic level is to check it.

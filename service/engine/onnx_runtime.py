@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from artifact.agreement import LogitsAndMargins
-from artifact.manifest import INPUT_NAMES, ONNX_NAME, OUTPUT_NAMES, Manifest, verified_file
+from artifact.manifest import INPUT_NAMES, ONNX_NAME, OUTPUT_NAMES, Manifest
 from artifact.preprocessing import Float32Array
 from service.engine.errors import RuntimeUnavailable
+from service.engine.onnx_file import verified_onnx_file
 from service.engine.runtime import Candidate, Precision
 
 try:
@@ -29,7 +30,7 @@ class OnnxRuntime:
     candidates: tuple[Candidate, ...] = ()
 
     def __init__(self, folder: Path, manifest: Manifest, device: str = "auto") -> None:
-        path = verified_file(folder, manifest, ONNX_NAME)
+        path = verified_onnx_file(folder, manifest, ONNX_NAME)
         self.manifest = manifest
         self.name = f"onnxruntime {onnxruntime.__version__}"
         self._session = open_session(path, _providers(device))

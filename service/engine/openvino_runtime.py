@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from artifact.agreement import LogitsAndMargins
-from artifact.manifest import ONNX_NAME, Manifest, verified_file
+from artifact.manifest import ONNX_NAME, Manifest
 from artifact.preprocessing import Float32Array
 from service.engine.errors import RuntimeUnavailable
+from service.engine.onnx_file import verified_onnx_file
 from service.engine.runtime import Candidate, Precision
 
 try:
@@ -44,7 +45,7 @@ class OpenVinoRuntime:
         self.name = f"openvino {openvino.__version__.split('-')[0]}"
         if precision == "bf16" and "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise RuntimeUnavailable("this processor has no bf16 arithmetic")
-        path = verified_file(folder, manifest, ONNX_NAME)
+        path = verified_onnx_file(folder, manifest, ONNX_NAME)
         try:
             graph = read_portable_graph(path, manifest)
             self._chain = ChainBuilder(graph, precision).build()

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from artifact import preprocessing
 from artifact.preprocessing import Preprocessing, to_rgb
 
 PREPROCESSING = Preprocessing(resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -251,3 +252,35 @@ def test_jpeg_not_much_larger_than_needed_is_decoded_whole() -> None:
     image = Image.open(file)
     Preprocessing(resize=64, crop=64, mean=(0, 0, 0), std=(1, 1, 1)).fit(image)
     assert image.size == (300, 260)
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "PA", "RGBA", "RGBa", "CMYK", "YCbCr", "LAB", "HSV", "I", "I;16", "F"]
+)
+@pytest.mark.parametrize("largest", [1, 255])
+def test_large_image_is_converted_in_strips_as_it_would_be_whole(
+    mode: str, largest: int, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    image = _image_of_mode(mode, largest, rng)
+    whole = np.asarray(to_rgb(image))
+    monkeypatch.setattr(preprocessing, "_STRIP_PIXELS", 200)
+    assert len(list(preprocessing._strips(image))) == 5
+    assert np.array_equal(np.asarray(to_rgb(image)), whole)
+    assert len(np.unique(whole)) > 1
+
+
+def _image_of_mode(mode: str, largest: int, rng: np.random.Generator) -> Image.Image:
+    """Noise of 50 x 19 pixels; of floats only the last row reaches the largest value."""
+    if mode == "F":
+        values = rng.random((19, 50), np.float32)
+        values[-1, -1] = largest
+        values[0, 0] = np.nan
+        return Image.fromarray(values)
+    if mode.startswith("I"):
+        return Image.fromarray(rng.integers(0, 65536, (19, 50)).astype(np.int32 if mode == "I" else np.uint16))
+    bands = len(Image.new(mode, (1, 1)).getbands())
+    image = Image.frombytes(mode, (50, 19), rng.bytes(50 * 19 * bands if mode != "1" else 7 * 19))
+    if mode == "P":
+        image.putpalette(rng.bytes(768))
+        image.info["transparency"] = 3
+    return image

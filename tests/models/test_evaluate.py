@@ -53,6 +53,7 @@ def test_last_line_is_the_evaluation_of_the_held_out_images(
     _, held_out = split(examples, 9)
     dataset = Dataset(examples, held_out, preprocessing, load_pixels(examples, preprocessing))
     context = {"checkpoint": "checkpoint.safetensors", "split": "held-out", "gate_offset": 0.0}
+    assert summary.pop("images_per_second") > 0
     assert summary == context | json.loads(json.dumps(evaluate(network, dataset).summary()))
     assert summary["images"] == 9
 

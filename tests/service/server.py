@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from threading import Thread
 from types import TracebackType
@@ -20,6 +21,7 @@ from service.engine.runtime import Runtime
 from service.engine.tuning import Tuning
 from service.engine.worker import LocalWorker
 from service.images import ImageDecoder
+from service.keys import Keyring
 from service.settings import Settings
 from tests.runtimes import PATIENCE_S
 
@@ -76,6 +78,13 @@ class Server:
     def post(self, path: str, **arguments: Any) -> httpx.Response:
         return self.wait_for(self._client.post(path, **arguments))
 
+    def request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        return self.wait_for(self._client.request(method, path, **arguments))
+
+    def begin(self, method: str, path: str, **arguments: Any) -> Future[httpx.Response]:
+        """Send a request whose answer need not come now."""
+        return asyncio.run_coroutine_threadsafe(self._client.request(method, path, **arguments), self._loop)
+
     def classify(self, data: bytes, query: str = "", content_type: str = "image/png") -> httpx.Response:
         """Classify one image, sent as the raw body."""
         return self.post(f"/classify{query}", content=data, headers={"content-type": content_type})
@@ -106,8 +115,10 @@ def pool(runtime: Runtime, settings: Settings) -> WorkerPool[bytes]:
 
 
 @contextmanager
-def serving(runtime: Runtime, tracing: Tracing | None = None, **settings: object) -> Iterator[Server]:
+def serving(
+    runtime: Runtime, keyring: Keyring | None = None, tracing: Tracing | None = None, **settings: object
+) -> Iterator[Server]:
     """A started server, with two workers and batches of up to eight where the settings do not say otherwise."""
     chosen = Settings(**({"workers": 2, "max_batch": 8, "max_wait_ms": 0} | settings))
-    with Server(create_app(chosen, pool(runtime, chosen), tracing)) as server:
+    with Server(create_app(chosen, pool(runtime, chosen), keyring, tracing)) as server:
         yield server

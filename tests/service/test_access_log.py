@@ -10,7 +10,7 @@ from service.engine.onnx_runtime import OnnxRuntime
 from tests.image_files import pngs
 from tests.service.server import Server, serving
 
-SECRET = "s3cret"
+SECRET = "s3cret"  # pragma: allowlist secret
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def test_long_thin_image_costs_little() -> None:
 
 def test_garbage_is_never_anything_but_an_image_error() -> None:
     random = np.random.default_rng(0)
-    sound = [encoded(photograph(12, 9), format_) for format_ in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")]
+    sound = [encoded(photograph(12, 9), format_) for format_ in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]
     refused = 0
     for turn in range(700):
         data = bytearray(sound[turn % len(sound)])

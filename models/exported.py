@@ -1,0 +1,50 @@
+"""An exported artifact as a classifier: its portable graph in ONNX Runtime on the CPU's cores."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from artifact.agreement import LogitsAndMargins
+from artifact.manifest import INPUT_NAMES, ONNX_NAME, OUTPUT_NAMES, ArtifactError, read_manifest, verified_file
+from artifact.preprocessing import UInt8Array
+from models.structure import Structure
+
+
+class ExportedClassifier:
+    """One session for all threads; each run stays on its caller's thread."""
+
+    runtime = "ONNX Runtime"
+
+    def __init__(self, folder: Path, batch_size: int = 16) -> None:
+        """Open the artifact in `folder`.
+
+        Raises:
+            ArtifactError: it is incomplete or damaged, or ONNX Runtime is missing or cannot open it.
+        """
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ArtifactError("an artifact runs in ONNX Runtime: pip install '.[cpu]'") from error
+        self.manifest = read_manifest(folder)
+        self.structure = Structure.of_manifest(self.manifest)
+        self.batch_size = batch_size
+        self.workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        path = verified_file(folder, self.manifest, ONNX_NAME)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        # Only errors: it warns that the gate offset's default can be overridden, which is what the default is for.
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its exceptions share no public base class
+            raise ArtifactError(f"ONNX Runtime cannot open {path}: {error}") from error
+
+    def run(self, pixels: UInt8Array, gate_offset: float = 0.0) -> LogitsAndMargins:
+        """See `Classifier.run`."""
+        offsets = np.full(len(pixels), gate_offset, np.float32)
+        inputs = dict(zip(INPUT_NAMES, (self.structure.preprocessing.normalise(pixels), offsets), strict=True))
+        logits, margins = self._session.run(OUTPUT_NAMES, inputs)
+        return logits, margins

@@ -1,0 +1,92 @@
+"""Who may ask for what: with API keys, everything needs one that is not open to all."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from fastapi import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.accounts import Account, LimitReached
+from service.errors import ApiError, respond
+from service.key_metrics import KeyMetrics
+from service.keys import Keyring
+from service.request_record import record_of
+
+# Health, so that no orchestrator needs a secret to ask for it; and pages, which hold none: what they call needs a key.
+_OPEN_PATHS = {"/", "/healthz", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect"}
+_OPEN_FOLDERS = ("/static-offline-docs/", "/ui/")
+
+
+class Access:
+    """Middleware that refuses requests without a key, and leaves in `request.state.account` whose key it was.
+
+    Args:
+        app: what comes next.
+        keyring: of the keys there are.
+        metrics: of keys.
+    """
+
+    def __init__(self, app: ASGIApp, keyring: Keyring, metrics: KeyMetrics) -> None:
+        self._app = app
+        self._keyring = keyring
+        self._metrics = metrics
+        self._accounts = {
+            key.name: Account(key, partial(metrics.count_image, key.name))  # made once: it remembers
+            for key in keyring.keys
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on or refuse it."""
+        if scope["type"] != "http" or is_open(scope["path"]):
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        try:
+            account = self._account(request)
+        except ApiError as error:
+            await (await respond(request, error))(scope, receive, send)
+            return
+        request.state.account = account
+        record = record_of(request)
+        try:
+            with account.request():
+                await self._app(scope, receive, send)
+        except LimitReached as error:
+            await (await respond(request, error))(scope, receive, send)
+        finally:
+            status = record.status or 500
+            outcome = "ok" if status < 400 else record.outcome or f"http_{status}"
+            self._metrics.count_request(account.key.name, outcome)
+
+    def _account(self, request: Request) -> Account:
+        presented = _presented_key(request)
+        if presented is None:
+            raise ApiError(
+                401, "unauthorized", "this needs an API key, as Authorization: Bearer KEY or as X-API-Key: KEY"
+            )
+        key = self._keyring.find(presented)
+        if key is None:
+            raise ApiError(401, "unauthorized", "there is no such API key")
+        if request.scope["path"] == "/metrics" and not key.metrics:
+            raise ApiError(403, "forbidden", "this API key does not open /metrics")
+        return self._accounts[key.name]
+
+
+def is_open(path: str) -> bool:
+    """Whether a path needs no key."""
+    return path in _OPEN_PATHS or path.startswith(_OPEN_FOLDERS)
+
+
+def account_of(request: Request) -> Account | None:
+    """Whose request this is; None where there are no keys, and so no limits of theirs."""
+    account: Account | None = getattr(request.state, "account", None)
+    return account
+
+
+def _presented_key(request: Request) -> bytes | None:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip().encode("latin-1")
+    key = request.headers.get("x-api-key")
+    return key.encode("latin-1") if key else None

@@ -1,0 +1,53 @@
+"""The README's table of errors, held against the code in both directions."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from service import errors
+from tests.e2e.process import ROOT
+
+_ROW = re.compile(r"^\| `(\w+)` \| (\d+) \| [^|]+ \| [^|]+ \|$", re.MULTILINE)
+# Made in `classify_error` from what FastAPI and Starlette raise.
+_OF_THE_FRAMEWORK = {("unknown_parameter", 422), ("invalid_parameter", 422), ("internal_error", 500)}
+
+
+def _told() -> list[tuple[str, int]]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text[text.index("### Errors") :]
+    return [(type_, int(status)) for type_, status in _ROW.findall(section[: section.index("\n### ", 1)])]
+
+
+def _raised_by_the_web_side() -> Iterator[tuple[str, int]]:
+    """The status and type of every `ApiError(status, type, message)`, and of what ends connections."""
+    for path in (ROOT / "service").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            if getattr(node.func, "id", None) == "ApiError" or getattr(node.func, "attr", None) == "_end":
+                status, type_ = (ast.literal_eval(argument) for argument in node.args[:2])
+                yield type_, status
+
+
+def _known() -> set[tuple[str, int]]:
+    known = {(type_, status) for status, type_ in errors._KNOWN.values()}
+    of_http = {(type_, status) for status, type_ in errors._HTTP_TYPES.items()}
+    return known | of_http | set(_raised_by_the_web_side()) | _OF_THE_FRAMEWORK
+
+
+def test_table_tells_every_error_there_is_and_no_other() -> None:
+    told = _told()
+    assert len(set(told)) == len(told)
+    assert set(told) == _known()
+
+
+def test_table_is_in_the_order_of_the_statuses() -> None:
+    statuses = [status for _, status in _told()]
+    assert statuses == sorted(statuses)
+
+
+def test_error_types_made_from_the_framework_exist() -> None:
+    source = (ROOT / "service" / "errors.py").read_text(encoding="utf-8")
+    assert all(f'"{type_}"' in source for type_, _ in _OF_THE_FRAMEWORK)
