@@ -30,6 +30,7 @@ from bench.report import print_result, table
 
 _SHIPPED = Path(__file__).resolve().parents[2] / "model_repository" / "convnet-aig-38-cifar10" / "1"
 _PORT = 8450
+# What the table tells of a footprint: its name there and in the table, and the unit.
 _HELD = (
     ("resident_bytes", "memory, MB", 1e6),
     ("server_bytes", "without workers, MB", 1e6),
