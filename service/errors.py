@@ -61,7 +61,11 @@ _KNOWN: dict[type[Exception], tuple[int, str]] = {
     DeadlineExceeded: (504, "deadline_exceeded"),
 }
 _INTERNAL = "internal_error"
-NOT_THE_CLIENTS_FAULT = (*(type_ for status, type_ in _KNOWN.values() if status == 429 or status >= 500), _INTERNAL)
+# The limits of an API key are its owner's business; a full queue is the service's.
+NOT_THE_CLIENTS_FAULT = (
+    *(type_ for kind, (status, type_) in _KNOWN.items() if kind is Overloaded or status >= 500),
+    _INTERNAL,
+)
 """Error types of refusals and of failures of the service itself."""
 _HTTP_TYPES = {400: "malformed_request", 404: "not_found", 405: "method_not_allowed"}
 

@@ -14,8 +14,8 @@ from tests.e2e.process import ROOT, environment
 from tests.e2e.stack import docker
 
 _GPU = ("docker-compose.yml", "docker-compose.gpu.yml")
-# These say where the service listens and what it serves on the host; in the container that is always the same.
-_OF_THE_HOST = {"host", "port", "model", "cache"}
+# These say where the service listens and which files of the host it reads; in the container both are always the same.
+_OF_THE_HOST = {"host", "port", "model", "cache", "api_keys"}
 
 
 @pytest.fixture(autouse=True, scope="module")
