@@ -13,7 +13,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +21,13 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from artifact.manifest import ArtifactError, Manifest, read_manifest
+from artifact.probes import read_probes
 from service.engine.batcher import BatchPolicy
 from service.engine.engine import Engine
 from service.engine.errors import EngineError
-from service.engine.pool import local_pool, process_pool
-from service.engine.runtime import open_runtime
-from service.engine.tuning import Tuning
+from service.engine.pool import WorkerPool, local_pool, process_pool
+from service.engine.runtime import Runtime, open_runtime
+from service.engine.tuning import Tuning, tune
 from service.engine.wire import OutcomeCodec
 from service.engine.worker import LocalWorker
 from service.engine.worker_process import WorkerProcess
@@ -78,8 +79,7 @@ def _serve(settings: Settings) -> int:
     keyring = read_keys(settings.api_keys) if settings.api_keys else None
     manifest = read_manifest(settings.model)
     tracing = _open_tracing(settings, manifest)
-    first = _worker_process(settings, manifest)
-    first.launch(tune=True)
+    wait_for_pool = _begin(settings, manifest)
     # Imported while the worker opens the model: together they take most of the time to the first answer.
     import uvicorn
 
@@ -87,8 +87,7 @@ def _serve(settings: Settings) -> int:
     from service.app import create_app
     from service.http_protocol import guarded_protocol
 
-    pool = process_pool(manifest, first, lambda: _worker_process(settings, manifest))
-    app = create_app(settings, pool, keyring, tracing)
+    app = create_app(settings, wait_for_pool(), keyring, tracing)
     protocol: Any = guarded_protocol(Admission(app.state.context).guard)  # as good as a class
     # uvicorn drains on SIGTERM and then raises the signal again for the handler it found, which by default would report
     # the clean stop as a kill.
@@ -106,6 +105,28 @@ def _serve(settings: Settings) -> int:
         proxy_headers=False,
     )
     return 0
+
+
+def _begin(settings: Settings, manifest: Manifest) -> Callable[[], WorkerPool[bytes]]:
+    """Begin to make the workers; the rest is done when they are asked for."""
+    if settings.isolation == "thread":
+        return lambda: _thread_pool(settings)
+    first = _worker_process(settings, manifest)
+    first.launch(tune=True)
+    return lambda: process_pool(manifest, first, lambda: _worker_process(settings, manifest))
+
+
+def _thread_pool(settings: Settings) -> WorkerPool[bytes]:
+    runtime, worker = _local_worker(settings)
+    tuning = tune(runtime, read_probes(settings.model, runtime.manifest).images, settings.policy_wishes)
+    return local_pool(runtime, worker, tuning)
+
+
+def _local_worker(settings: Settings) -> tuple[Runtime, LocalWorker[bytes]]:
+    """The model and a worker that runs it, in this process."""
+    runtime = open_runtime(settings.model, settings.runtime, settings.device, settings.precision, settings.cache)
+    decoder = ImageDecoder(runtime.manifest.preprocessing, settings.max_bytes, settings.max_pixels)
+    return runtime, LocalWorker(runtime, decoder.decode)
 
 
 def _worker_process(settings: Settings, manifest: Manifest) -> WorkerProcess:
@@ -126,10 +147,9 @@ def _open_tracing(settings: Settings, manifest: Manifest) -> Tracing | None:
 
 def _classify(settings: Settings, images: list[Path]) -> int:
     """Classify image files in this process and draw their paths; 1 if any could not be classified."""
-    runtime = open_runtime(settings.model, settings.runtime, settings.device, settings.precision, settings.cache)
-    decoder = ImageDecoder(runtime.manifest.preprocessing, settings.max_bytes, settings.max_pixels)
+    runtime, worker = _local_worker(settings)
     one_by_one = Tuning(BatchPolicy(workers=1, max_batch=1, max_wait_ms=0))
-    engine = Engine(local_pool(runtime, LocalWorker(runtime, decoder.decode), one_by_one), settings.queue_size)
+    engine = Engine(local_pool(runtime, worker, one_by_one), settings.queue_size)
     engine.start()
     failed = False
     print(LEGEND)

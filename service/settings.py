@@ -56,6 +56,10 @@ class Settings(BaseSettings):
         default=512_000_000, gt=0, description="most bytes of request bodies held at a time; more are refused with 429"
     )
     max_images: int = Field(default=32, ge=1, description="most images in one /classify/batch")
+    isolation: Literal["process", "thread"] = Field(
+        default="process",
+        description="workers are processes, which can be replaced when they die or hang, or threads, which are faster",
+    )
     stuck_seconds: float = Field(
         default=10, gt=0, description="longest time a worker may take for a batch before it is replaced, in s"
     )
