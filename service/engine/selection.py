@@ -113,7 +113,8 @@ def _remembered(
 
 
 def _candidates(precision: Precision) -> list[Candidate]:
-    found = [Candidate("onnx", "fp32"), Candidate("blocked", "fp32"), Candidate("openvino", "fp32")]
+    runtimes: tuple[RuntimeName, ...] = ("onnx", "compiled", "blocked", "openvino")
+    found = [Candidate(runtime, "fp32") for runtime in runtimes]
     if precision != "fp32":
         found.append(Candidate("openvino", "bf16"))
     if precision == "int8":
@@ -127,6 +128,10 @@ def _open(candidate: Candidate, folder: Path, manifest: Manifest, cache: Machine
         from service.engine.openvino_runtime import OpenVinoRuntime
 
         return OpenVinoRuntime(folder, manifest, candidate.precision)
+    if candidate.runtime == "compiled":
+        from service.engine.compiled_runtime import CompiledRuntime
+
+        return CompiledRuntime(folder, manifest, cache)
     if candidate.runtime == "blocked":
         from service.engine.blocked_runtime import BlockedRuntime
 

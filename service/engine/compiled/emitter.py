@@ -1,0 +1,127 @@
+"""Writing LLVM's language: loops, addresses and vectors, in float32 and 64-bit integers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from llvmlite import ir
+
+FLOAT, INT, POINTER, VOID = ir.FloatType(), ir.IntType(64), ir.PointerType(), ir.VoidType()
+
+# Part of an address: an index that the function computes, one that is known, or one that counts in strides.
+Term: TypeAlias = ir.Value | int | tuple[ir.Value, int]
+
+
+class Emitter:
+    """Adds instructions to one function.
+
+    Args:
+        module: to add the function to.
+        name: of the function.
+        arguments: their types; it returns nothing.
+        lanes: of a vector.
+    """
+
+    def __init__(self, module: ir.Module, name: str, arguments: Sequence[ir.Type], lanes: int) -> None:
+        self.function = ir.Function(module, ir.FunctionType(VOID, arguments), name)
+        self.builder = ir.IRBuilder(self.function.append_basic_block("entry"))
+        self.vector = ir.VectorType(FLOAT, lanes)
+        self.lanes = lanes
+        self.zero = ir.Constant(self.vector, [0.0] * lanes)
+        self._module = module
+
+    def end(self) -> None:
+        """Return from the function."""
+        self.builder.ret_void()
+
+    def loop(
+        self,
+        count: int,
+        body: Callable[[ir.Value, list[ir.Value]], Sequence[ir.Value]],
+        carried: Sequence[ir.Value] = (),
+    ) -> list[ir.Value]:
+        """Run the body for 0, 1, … `count` - 1.
+
+        Args:
+            count: at least 1.
+            body: emits what is done for an index; gets the carried values as they are then and returns the new ones.
+            carried: values to begin with.
+
+        Returns:
+            The carried values at the end.
+        """
+        builder = self.builder
+        before, start = builder.block, builder.append_basic_block("loop")
+        builder.branch(start)
+        builder.position_at_end(start)
+        index = builder.phi(INT)
+        index.add_incoming(integer(0), before)
+        current = [builder.phi(value.type) for value in carried]
+        for phi, value in zip(current, carried, strict=True):
+            phi.add_incoming(value, before)
+        after = list(body(index, list(current)))
+        following = builder.add(index, integer(1))
+        index.add_incoming(following, builder.block)
+        for phi, value in zip(current, after, strict=True):
+            phi.add_incoming(value, builder.block)
+        end = builder.append_basic_block("end")
+        builder.cbranch(builder.icmp_signed("<", following, integer(count)), start, end)
+        builder.position_at_end(end)
+        return after
+
+    def each(self, count: int, body: Callable[[ir.Value], None]) -> None:
+        """Run the body for 0, 1, … `count` - 1, carrying nothing."""
+
+        def once(index: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            body(index)
+            return []
+
+        self.loop(count, once)
+
+    def address(self, pointer: ir.Value, *terms: Term) -> ir.Value:
+        """The address of a number, so many numbers from `pointer` as the terms say together."""
+        offset: ir.Value = integer(sum(term for term in terms if isinstance(term, int)))
+        for term in terms:
+            if isinstance(term, tuple):
+                index, stride = term
+                offset = self.builder.add(offset, self.builder.mul(index, integer(stride)))
+            elif not isinstance(term, int):
+                offset = self.builder.add(offset, term)
+        return self.builder.gep(pointer, [offset], inbounds=True, source_etype=FLOAT)
+
+    def load(self, pointer: ir.Value, *terms: Term) -> ir.Value:
+        """A vector from memory."""
+        return self.builder.load(self.address(pointer, *terms), align=4, typ=self.vector)
+
+    def store(self, value: ir.Value, pointer: ir.Value, *terms: Term) -> None:
+        """Write a vector, or a number, to memory."""
+        self.builder.store(value, self.address(pointer, *terms), align=4)
+
+    def number(self, pointer: ir.Value, *terms: Term) -> ir.Value:
+        """A single number from memory."""
+        return self.builder.load(self.address(pointer, *terms), align=4, typ=FLOAT)
+
+    def spread(self, number: ir.Value) -> ir.Value:
+        """A vector of one number."""
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        first = self.builder.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
+        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(first, undefined, everywhere)
+
+    def multiply_add(self, left: ir.Value, right: ir.Value, addend: ir.Value) -> ir.Value:
+        """left * right + addend, of vectors, fused where the processor can."""
+        name = f"llvm.fmuladd.v{self.lanes}f32"
+        intrinsic = self._module.globals.get(name)
+        if intrinsic is None:
+            intrinsic = ir.Function(self._module, ir.FunctionType(self.vector, [self.vector] * 3), name)
+        return self.builder.call(intrinsic, [left, right, addend])
+
+    def larger(self, value: ir.Value, other: ir.Value) -> ir.Value:
+        """The larger of two vectors' numbers; `value` where one is no number, so that it is not hidden."""
+        return self.builder.select(self.builder.fcmp_ordered("<", value, other), other, value)
+
+
+def integer(value: int) -> ir.Constant:
+    """A constant."""
+    return ir.Constant(INT, value)

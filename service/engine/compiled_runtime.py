@@ -1,0 +1,108 @@
+"""The network as machine code made for it on this processor: nothing is done for a skipped block but to decide so."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from artifact.agreement import LogitsAndMargins
+from artifact.manifest import ONNX_NAME, Manifest
+from artifact.preprocessing import Float32Array
+from service.engine.compiled.processor import NAME, MachineCode, compiled_code, vectors
+from service.engine.errors import RuntimeUnavailable
+from service.engine.machine_cache import MachineCache
+from service.engine.onnx_file import verified_onnx_file
+from service.engine.runtime import Candidate, Precision
+
+_FILE = "compiled.bin"
+_ENTRY = "classify"
+_ALIGNMENT = 64  # bytes in a line of the cache
+
+
+class CompiledRuntime:
+    """One program for all threads, with scratch memory for each run at a time.
+
+    Args:
+        folder: of the artifact.
+        manifest: of the model.
+        cache: holds the program after it was made once.
+
+    Raises:
+        ArtifactError: the ONNX file is missing or damaged.
+        RuntimeUnavailable: llvmlite is not installed, or the network has parts that cannot be compiled.
+    """
+
+    device = "cpu"
+    precision: Precision = "fp32"
+    runs_batches = False
+    candidates: tuple[Candidate, ...] = ()
+
+    def __init__(self, folder: Path, manifest: Manifest, cache: MachineCache) -> None:
+        self.manifest = manifest
+        self.name = NAME
+        # Checked where it is not read as well: whether a damaged model is refused must not depend on what was kept.
+        path = verified_onnx_file(folder, manifest, ONNX_NAME)
+        kept = cache.read(_FILE)
+        program = _build(path, manifest) if kept is None else kept
+        head, _, rest = program.partition(b"\n")
+        self._scratch_size, code_size = orjson.loads(head)
+        self._code = MachineCode(rest[:code_size])
+        self._weights = _aligned(np.frombuffer(rest, np.float32, offset=code_size))
+        pointer = ctypes.c_void_p
+        function = ctypes.CFUNCTYPE(None, pointer, ctypes.c_float, *[pointer] * 4)
+        self._classify = function(self._code.address(_ENTRY))
+        self._scratches: list[Float32Array] = []
+        if kept is None:
+            cache.write(_FILE, program)
+
+    def run(self, images: Float32Array, gate_offset: Float32Array) -> LogitsAndMargins:
+        """See `Runtime.run`."""
+        images = np.ascontiguousarray(images, np.float32)
+        logits = np.empty((len(images), len(self.manifest.labels)), np.float32)
+        margins = np.empty((len(images), len(self.manifest.gated_indices)), np.float32)
+        scratch = self._scratches.pop() if self._scratches else _aligned(np.zeros(self._scratch_size, np.float32))
+        for row, offset in enumerate(gate_offset.tolist()):
+            self._classify(
+                _address(images[row]),
+                offset,
+                _address(self._weights),
+                _address(scratch),
+                _address(logits[row]),
+                _address(margins[row]),
+            )
+        self._scratches.append(scratch)
+        return logits, margins
+
+
+def _address(array: Float32Array) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+def _aligned(values: Float32Array) -> Float32Array:
+    """A copy that begins at a line of the cache."""
+    room = np.empty(len(values) + _ALIGNMENT // 4, np.float32)
+    first = -_address(room) % _ALIGNMENT // 4
+    copy = room[first : first + len(values)]
+    copy[:] = values
+    return copy
+
+
+def _build(path: Path, manifest: Manifest) -> bytes:
+    """The program as it is kept: its sizes, its code and its weights."""
+    # The onnx package is needed to make the program, not to run it.
+    try:
+        from service.engine.compiled.network import compile_network
+        from service.engine.portable_graph import UnknownGraph, read_portable_graph
+    except ImportError as error:
+        raise RuntimeUnavailable(f"the compiled runtime needs {error.name}, which is not installed") from error
+
+    try:
+        program = compile_network(read_portable_graph(path, manifest), manifest.gate_threshold, vectors())
+    except UnknownGraph as error:
+        raise RuntimeUnavailable(f"{path} cannot be compiled: {error}") from error
+    code = compiled_code(str(program.module))
+    return b"\n".join([orjson.dumps([program.scratch_size, len(code)]), code + program.weights().tobytes()])
