@@ -29,7 +29,7 @@ _MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")
 
 @dataclass(frozen=True)
 class SkippingPoint:
-    """One network on one runtime; both numbers are relative to the same network without gates, on the same runtime."""
+    """One network on one runtime; both numbers are relative to the same network without gates, in ONNX Runtime."""
 
     runtime: str
     mac_ratio: float

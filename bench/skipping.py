@@ -3,8 +3,9 @@
     python -m bench.skipping
 
 Skip efficiency = (MACs spent / MACs of the ungated network) / (time / time of the ungated network in ONNX Runtime).
-It is 1 where every skipped multiply-accumulate is skipped time. The networks have random weights, which does not change
-their speed, and gates of which any share can be opened.
+It is 1 where every skipped multiply-accumulate is skipped time. Every time is taken between two of that yardstick, see
+`bench.timing`. The networks have random weights, which does not change their speed, and gates of which any share can
+be opened.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from artifact.preprocessing import Float32Array
 from bench.charts import SkippingPoint, skipping_chart
 from bench.networks import build_artifact, offset_for, random_images
 from bench.report import print_result, table
-from bench.timing import Times, interleaved
+from bench.timing import paired
 from bench.ungated import onnx_ungated, openvino_ungated
 from service.engine.blocked_runtime import BlockedRuntime
 from service.engine.errors import RuntimeUnavailable
@@ -37,6 +38,9 @@ OPEN_SHARES = (1.0, 0.8, 0.6, 0.4)
 _YARDSTICK = "ONNX Runtime ungated"
 # The runtime that has to meet the targets, and the one the gated networks are served with in fp32.
 _JUDGED = "blocked"
+_SLICE_S = 0.04
+# The judged runtime and its rivals are measured this many times as often as the others.
+_OFTEN = 4
 
 
 @dataclass(frozen=True)
@@ -47,32 +51,45 @@ class Target:
     efficiency: float
     time_all_open: float
     rounds: int
-    seconds_each: float
 
 
 TARGETS = (
-    Target("convnet-aig-110-cifar10", 0.85, 1.12, rounds=15, seconds_each=0.06),
-    Target("convnet-aig-50-imagenet", 0.95, 1.06, rounds=9, seconds_each=0.3),
+    Target("convnet-aig-110-cifar10", 0.85, 1.12, rounds=100),
+    Target("convnet-aig-50-imagenet", 0.95, 1.06, rounds=32),
 )
 
 
 @dataclass(frozen=True)
 class Point:
-    """One runtime at one share of open gates; efficiencies of every round.
+    """One runtime at one share of open gates.
 
     Attributes:
         mac_ratio: MACs spent, of those of the ungated network.
-        time_ratio: against the ungated network in ONNX Runtime, the median.
-        efficiency: (rounds,).
-        class_efficiency: against the fastest ungated runtime of the same precision, the median.
+        time_ratios: against the ungated network in ONNX Runtime, (rounds,).
+        rival: that ratio of the fastest ungated runtime of the same precision; NaN without one.
     """
 
     runtime: str
     open_share: float
     mac_ratio: float
-    time_ratio: float
-    efficiency: npt.NDArray[np.float64]
-    class_efficiency: float
+    time_ratios: npt.NDArray[np.float64]
+    rival: float = float("nan")
+
+    @property
+    def time_ratio(self) -> float:
+        """The median."""
+        return float(np.median(self.time_ratios))
+
+    @property
+    def efficiency(self) -> tuple[float, float, float]:
+        """Its quartiles."""
+        low, middle, high = np.quantile(self.mac_ratio / self.time_ratios, (0.25, 0.5, 0.75)).tolist()
+        return low, middle, high
+
+    @property
+    def class_efficiency(self) -> float:
+        """Against the fastest ungated runtime of the same precision; NaN without one."""
+        return self.mac_ratio / (self.time_ratio / self.rival)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,10 +97,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.skipping", description="Is skipped work saved time?")
     parser.add_argument("--networks", type=Path, default=_ROOT / ".bench" / "networks", help="where to keep them")
     parser.add_argument("--charts", type=Path, default=_ROOT / "docs", help="where to draw the results")
+    rounds = " and ".join(f"{target.rounds}" for target in TARGETS)
+    parser.add_argument("--rounds", type=int, help=f"of the judged runtime (default: {rounds}, by network)")
     arguments = parser.parse_args(argv)
     met, report = True, {}
     for target in TARGETS:
-        points = measure(target, arguments.networks)
+        points = measure(target, arguments.networks, arguments.rounds or target.rounds)
         failures = problems(target, points)
         met = met and not failures
         print(f"\n{target.preset}\n{_table(points)}")
@@ -96,41 +115,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     return print_result(met, {"benchmark": "skipping", "networks": report})
 
 
-def measure(target: Target, folder: Path) -> list[Point]:
-    """Time every runtime at every share of open gates, in turns."""
+def measure(target: Target, folder: Path, rounds: int) -> list[Point]:
+    """Time every runtime at every share of open gates, and its ungated rivals."""
     gated = build_artifact(target.preset, folder / target.preset)
     plain = build_artifact(target.preset, folder / f"{target.preset}-plain", gated=False)
     manifest = read_manifest(gated)
     image = random_images(1, manifest.input_size)
-    ungated: dict[str, Callable[[], object]] = {
-        _YARDSTICK: onnx_ungated(plain / ONNX_NAME, image),
-        "ONNX Runtime int8 ungated": onnx_ungated(plain / INT8_NAME, image),
-    }
-    precisions: dict[str, Precision] = {_YARDSTICK: "fp32", "ONNX Runtime int8 ungated": "int8"}
-    for precision in ("fp32", "bf16"):
-        try:
-            ungated[f"OpenVINO {precision} ungated"] = openvino_ungated(plain / ONNX_NAME, image, precision)
-            precisions[f"OpenVINO {precision} ungated"] = precision
-        except RuntimeUnavailable as error:
-            print(f"left out: {error}")
-    runtimes = _gated_runtimes(gated, manifest)
+    rivals, runtimes = _rivals(plain, image), _gated_runtimes(gated, manifest)
     margins = runtimes["portable"].run(image, np.zeros(1, np.float32))[1][0]
     offsets = {share: np.array([offset_for(margins, share)], np.float32) for share in OPEN_SHARES}
-    cases = dict(ungated)
+    often = {name: run for name, (_, run) in rivals.items()}
+    seldom: dict[str, Callable[[], object]] = {}
     for name, runtime in runtimes.items():
         for share, offset in offsets.items():
-            cases[f"{name} {share}"] = _run(runtime, image, offset)
-    times = interleaved(cases, target.rounds, target.seconds_each, target.preset)
+            (often if name == _JUDGED else seldom)[f"{name} {share}"] = _run(runtime, image, offset)
+    base = often[_YARDSTICK]  # which is among the cases too: how far its ratio is from 1 tells the noise
+    ratios = paired(base, often, rounds, _SLICE_S, target.preset)
+    ratios |= paired(base, seldom, max(1, rounds // _OFTEN), _SLICE_S, target.preset)
+    medians = {name: float(np.median(ratios[name])) for name in rivals} | {_YARDSTICK: 1.0}
     points = []
     for name, runtime in runtimes.items():
-        rivals = [times[case] for case in ungated if precisions[case] == runtime.precision]
-        fastest = min(float(np.median(rival)) for rival in rivals) if rivals else float("nan")
+        in_its_class = [medians[rival] for rival, (precision, _) in rivals.items() if precision == runtime.precision]
+        fastest = min(in_its_class, default=float("nan"))
         for share, offset in offsets.items():
             macs = _mac_ratio(manifest, runtime.run(image, offset)[1], offset)
-            points.append(_point(name, share, macs, times, fastest))
-    for case in ungated:
-        points.append(_point(case, 1.0, 1.0, times, float("nan"), case))
-    return points
+            points.append(Point(name, share, macs, ratios[f"{name} {share}"], fastest))
+    return points + [Point(name, 1.0, 1.0, ratios[name]) for name in rivals]
 
 
 def problems(target: Target, points: Sequence[Point]) -> list[str]:
@@ -139,12 +149,28 @@ def problems(target: Target, points: Sequence[Point]) -> list[str]:
     for point in points:
         if point.runtime != _JUDGED:
             continue
-        efficiency = float(np.median(point.efficiency))
+        _, efficiency, _ = point.efficiency
         if efficiency < target.efficiency:
             missed.append(f"efficiency {efficiency:.3f} < {target.efficiency} with {point.open_share:.0%} open")
         if point.open_share == 1 and point.time_ratio > target.time_all_open:
             missed.append(f"{point.time_ratio:.3f} > {target.time_all_open} times the ungated network, all gates open")
     return missed
+
+
+def _rivals(plain: Path, image: Float32Array) -> dict[str, tuple[Precision, Callable[[], object]]]:
+    """The network without gates in every library, with the precision of each."""
+    rivals: dict[str, tuple[Precision, Callable[[], object]]] = {
+        _YARDSTICK: ("fp32", onnx_ungated(plain / ONNX_NAME, image)),
+        "ONNX Runtime int8 ungated": ("int8", onnx_ungated(plain / INT8_NAME, image)),
+    }
+    for precision in ("fp32", "bf16"):
+        try:
+            run = openvino_ungated(plain / ONNX_NAME, image, precision)
+        except RuntimeUnavailable as error:
+            print(f"left out: {error}")
+        else:
+            rivals[f"OpenVINO {precision} ungated"] = (precision, run)
+    return rivals
 
 
 def _gated_runtimes(folder: Path, manifest: Manifest) -> dict[str, Runtime]:
@@ -171,18 +197,11 @@ def _mac_ratio(manifest: Manifest, margins: Float32Array, offset: Float32Array) 
     return float(manifest.spent_macs(manifest.executed(margins, offset))[0]) / manifest.ungated_macs
 
 
-def _point(name: str, share: float, macs: float, times: Times, fastest: float, case: str = "") -> Point:
-    taken = times[case or f"{name} {share}"]
-    ratios = taken / times[_YARDSTICK]
-    return Point(name, share, macs, float(np.median(ratios)), macs / ratios, macs / (float(np.median(taken)) / fastest))
-
-
 def _table(points: Sequence[Point]) -> str:
-    head = ("runtime", "gates open", "MAC ratio", "time ratio", "efficiency", "(lowest to highest)", "in its class")
+    head = ("runtime", "gates open", "MAC ratio", "time ratio", "efficiency", "(quartiles)", "in its class", "rounds")
     rows = []
     for point in points:
-        low, middle, high = np.quantile(point.efficiency, (0, 0.5, 1))
-        in_class = "" if np.isnan(point.class_efficiency) else f"{point.class_efficiency:.3f}"
+        low, middle, high = point.efficiency
         rows.append(
             (
                 point.runtime,
@@ -191,22 +210,24 @@ def _table(points: Sequence[Point]) -> str:
                 f"{point.time_ratio:.3f}",
                 f"{middle:.3f}",
                 f"({low:.3f} to {high:.3f})",
-                in_class,
+                "" if np.isnan(point.class_efficiency) else f"{point.class_efficiency:.3f}",
+                str(len(point.time_ratios)),
             )
         )
     return table(head, rows)
 
 
 def _as_json(point: Point) -> dict[str, object]:
-    low, middle, high = (round(float(value), 4) for value in np.quantile(point.efficiency, (0, 0.5, 1)))
+    low, middle, high = point.efficiency
     return {
         "runtime": point.runtime,
         "open_share": point.open_share,
         "mac_ratio": round(point.mac_ratio, 4),
         "time_ratio": round(point.time_ratio, 4),
-        "efficiency": middle,
-        "efficiency_range": [low, high],
+        "efficiency": round(middle, 4),
+        "efficiency_quartiles": [round(low, 4), round(high, 4)],
         "class_efficiency": None if np.isnan(point.class_efficiency) else round(point.class_efficiency, 4),
+        "rounds": len(point.time_ratios),
     }
 
 
