@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from artifact.manifest import INPUT_NAMES, OUTPUT_NAMES
+import numpy as np
+
+from artifact.manifest import INPUT_NAMES, OUTPUT_NAMES, read_manifest
 from artifact.preprocessing import Float32Array
+from service.engine.compiled_runtime import CompiledRuntime
 from service.engine.errors import RuntimeUnavailable
+from service.engine.machine_cache import MachineCache
 from service.engine.onnx_runtime import open_session
 from service.engine.runtime import Precision
 
@@ -43,3 +47,11 @@ def openvino_ungated(model: Path, image: Float32Array, precision: Precision) -> 
         request.infer()
 
     return run
+
+
+def compiled_ungated(folder: Path, image: Float32Array) -> Callable[[], object]:
+    """A run of this project's own machine code, for the artifact of a network without gates."""
+    manifest = read_manifest(folder)
+    runtime = CompiledRuntime(folder, manifest, MachineCache([], manifest))
+    offset = np.zeros(1, np.float32)
+    return lambda: runtime.run(image, offset)
