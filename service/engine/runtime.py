@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -99,14 +100,22 @@ def open_runtime(
         from service.engine.torchscript_runtime import TorchScriptRuntime
 
         return TorchScriptRuntime(folder, manifest, device)
-    from service.engine.onnx_runtime import OnnxRuntime, cuda_present
+    # ONNX Runtime for CPUs is not even imported where another runtime was found to be faster.
+    if runtime == "onnx" or device == "cuda" or (runtime == "auto" and device == "auto" and _made_for_gpus()):
+        from service.engine.onnx_runtime import OnnxRuntime
 
-    if runtime == "onnx" or device == "cuda":
-        return OnnxRuntime(folder, manifest, device)
-    if runtime == "auto" and device == "auto" and cuda_present():
         opened = OnnxRuntime(folder, manifest, device)
-        if opened.device == "cuda":
+        if runtime == "onnx" or opened.device == "cuda":
             return opened
     from service.engine.selection import open_on_cpu
 
     return open_on_cpu(folder, manifest, runtime, precision, cache_folder)
+
+
+def _made_for_gpus() -> bool:
+    """Whether the ONNX Runtime that is installed is one for GPUs."""
+    try:
+        version("onnxruntime-gpu")
+    except PackageNotFoundError:
+        return False
+    return True

@@ -22,7 +22,6 @@ from artifact.manifest import Manifest
 from artifact.probes import Probes, read_probes
 from service.engine.errors import RuntimeUnavailable
 from service.engine.machine_cache import MachineCache, machine_cache
-from service.engine.onnx_runtime import OnnxRuntime
 from service.engine.runtime import Candidate, Precision, Runtime, RuntimeName
 
 _log = logging.getLogger(__name__)
@@ -70,7 +69,7 @@ def _fastest(folder: Path, manifest: Manifest, precision: Precision, probes: Pro
     """Try every candidate, remember how they did, and return the fastest that is right."""
     tried: list[Candidate] = []
     opened: dict[Candidate, Runtime] = {}
-    portable = OnnxRuntime(folder, manifest, "cpu")
+    portable = _open(Candidate("onnx", "fp32"), folder, manifest, cache)
     for candidate in _candidates(precision):
         try:
             runtime = portable if candidate.runtime == "onnx" else _open(candidate, folder, manifest, cache)
@@ -123,7 +122,7 @@ def _candidates(precision: Precision) -> list[Candidate]:
 
 
 def _open(candidate: Candidate, folder: Path, manifest: Manifest, cache: MachineCache) -> Runtime:
-    # Imported here because a serving install has only some of the libraries.
+    # Imported here because a serving install has only some of the libraries, and those that are not used cost memory.
     if candidate.runtime == "openvino":
         from service.engine.openvino_runtime import OpenVinoRuntime
 
@@ -140,6 +139,8 @@ def _open(candidate: Candidate, folder: Path, manifest: Manifest, cache: Machine
         from service.engine.int8_runtime import Int8Runtime
 
         return Int8Runtime(folder, manifest)
+    from service.engine.onnx_runtime import OnnxRuntime
+
     return OnnxRuntime(folder, manifest, "cpu")
 
 

@@ -73,7 +73,7 @@ class Convolution:
 
     def tiles(self, width: int, registers: int) -> list[tuple[int, int]]:
         """How a row is cut: as few tiles as the registers allow, of nearly the same width, as counts and pixels."""
-        most = max(1, (registers - self.together() - 1) // self.together())
+        most = max(1, registers * 3 // 4 // self.together())  # what is left is for weights and inputs
         tiles = -(-width // most)
         narrow, wider = width // tiles, width % tiles
         return [(count, pixels) for count, pixels in ((wider, narrow + 1), (tiles - wider, narrow)) if count]

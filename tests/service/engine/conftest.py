@@ -17,7 +17,7 @@ from service.engine.worker import LocalWorker
 from service.engine.worker_process import WorkerProcess
 from tests.runtimes import PATIENCE_S, EchoRuntime, echo_input
 from tests.service.engine.artifacts import Exported, exported_shape
-from tests.service.engine.lab import ONNX, Lab
+from tests.service.engine.lab import Lab
 from tests.service.engine.processes import MakeWorker, echo_process
 from tests.service.engine.queueing import Clock, MakeBatcher
 
@@ -93,5 +93,4 @@ def lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, exported: Exported) -> 
     lab = Lab(exported, tmp_path / "cache")
     monkeypatch.setattr(selection, "time", SimpleNamespace(perf_counter=lab.clock))
     monkeypatch.setattr(selection, "_open", lab.open)
-    monkeypatch.setattr(selection, "OnnxRuntime", lambda *_: lab.open(ONNX))
     return lab

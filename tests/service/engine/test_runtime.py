@@ -21,7 +21,7 @@ from artifact.manifest import (
     write_manifest,
 )
 from artifact.preprocessing import Float32Array
-from service.engine import onnx_runtime, selection
+from service.engine import onnx_runtime, runtime, selection
 from service.engine.errors import RuntimeUnavailable
 from service.engine.onnx_runtime import OnnxRuntime
 from service.engine.runtime import Device, Runtime, RuntimeName, open_runtime
@@ -170,7 +170,7 @@ def test_auto_takes_cuda_where_it_works_and_agrees_with_the_cpu(
         _assert_same(on_gpu.run(images, offsets), expected, tolerance=0.05)
 
 
-@pytest.mark.parametrize("name", ["blocked", "openvino"])
+@pytest.mark.parametrize("name", ["compiled", "blocked", "openvino"])
 def test_runtime_for_cpus_is_refused_on_cuda(artifact: Path, name: RuntimeName) -> None:
     with pytest.raises(RuntimeUnavailable, match=f"the {name} runtime is for CPUs"):
         open_runtime(artifact, name, "cuda")
@@ -180,6 +180,7 @@ def test_runtime_for_cpus_is_refused_on_cuda(artifact: Path, name: RuntimeName) 
 def test_cuda_that_is_built_in_but_does_not_work_leaves_the_fastest_on_the_cpu(
     artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: Device
 ) -> None:
+    monkeypatch.setattr(runtime, "_made_for_gpus", lambda: True)
     monkeypatch.setattr(onnx_runtime, "cuda_present", lambda: True)
     monkeypatch.setattr(onnx_runtime, "_providers", lambda _: ["CPUExecutionProvider"])
     monkeypatch.setattr(selection, "_SECONDS_EACH", 0.001)
@@ -190,6 +191,7 @@ def test_cuda_that_is_built_in_but_does_not_work_leaves_the_fastest_on_the_cpu(
 
 
 def test_cuda_that_works_is_taken_without_comparing(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "_made_for_gpus", lambda: True)
     monkeypatch.setattr(onnx_runtime, "cuda_present", lambda: True)
     monkeypatch.setattr(onnx_runtime, "_providers", lambda _: ["CPUExecutionProvider"])
     monkeypatch.setattr(onnx_runtime, "_CUDA", "CPUExecutionProvider")  # as if it had come up
