@@ -56,6 +56,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().__init__(**arguments)
         self._guard = guard
         self._in_head = True
+        self._in_request = False
         self._head_bytes = 0  # of the head that has not ended, but for the packet in which it began
         self._head_began = False  # in this packet
         self._late: asyncio.TimerHandle | None = None
@@ -80,6 +81,8 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self._head_began = False
         super().data_received(data)
+        if self._in_request:  # and not all of it came at once, as most do
+            self._expect_request()
         if self._in_head and not self._head_began:
             self._head_bytes += len(data)
             if self._head_bytes > _MOST_HEAD_BYTES and not self.transport.is_closing():
@@ -89,8 +92,8 @@ class GuardedProtocol(HttpToolsProtocol):
         """A head begins."""
         super().on_message_begin()
         self._in_head = self._head_began = True
+        self._in_request = True
         self._head_bytes = 0
-        self._expect_request()
 
     def on_headers_complete(self) -> None:
         """A head has ended."""
@@ -105,6 +108,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """A request has arrived as a whole."""
+        self._in_request = False
         self._request_arrived()
         super().on_message_complete()
 
@@ -165,7 +169,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _expect_request(self) -> None:
-        if self._late is None:
+        if self._late is None and not self.transport.is_closing():
             self._late = self.loop.call_later(self._guard.receive_s, self._receive_no_longer)
 
     def _request_arrived(self) -> None:
