@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from asyncio import AbstractEventLoop
 from collections import deque
 from collections.abc import Callable
@@ -26,5 +27,10 @@ class Mailbox:
     def _deliver(self) -> None:
         self._loop_comes = False
         # What is posted meanwhile calls the loop again: others have their turn in between.
-        for _ in range(len(self._letters)):
-            self._letters.popleft()()
+        for left in reversed(range(len(self._letters))):
+            try:
+                self._letters.popleft()()
+            except BaseException:
+                if left:
+                    asyncio.get_running_loop().call_soon(self._deliver)
+                raise
