@@ -33,6 +33,7 @@ class Admission:
         self._paths = frozenset(route.path for route in images.routes if isinstance(route, DirectRoute))
         self._routes = {path.encode("ascii"): path for path in self._paths}
         self._exchanges = Exchanges(served)
+        self._overloaded = classify_error(Overloaded(0.0))  # the same for all
 
     @property
     def guard(self) -> Guard:
@@ -59,7 +60,7 @@ class Admission:
         try:
             self._served.engine.require_room()
         except Overloaded as error:
-            status, detail = classify_error(error)
+            status, detail = self._overloaded
             told = RequestErrorDetail(type=detail.type, message=detail.message, request_id=request_id(headers))
             refusal = Refusal(status, told, retry_after_s(error))
             self._served.metrics.count_failed_image(detail.type)

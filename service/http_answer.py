@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -49,6 +50,16 @@ def encoded_answer(
     )
 
 
+_AFTER_ID = b'"}}'
+
+
+@lru_cache(64)
+def _before_id(type_: str, message: str) -> bytes:
+    """The JSON of an error up to the id of its request, in which nothing needs escaping: all the rest is often told."""
+    told = orjson.dumps({"error": RequestErrorDetail(type=type_, message=message, request_id="")})
+    return told.removesuffix(_AFTER_ID)
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """An error that is told without running the application.
@@ -67,7 +78,7 @@ class Refusal:
         """The whole response."""
         return encoded_answer(
             self.status,
-            orjson.dumps({"error": self.error}),
+            _before_id(self.error.type, self.error.message) + self.error.request_id.encode("ascii") + _AFTER_ID,
             self.error.request_id,
             keep_alive=keep_alive,
             server_headers=server_headers,

@@ -157,9 +157,9 @@ class Metrics:
         self.queue_capacity = Gauge("aig_queue_capacity", "Most images that may wait for a worker.", registry=registry)
         self.ready = Gauge("aig_ready", "1 while the service takes requests.", registry=registry)
         self._describe_model(manifest)
-        self._images_ok = self.images.labels("ok")
         # The library's own way from labels to a counter takes longer than all the rest.
         self._request_counters: dict[tuple[str, str], Counter] = {}
+        self._image_counters: dict[str, Counter] = {"ok": self.images.labels("ok")}
 
     def _describe_model(self, manifest: Manifest) -> None:
         """The metrics that stay as they are: what is served, and what the export found it to execute."""
@@ -195,7 +195,7 @@ class Metrics:
 
     def count_answer(self, answer: Answer) -> None:
         """Count an image that was classified."""
-        self._images_ok.inc()
+        self._image_counters["ok"].inc()
         self.decode_seconds.observe(answer.decode_s)
         self.queue_seconds.observe(answer.queue_s)
         self.inference_seconds.observe(answer.inference_s)
@@ -208,7 +208,10 @@ class Metrics:
 
     def count_failed_image(self, outcome: str) -> None:
         """Count an image that got an error; `outcome` is the error's type."""
-        self.images.labels(outcome).inc()
+        counter = self._image_counters.get(outcome)
+        if counter is None:
+            counter = self._image_counters[outcome] = self.images.labels(outcome)
+        counter.inc()
 
     def count_lost_worker(self, reason: str) -> None:
         """Count a worker that was lost; `reason` is "died" or "stuck"."""
