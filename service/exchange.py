@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
+from typing import Any
 
 from starlette.datastructures import Headers
 
@@ -66,11 +67,19 @@ class Exchange(DirectCycle):
         self._future: Future[Answer] | None = None
         self._parsing: asyncio.Task[list[Upload]] | None = None
         self._timer = self._loop.call_later(deadline.remaining_s, self._do, self._expire)
+        in_progress: Any = connection.tasks  # of the server, which waits for them before it ends
+        self._in_progress = in_progress
+        self._in_progress.add(self)
 
     def set(self) -> None:
         """Note that something has come: bytes of the body, its end, or the end of the connection."""
         if not self.response_complete:
             self._do(self._leave if self.disconnected else self._receive)
+
+    def cancel(self, msg: str = "") -> None:  # noqa: ARG002 (uvicorn gives it)
+        """Give up, as uvicorn asks of what has not ended when its patience has."""
+        # Not now: it is going through the set of all.
+        self._loop.call_soon(self._do, self._stop)
 
     def _do(self, step: Callable[[], None]) -> None:
         """Take a step; whatever it raises is the answer."""
@@ -91,12 +100,14 @@ class Exchange(DirectCycle):
                 raise
         if self.more_body:
             self.flow.resume_reading()
-        elif self._form_type is None:
-            self._submit(bytes(self.body))
-        elif (file := simple_file(self._form_type, form := bytes(self.body))) is not None:
+            return
+        body, self.body = bytes(self.body), bytearray()
+        if self._form_type is None:
+            self._submit(body)
+        elif (file := simple_file(self._form_type, body)) is not None:
             self._submit(file)
         else:
-            parsing = parse_form(Headers(raw=self._headers), _whole(form), "file", 1)
+            parsing = parse_form(Headers(raw=self._headers), _whole(body), "file", 1)
             self._parsing = self._loop.create_task(parsing)
             self._parsing.add_done_callback(lambda _: self._do(self._take_form))
 
@@ -134,6 +145,15 @@ class Exchange(DirectCycle):
             raise upload_timeout()
         self._conclude(DeadlineExceeded())
 
+    def _stop(self) -> None:
+        """The server will wait no longer."""
+        if self.response_complete:
+            return
+        if self._future is None:
+            note_unreceived(EngineStopped(), self._served.metrics)
+            raise EngineStopped
+        self._conclude(EngineStopped())
+
     def _leave(self) -> None:
         """The client is gone."""
         if self._future is not None:
@@ -165,12 +185,15 @@ class Exchange(DirectCycle):
         record = self._record
         record.status = status
         self._timer.cancel()
+        self._in_progress.discard(self)
         self._held.give_back()
         self.answer(status, body, record.request_id, retry_after)
         for begun in (self._future, self._parsing):
             if begun is not None:
                 begun.cancel()
-        self._future = self._parsing = None  # they refer to this
+        # They refer to this, and this stays with its connection until the next request.
+        self._future = self._parsing = None
+        self.body = bytearray()
         self._served.note_end("POST", ROUTE, record, time.perf_counter() - record.started_at)
 
 

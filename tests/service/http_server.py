@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 import socket
 from collections.abc import Iterator
@@ -88,7 +89,7 @@ def http_serving(runtime: Runtime, direct: bool = True, **settings: object) -> I
         http=protocol,
         server_header=False,
         access_log=False,
-        timeout_graceful_shutdown=30,
+        timeout_graceful_shutdown=math.ceil(chosen.drain_seconds),
     )
     server = uvicorn.Server(config)
     thread = Thread(target=lambda: asyncio.run(server.serve()))

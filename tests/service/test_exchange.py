@@ -191,6 +191,17 @@ def test_large_image_is_received_whole(runtime: OnnxRuntime) -> None:
         assert server.passed_on == []
 
 
+def test_connection_that_stays_open_keeps_no_image(server: HttpServer) -> None:
+    with server.connect() as connection:
+        for request, status in ((post(PNG), 200), (post(b"text"), 415)):
+            connection.sendall(request)
+            assert read_answer(connection).status == status
+            wait_until(lambda: server.context.memory.held == 0)
+            bodies = [open_.cycle.body for open_ in server.uvicorn.server_state.connections if open_.cycle]  # type: ignore[union-attr]
+            assert bodies
+            assert not any(bodies)
+
+
 def test_requests_sent_in_one_go_are_answered_in_their_order(server: HttpServer) -> None:
     asked = [1, 3, 2, 4, 1]
     with server.connect() as connection:
@@ -326,6 +337,24 @@ def test_stop_waits_for_what_was_accepted(echo_runtime: EchoRuntime) -> None:
                 answer = read_answer(connection)
                 assert (answer.status, answer.headers["connection"]) == (200, "close")
                 assert connection.recv(1) == b""
+
+
+def test_what_is_not_finished_when_the_server_waits_no_longer_is_told_so(echo_runtime: EchoRuntime) -> None:
+    with http_serving(echo_runtime, drain_seconds=1) as server:
+        echo_runtime.hold()
+        with server.connect() as running, server.connect() as waiting, server.connect() as sending:
+            running.sendall(post(solid(10)))
+            echo_runtime.wait_until_running()
+            waiting.sendall(post(solid(20)))
+            sending.sendall(post(solid(30))[:-5])
+            wait_until(lambda: server.context.engine.queue_depth == 1)
+            server.stop()
+            for connection in (running, waiting, sending):
+                answer = read_answer(connection)
+                assert (answer.status, answer.body["error"]["type"]) == (503, "stopping")
+            echo_runtime.release()
+    assert (server.requests("stopping"), server.images("stopping")) == (3, 3)
+    assert [round(value * 255) for value in echo_runtime.seen] == [0, 10]
 
 
 def test_client_that_does_not_read_its_answers_is_left_to_the_application_which_waits(server: HttpServer) -> None:
