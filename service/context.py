@@ -12,7 +12,7 @@ from service.answer_writer import AnswerWriter
 from service.engine.engine import Engine
 from service.memory import BodyMemory
 from service.metrics import Metrics
-from service.request_record import RequestRecord
+from service.request_record import RequestRecord, named_in_log
 from service.settings import Settings
 
 
@@ -42,7 +42,8 @@ class Context:
         """Do for an answer without the application what `Observation` does for the application's."""
         self.metrics.count_request(route, record.outcome, total_s)
         if self.access_log:
-            self.access_log.write(method, route, record, total_s)
+            with named_in_log(record):
+                self.access_log.write(method, route, record, total_s)
 
 
 def context(request: Request) -> Context:

@@ -23,7 +23,7 @@ from service.errors import ClientGone, error_body, retry_after_s
 from service.http_protocol import DirectCycle, GuardedProtocol
 from service.mailbox import Mailbox
 from service.outcomes import note_outcomes, note_unreceived, outcome_of
-from service.request_record import RequestRecord, current_record
+from service.request_record import RequestRecord, named_in_log
 from service.schemas import ClassifyParameters
 from service.simple_form import simple_file
 from service.uploads import Upload, parse_form
@@ -173,11 +173,8 @@ class Exchange(DirectCycle):
 
     def _fail(self, error: Exception) -> None:
         """Answer with an error."""
-        token = current_record.set(self._record)  # for the log
-        try:
+        with named_in_log(self._record):
             status, body = error_body(error, self._record)
-        finally:
-            current_record.reset(token)
         self._finish(status, body, retry_after_s(error))
 
     def _finish(self, status: int, body: bytes, retry_after: int | None = None) -> None:

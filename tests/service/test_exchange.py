@@ -12,6 +12,7 @@ import pytest
 from service.engine.errors import InferenceFailed, WorkerLost
 from service.engine.onnx_runtime import OnnxRuntime
 from service.exchanges import Exchanges
+from service.request_record import current_record
 from tests.image_files import encoded, hollow_png, photograph, pngs, solid
 from tests.runtimes import EchoRuntime, wait_until
 from tests.service.http_server import HttpAnswer, HttpServer, http_serving, post, read_answer
@@ -169,6 +170,23 @@ def test_both_ways_log_alike(runtime: OnnxRuntime, caplog: pytest.LogCaptureFixt
         told.append([{n: v for n, v in line.items() if not n.endswith("_ms")} for line in lines])
     assert told[0] == told[1]
     assert len(told[0]) == 5
+
+
+def test_line_of_the_log_names_the_request_it_tells_of(runtime: OnnxRuntime, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="service.access_log")
+    named = []
+    watching = logging.Filter()
+    watching.filter = lambda _: named.append(current_record.get()) or True  # type: ignore[method-assign, func-returns-value]
+    caplog.handler.addFilter(watching)
+    with http_serving(runtime, access_log="on", **LIMITS) as server:
+        for name in ("own id", "text"):
+            answer = _ask(server, TAKEN[name])
+            wait_until(lambda: bool(named))
+            (record,) = named
+            assert record is not None
+            assert record.request_id == answer.headers["x-request-id"]
+            named.clear()
+    caplog.handler.removeFilter(watching)
 
 
 def test_image_that_comes_byte_by_byte_is_classified(server: HttpServer) -> None:
