@@ -177,6 +177,10 @@ class Manifest(_Model):
         return [index for index, block in enumerate(self.blocks) if block.gated]
 
     @cached_property
+    def _gated_columns(self) -> npt.NDArray[np.intp]:
+        return np.array(self.gated_indices, np.intp)
+
+    @cached_property
     def _residual_macs(self) -> npt.NDArray[np.int64]:
         return np.array([block.macs for block in self.blocks], np.int64)
 
@@ -190,7 +194,7 @@ class Manifest(_Model):
     def executed(self, margins: npt.NDArray[np.float32], offsets: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
         """Which blocks the graph ran, (N, B), from its margins (N, G) and the gate offsets it was given (N,)."""
         executed = np.ones((len(margins), len(self.blocks)), np.bool_)
-        executed[:, self.gated_indices] = margins + offsets[:, None] > np.float32(self.gate_threshold)
+        executed[:, self._gated_columns] = margins + offsets[:, None] > np.float32(self.gate_threshold)
         return executed
 
     def spent_macs(self, executed: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:

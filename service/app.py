@@ -16,6 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from service import errors
 from service.access import Access
 from service.access_log import AccessLog
+from service.answer_writer import AnswerWriter
 from service.context import Context
 from service.direct_route import DirectRoute, DirectRouting
 from service.engine.engine import Engine
@@ -102,7 +103,15 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     access_log = AccessLog(pool.manifest) if settings.logs_requests else None
-    app.state.context = Context(settings, engine, metrics, access_log, BodyMemory(settings.max_pending_bytes))
+    app.state.context = Context(
+        settings,
+        engine,
+        metrics,
+        access_log,
+        BodyMemory(settings.max_pending_bytes),
+        AnswerWriter(pool.manifest),
+        direct=keyring is None and tracing is None,
+    )
     app.include_router(router)
     app.include_router(images)
     page.mount(app)

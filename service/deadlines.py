@@ -36,7 +36,11 @@ def deadline_of(request: Request, arrived: float, longest_ms: float) -> Deadline
     Raises:
         ApiError: the header is no time.
     """
-    asked = request.headers.get(HEADER)
+    return deadline_within(request.headers.get(HEADER), arrived, longest_ms)
+
+
+def deadline_within(asked: str | None, arrived: float, longest_ms: float) -> Deadline:
+    """The same of the header's value."""
     if asked is None:
         return Deadline(arrived + longest_ms / 1000)
     try:
@@ -46,3 +50,8 @@ def deadline_of(request: Request, arrived: float, longest_ms: float) -> Deadline
     if not 0 < asked_ms < math.inf:  # what is not a number is not above 0 either
         raise ApiError(422, "invalid_parameter", f"{HEADER} must be a number of milliseconds above 0")
     return Deadline(arrived + min(asked_ms, longest_ms) / 1000)
+
+
+def upload_timeout() -> ApiError:
+    """What a request gets whose deadline has passed before all of it was there."""
+    return ApiError(408, "upload_timeout", "the request's body did not arrive within its deadline")

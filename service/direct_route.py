@@ -47,14 +47,14 @@ class DirectRouting:
         scope["route"] = route
         request = Request(scope, receive)
         try:
-            response = await route.endpoint(request, context(request), _parameters(scope["query_string"]))
+            response = await route.endpoint(request, context(request), parameters_in(scope["query_string"]))
         except Exception as error:  # as FastAPI does: every exception has its answer
             response = await respond(request, error)
         await response(scope, receive, send)
 
 
 @lru_cache(maxsize=256)
-def _parameters(query: bytes) -> ClassifyParameters:
+def parameters_in(query: bytes) -> ClassifyParameters:
     """The parameters in a query string; most clients send the same one always.
 
     Raises:

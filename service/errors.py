@@ -19,7 +19,7 @@ from service.engine.errors import (
     WorkerLost,
 )
 from service.images import CorruptImage, EmptyImage, ImageTooLarge, NotAnImage, TooManyPixels
-from service.request_record import record_of
+from service.request_record import RequestRecord, record_of
 from service.schemas import ErrorDetail, RequestErrorDetail
 
 _log = logging.getLogger(__name__)
@@ -106,17 +106,21 @@ def install(app: FastAPI) -> None:
 
 async def respond(request: Request, error: Exception) -> Response:
     """The answer to a request that ended with an exception."""
-    status, detail = classify_error(error)
-    record = record_of(request)
-    record.outcome = detail.type
-    told = RequestErrorDetail(type=detail.type, message=detail.message, request_id=record.request_id)
+    status, body = error_body(error, record_of(request))
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if (seconds := retry_after_s(error)) is not None:
         headers["Retry-After"] = str(seconds)
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    # Not through a JSONResponse: an overloaded service writes more of these than anything else.
-    return Response(orjson.dumps({"error": told}), status, headers, media_type="application/json")
+    return Response(body, status, headers, media_type="application/json")
+
+
+def error_body(error: Exception, record: RequestRecord) -> tuple[int, bytes]:
+    """The status of an exception and the JSON that tells of it; its type is noted as what became of the request."""
+    status, detail = classify_error(error)
+    record.outcome = detail.type
+    told = RequestErrorDetail(type=detail.type, message=detail.message, request_id=record.request_id)
+    return status, orjson.dumps({"error": told})
 
 
 def retry_after_s(error: Exception) -> int | None:

@@ -6,56 +6,21 @@ uvicorn waits for a request's head for ever and takes one of any length, and ans
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import orjson
-from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.request_ids import HEADER, request_id
+from service.http_answer import Refusal, encoded_answer
+from service.request_ids import request_id
 from service.schemas import RequestErrorDetail
-from service.security_headers import API_HEADERS
+
+Headers = Sequence[tuple[bytes, bytes]]
 
 # Browsers and proxies stay far below it.
 _MOST_HEAD_BYTES = 65_536
-
-_HEADERS = b"".join(
-    b"%s: %s\r\n" % (name.lower().encode("ascii"), value.encode("ascii"))
-    for name, value in {**API_HEADERS, "Content-Type": "application/json"}.items()
-)
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """An answer that is given without running the application.
-
-    Attributes:
-        status: HTTP status.
-        error: its type and message.
-        retry_after_s: when to come back, in whole seconds.
-    """
-
-    status: int
-    error: RequestErrorDetail
-    retry_after_s: int | None = None
-
-    def encoded(self, keep_alive: bool) -> bytes:
-        """The whole response."""
-        body = orjson.dumps({"error": self.error})
-        head = [
-            STATUS_LINE[self.status],
-            _HEADERS,
-            b"content-length: %d\r\n" % len(body),
-            b"%s: %s\r\n" % (HEADER, self.error.request_id.encode("ascii")),
-        ]
-        if self.retry_after_s is not None:
-            head.append(b"retry-after: %d\r\n" % self.retry_after_s)
-        if not keep_alive:
-            head.append(b"connection: close\r\n")
-        return b"".join([*head, b"\r\n", body])
 
 
 @dataclass(frozen=True)
@@ -66,14 +31,17 @@ class Guard:
         receive_s: longest time until a request has arrived, in seconds, counted from the connection or from the first
             byte of its head.
         max_connections: open at a time.
-        refusal: why a request is refused by its head alone, if it is.
+        refusal: why a request is refused by its method, path and headers alone, if it is.
         note: told of every answer that was no request's: its status and error type.
+        begin: answers the requests that need no application, of which it is given connection, method, path and query
+            when their head is there and none is being answered before them; None leaves one to the application.
     """
 
     receive_s: float
     max_connections: int
-    refusal: Callable[[Scope], Refusal | None]
+    refusal: Callable[[str, str, Headers], Refusal | None]
     note: Callable[[Refusal], None]
+    begin: Callable[[GuardedProtocol, bytes, bytes, bytes], DirectCycle | None] = lambda *_: None
 
 
 def guarded_protocol(guard: Guard) -> Callable[..., asyncio.Protocol]:
@@ -88,9 +56,12 @@ class GuardedProtocol(HttpToolsProtocol):
         super().__init__(**arguments)
         self._guard = guard
         self._in_head = True
+        self._in_request = False
         self._head_bytes = 0  # of the head that has not ended, but for the packet in which it began
         self._head_began = False  # in this packet
         self._late: asyncio.TimerHandle | None = None
+        self._default_headers: list[tuple[bytes, bytes]] = []
+        self._server_headers = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, unless there are too many."""
@@ -110,6 +81,8 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self._head_began = False
         super().data_received(data)
+        if self._in_request:  # and not all of it came at once, as most do
+            self._expect_request()
         if self._in_head and not self._head_began:
             self._head_bytes += len(data)
             if self._head_bytes > _MOST_HEAD_BYTES and not self.transport.is_closing():
@@ -119,16 +92,23 @@ class GuardedProtocol(HttpToolsProtocol):
         """A head begins."""
         super().on_message_begin()
         self._in_head = self._head_began = True
+        self._in_request = True
         self._head_bytes = 0
-        self._expect_request()
 
     def on_headers_complete(self) -> None:
         """A head has ended."""
         self._in_head = False
+        if self.cycle is None or self.cycle.response_complete:
+            path, _, query = self.url.partition(b"?")
+            cycle = self._guard.begin(self, self.parser.get_method(), path, query)
+            if cycle is not None:
+                self.cycle = cycle
+                return
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """A request has arrived as a whole."""
+        self._in_request = False
         self._request_arrived()
         super().on_message_complete()
 
@@ -142,14 +122,29 @@ class GuardedProtocol(HttpToolsProtocol):
         An overloaded service refuses more requests than it answers, and what that costs is taken from the answers: the
         application would take several times as long to say the same.
         """
-        refusal = self._guard.refusal(cycle.scope)  # type: ignore[arg-type]
+        scope = cycle.scope
+        refusal = self._guard.refusal(scope["method"], scope["path"], scope["headers"])  # type: ignore[arg-type]
         if refusal is None:
             super()._start_asgi_task(cycle, app)
-            return
+        else:
+            self.conclude(cycle, refusal.encoded(cycle.keep_alive, self.server_headers))
+
+    @property
+    def server_headers(self) -> bytes:
+        """Lines that every answer has."""
+        headers = self.server_state.default_headers
+        if headers is not self._default_headers:  # made anew every second, for the date
+            self._default_headers = headers
+            self._server_headers = b"".join(b"%b: %b\r\n" % header for header in headers)
+        return self._server_headers
+
+    def conclude(self, cycle: RequestResponseCycle, answer: bytes) -> None:
+        """Give the whole answer to a request, and turn to the next."""
         cycle.response_started = cycle.response_complete = True
-        self.transport.write(refusal.encoded(cycle.keep_alive))
-        if not cycle.keep_alive:
-            self.transport.close()
+        if not self.transport.is_closing():
+            self.transport.write(answer)
+            if not cycle.keep_alive:
+                self.transport.close()
         if self.pipeline:  # not from here, or a thousand requests in one packet would be a thousand calls deep
             self.loop.call_soon(self.on_response_complete)
         else:
@@ -164,17 +159,17 @@ class GuardedProtocol(HttpToolsProtocol):
             # Within the body of a request that is known by its head, to the application or as refused. For them its
             # client is gone; it is nobody else, and not noted.
             if not cycle.response_started:
-                self.transport.write(refusal.encoded(keep_alive=False))
+                self.transport.write(refusal.encoded(False, self.server_headers))
             cycle.disconnected = True
             cycle.message_event.set()
         else:
             self._guard.note(refusal)
             if cycle is None or cycle.response_complete:
-                self.transport.write(refusal.encoded(keep_alive=False))
+                self.transport.write(refusal.encoded(False, self.server_headers))
         self.transport.close()
 
     def _expect_request(self) -> None:
-        if self._late is None:
+        if self._late is None and not self.transport.is_closing():
             self._late = self.loop.call_later(self._guard.receive_s, self._receive_no_longer)
 
     def _request_arrived(self) -> None:
@@ -188,3 +183,44 @@ class GuardedProtocol(HttpToolsProtocol):
             self._end(408, "upload_timeout", "the request did not arrive in time")
         else:  # it has been answered, by the application or by its head alone
             self.transport.close()
+
+
+class DirectCycle(RequestResponseCycle):
+    """A request that is answered without the application: what uvicorn's protocol knows of it.
+
+    Where uvicorn tells the application's side that something has come, it calls `set`.
+    """
+
+    def __init__(self, connection: GuardedProtocol) -> None:
+        # Not uvicorn's own, which makes what only an application needs.
+        self.connection = connection
+        self.flow = connection.flow
+        self.keep_alive = connection.parser.should_keep_alive() and connection.parser.get_http_version() != "1.0"
+        self.disconnected = False
+        self.body = bytearray()
+        self.more_body = True
+        self.response_started = self.response_complete = False
+
+    @property
+    def message_event(self) -> DirectCycle:  # type: ignore[override]
+        """What uvicorn calls `set` of."""
+        return self
+
+    def set(self) -> None:
+        """Something has come."""
+
+    def answer(self, status: int, body: bytes, request_id: str, retry_after_s: int | None = None) -> None:
+        """Give the answer, unless the client is gone."""
+        connection = self.connection
+        if self.disconnected:
+            self.response_complete = True
+            return
+        encoded = encoded_answer(
+            status,
+            body,
+            request_id,
+            keep_alive=self.keep_alive,
+            server_headers=connection.server_headers,
+            retry_after_s=retry_after_s,
+        )
+        connection.conclude(self, encoded)

@@ -51,11 +51,15 @@ class Share:
         self._memory.held += size
         self._held += size
 
+    def give_back(self) -> None:
+        """Hold nothing any more."""
+        self._memory.held -= self._held
+        self._held = 0
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._memory.held -= self._held
-        self._held = 0
+        self.give_back()

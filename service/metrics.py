@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import add
 from threading import Lock
 
-import numpy as np
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     disable_created_metrics,
     generate_latest,
 )
@@ -20,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from artifact.manifest import Manifest
 from service.engine.worker import Answer
+from service.histogram import Histogram
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -31,26 +31,27 @@ _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 class _ExecutionCounts(Collector):
     """What ran, by block, by class and by number of blocks.
 
-    An image is one addition of an array and a few of numbers, where a counter for each block would take dozens.
+    An image is a few additions, where a counter for each block would take dozens.
     """
 
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
         blocks, classes = len(manifest.blocks), len(manifest.labels)
         self._lock = Lock()
-        self._executed = np.zeros(blocks, np.int64)
+        self._executed = [0] * blocks
         self._saved_macs = 0
         self._class_images = [0] * classes
         self._class_executed = [0] * classes
         self._images = [0] * (blocks + 1)  # by the number of blocks executed, as the next
         self._inference_s = [0.0] * (blocks + 1)
 
-    def count(self, answer: Answer, executed: int) -> None:
-        """Count an image for which `executed` blocks ran."""
-        predicted = int(answer.logits.argmax())
+    def count(self, answer: Answer, ran: list[bool]) -> None:
+        """Count an image for which these blocks ran."""
+        logits = answer.logits.tolist()
+        predicted, executed = logits.index(max(logits)), sum(ran)
         saved = self._manifest.ungated_macs - answer.macs
         with self._lock:
-            self._executed += answer.executed
+            self._executed = list(map(add, self._executed, ran))
             # Gates may cost more than they saved; a counter never goes down.
             self._saved_macs += max(0, saved)
             self._class_images[predicted] += 1
@@ -61,7 +62,7 @@ class _ExecutionCounts(Collector):
     def collect(self) -> Iterator[Metric]:
         """The metrics, all of one moment."""
         with self._lock:
-            executed, saved = self._executed.tolist(), self._saved_macs
+            executed, saved = self._executed, self._saved_macs
             class_images, class_executed = self._class_images.copy(), self._class_executed.copy()
             images, inference_s = self._images.copy(), self._inference_s.copy()
         yield from self._by_block(executed, sum(images))
@@ -120,35 +121,33 @@ class Metrics:
         self.request_seconds = Histogram(
             "aig_request_seconds",
             "From a request's head to its answer.",
-            ["route"],
-            buckets=_SECONDS,
-            registry=registry,
+            _SECONDS,
+            registry,
+            label="route",
         )
         self.images = Counter("aig_images", "Images by outcome.", ["outcome"], registry=registry)
         self.decode_seconds = Histogram(
-            "aig_decode_seconds", "Decoding and preprocessing of an image.", buckets=_SECONDS, registry=registry
+            "aig_decode_seconds", "Decoding and preprocessing of an image.", _SECONDS, registry
         )
-        self.queue_seconds = Histogram(
-            "aig_queue_seconds", "Wait of an image for a worker.", buckets=_SECONDS, registry=registry
-        )
+        self.queue_seconds = Histogram("aig_queue_seconds", "Wait of an image for a worker.", _SECONDS, registry)
         self.inference_seconds = Histogram(
-            "aig_inference_seconds", "Run of the batch an image was in.", buckets=_SECONDS, registry=registry
+            "aig_inference_seconds", "Run of the batch an image was in.", _SECONDS, registry
         )
         self._executions = _ExecutionCounts(manifest)
         registry.register(self._executions)
         self.skip_ratio = Histogram(
             "aig_skip_ratio",
             "Share of the blocks skipped for an image.",
-            buckets=(0.0, *_SHARES, 1.0),
-            registry=registry,
+            (0.0, *_SHARES, 1.0),
+            registry,
         )
         self.macs = Histogram(
             "aig_macs",
             "Multiply-accumulates spent on an image.",
-            buckets=[round(share * manifest.total_macs) for share in (*_SHARES, 1.0)],
-            registry=registry,
+            [round(share * manifest.total_macs) for share in (*_SHARES, 1.0)],
+            registry,
         )
-        self.batch_size = Histogram("aig_batch_size", "Images run together.", buckets=_BATCH_SIZES, registry=registry)
+        self.batch_size = Histogram("aig_batch_size", "Images run together.", _BATCH_SIZES, registry)
         self.worker_restarts = Counter(
             "aig_worker_restarts", "Workers that were lost and started again.", ["reason"], registry=registry
         )
@@ -158,7 +157,9 @@ class Metrics:
         self.queue_capacity = Gauge("aig_queue_capacity", "Most images that may wait for a worker.", registry=registry)
         self.ready = Gauge("aig_ready", "1 while the service takes requests.", registry=registry)
         self._describe_model(manifest)
-        self._images_ok = self.images.labels("ok")
+        # The library's own way from labels to a counter takes longer than all the rest.
+        self._request_counters: dict[tuple[str, str], Counter] = {}
+        self._image_counters: dict[str, Counter] = {"ok": self.images.labels("ok")}
 
     def _describe_model(self, manifest: Manifest) -> None:
         """The metrics that stay as they are: what is served, and what the export found it to execute."""
@@ -194,19 +195,23 @@ class Metrics:
 
     def count_answer(self, answer: Answer) -> None:
         """Count an image that was classified."""
-        self._images_ok.inc()
+        self._image_counters["ok"].inc()
         self.decode_seconds.observe(answer.decode_s)
         self.queue_seconds.observe(answer.queue_s)
         self.inference_seconds.observe(answer.inference_s)
-        blocks, executed = len(answer.executed), int(np.count_nonzero(answer.executed))
-        self._executions.count(answer, executed)
+        ran = answer.executed.tolist()
+        blocks, executed = len(ran), sum(ran)
+        self._executions.count(answer, ran)
         # Not one minus the mean, whose rounding would put a share at a bucket's bound into the next bucket.
         self.skip_ratio.observe((blocks - executed) / blocks)
         self.macs.observe(answer.macs)
 
     def count_failed_image(self, outcome: str) -> None:
         """Count an image that got an error; `outcome` is the error's type."""
-        self.images.labels(outcome).inc()
+        counter = self._image_counters.get(outcome)
+        if counter is None:
+            counter = self._image_counters[outcome] = self.images.labels(outcome)
+        counter.inc()
 
     def count_lost_worker(self, reason: str) -> None:
         """Count a worker that was lost; `reason` is "died" or "stuck"."""
@@ -214,8 +219,11 @@ class Metrics:
 
     def count_request(self, route: str, outcome: str, seconds: float) -> None:
         """Count a request that was answered, or whose client left."""
-        self.requests.labels(route, outcome).inc()
-        self.request_seconds.labels(route).observe(seconds)
+        counter = self._request_counters.get((route, outcome))
+        if counter is None:
+            counter = self._request_counters[route, outcome] = self.requests.labels(route, outcome)
+        counter.inc()
+        self.request_seconds.observe(seconds, route)
 
     def render(self) -> bytes:
         """All metrics in Prometheus's text format."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -71,6 +72,16 @@ class RequestRecord:
 
 # For log lines that are written in the middle of a request by code that is not told of it.
 current_record: ContextVar[RequestRecord | None] = ContextVar("current_record", default=None)
+
+
+@contextmanager
+def named_in_log(record: RequestRecord) -> Iterator[None]:
+    """Have log lines tell this request, where no task of its own does."""
+    token = current_record.set(record)
+    try:
+        yield
+    finally:
+        current_record.reset(token)
 
 
 def record_of(request: Request) -> RequestRecord:

@@ -13,14 +13,14 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from service.access import account_of
 from service.context import Context, context
-from service.deadlines import HEADER, Deadline, deadline_of
+from service.deadlines import HEADER, Deadline, deadline_of, upload_timeout
 from service.direct_route import DirectRoute
-from service.engine.errors import EngineError, EngineStopped, Overloaded
-from service.engine.worker import Answer
-from service.errors import ApiError, ClientGone, classify_error, error_type
-from service.images import FORMATS, ImageError
-from service.inference_graph import describe
+from service.engine.errors import EngineStopped, Overloaded
+from service.engine.worker import Answer, Outcome
+from service.errors import ClientGone, classify_error, error_type
+from service.images import FORMATS
 from service.metrics import CONTENT_TYPE
+from service.outcomes import note_outcomes, note_unreceived
 from service.request_record import record_of
 from service.schemas import (
     BatchClassification,
@@ -35,7 +35,7 @@ from service.schemas import (
     Status,
 )
 from service.uploads import Upload, read_image, read_images
-from service.waiting import Outcome, wait_for_answers
+from service.waiting import wait_for_answers
 
 router = APIRouter()
 metrics_router = APIRouter()
@@ -117,7 +117,7 @@ async def classify(request: Request, served: Served, parameters: Parameters) -> 
         (outcome,) = await _classify(request, served, deadline, [upload])
     if isinstance(outcome, Exception):
         raise outcome
-    return _json(_describe(served, parameters, outcome, arrived))
+    return _json(_written(served, parameters, outcome, arrived))
 
 
 @images.post(
@@ -144,8 +144,9 @@ async def classify_batch(request: Request, served: Served, parameters: Parameter
         if isinstance(outcome, Exception):
             items.append(BatchItem(filename=upload.filename, error=classify_error(outcome)[1]))
         else:
-            items.append(BatchItem(filename=upload.filename, answer=_describe(served, parameters, outcome, arrived)))
-    return _json(BatchClassification(results=items))
+            answer: Any = orjson.Fragment(_written(served, parameters, outcome, arrived))
+            items.append(BatchItem(filename=upload.filename, answer=answer))
+    return _json(orjson.dumps(BatchClassification(results=items)))
 
 
 @router.get("/model", tags=["model"], summary="Describe the model")
@@ -230,9 +231,9 @@ async def _received(
         async with asyncio.timeout(deadline.remaining_s):
             return await reading
     except TimeoutError as error:
-        raise ApiError(408, "upload_timeout", "the request's body did not arrive within its deadline") from error
-    except (ImageError, EngineError) as error:
-        served.metrics.count_failed_image(error_type(error))
+        raise upload_timeout() from error
+    except Exception as error:
+        note_unreceived(error, served.metrics)
         raise
     finally:
         reading.close()  # where it was never begun
@@ -262,20 +263,14 @@ async def _classify(request: Request, served: Context, deadline: Deadline, uploa
             served.metrics.count_failed_image(error_type(error))
         raise
     complete = [next(answers) if outcome is None else outcome for outcome in outcomes]
-    record.images = [error_type(outcome) if isinstance(outcome, Exception) else outcome for outcome in complete]
-    for image in record.images:
-        if isinstance(image, str):
-            served.metrics.count_failed_image(image)
-        else:
-            served.metrics.count_answer(image)
+    note_outcomes(complete, record, served.metrics)
     return complete
 
 
-def _describe(served: Context, parameters: ClassifyParameters, answer: Answer, arrived: float) -> Classification:
-    total_s = time.perf_counter() - arrived
-    return describe(served.manifest, answer, parameters.top_k, parameters.graph, total_s)
+def _written(served: Context, parameters: ClassifyParameters, answer: Answer, arrived: float) -> bytes:
+    return served.writer.write(answer, parameters.top_k, parameters.graph, time.perf_counter() - arrived)
 
 
-def _json(body: Classification | BatchClassification) -> Response:
+def _json(body: bytes) -> Response:
     """The body as it is: FastAPI would otherwise validate and convert what this service has made itself."""
-    return Response(orjson.dumps(body), media_type="application/json")
+    return Response(body, media_type="application/json")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import lru_cache
 
 from fastapi import Request
 from python_multipart.multipart import parse_options_header
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Message, Receive
 
@@ -46,12 +47,9 @@ async def read_image(request: Request, max_bytes: int, held: Share) -> Upload:
         Overloaded: other requests hold too much memory.
         ClientGone: the client left while sending.
     """
-    content_type = _media_type(request)
-    if content_type == "multipart/form-data":
+    if is_form(request.headers.get("content-type", "")):
         uploads = await _read_form(request, "file", max_bytes, 1, held)
         return uploads[0]
-    if not content_type.startswith("image/") and content_type not in _UNTYPED:
-        raise ApiError(415, "unsupported_media_type", f"send an image or multipart/form-data, not {content_type}")
     data = await Request(request.scope, _limited(request.receive, max_bytes, held)).body()
     if not data:
         raise EmptyImage("the request has no body; send an image")
@@ -73,28 +71,59 @@ async def read_images(request: Request, max_bytes: int, max_images: int, held: S
         Overloaded: other requests hold too much memory.
         ClientGone: the client left while sending.
     """
-    content_type = _media_type(request)
-    if content_type != "multipart/form-data":
+    if _media_type(request.headers.get("content-type", "")) != "multipart/form-data":
         raise ApiError(415, "unsupported_media_type", "send the images as multipart/form-data, in fields named files")
     return await _read_form(request, "files", max_bytes, max_images, held)
 
 
-def _media_type(request: Request) -> str:
-    return _media_type_of(request.headers.get("content-type", ""))
+def is_form(content_type: str) -> bool:
+    """Whether a body that should hold one image is a form with it, and not the image itself.
+
+    Raises:
+        ApiError: it is neither.
+    """
+    media_type = _media_type(content_type)
+    if media_type == "multipart/form-data":
+        return True
+    if not media_type.startswith("image/") and media_type not in _UNTYPED:
+        raise ApiError(415, "unsupported_media_type", f"send an image or multipart/form-data, not {media_type}")
+    return False
+
+
+def most_bytes(form: bool, max_bytes: int, max_images: int = 1) -> int:
+    """How long a body may be."""
+    return max_images * (max_bytes + _MULTIPART_OVERHEAD) if form else max_bytes
 
 
 @lru_cache(maxsize=256)
-def _media_type_of(header: str) -> str:
-    value, _ = parse_options_header(header)
+def _media_type(content_type: str) -> str:
+    value, _ = parse_options_header(content_type)
     return value.decode("latin-1").lower()
 
 
 async def _read_form(request: Request, field: str, max_bytes: int, max_images: int, held: Share) -> list[Upload]:
-    limited = Request(request.scope, _limited(request.receive, max_images * (max_bytes + _MULTIPART_OVERHEAD), held))
+    limited = Request(request.scope, _limited(request.receive, most_bytes(True, max_bytes, max_images), held))
+    async with aclosing(limited.stream()) as stream:
+        return await parse_form(limited.headers, stream, field, max_images)
+
+
+async def parse_form(
+    headers: Headers, stream: AsyncGenerator[bytes, None], field: str, max_images: int
+) -> list[Upload]:
+    """The images in a form.
+
+    Args:
+        headers: of its request.
+        stream: its body.
+        field: what every part of it must be named.
+        max_images: most that it may have.
+
+    Raises:
+        ApiError: it is malformed, or not as documented.
+    """
     try:
-        async with aclosing(limited.stream()) as stream:
-            most = max(_MOST_PARTS, max_images + 1)
-            form = await _FormParser(limited.headers, stream, max_files=most, max_fields=_MOST_PARTS).parse()
+        most = max(_MOST_PARTS, max_images + 1)
+        form = await _FormParser(headers, stream, max_files=most, max_fields=_MOST_PARTS).parse()
     except MultiPartException as error:
         raise ApiError(400, "malformed_request", error.message) from error
     try:

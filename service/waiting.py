@@ -9,10 +9,9 @@ from concurrent.futures import Future
 from fastapi import Request
 
 from service.engine.errors import DeadlineExceeded
-from service.engine.worker import Answer
+from service.engine.worker import Answer, Outcome
 from service.errors import ClientGone
-
-Outcome = Answer | Exception
+from service.outcomes import outcome_of
 
 
 async def wait_for_answers(request: Request, futures: Sequence[Future[Answer]], deadline_s: float) -> list[Outcome]:
@@ -54,21 +53,12 @@ async def wait_for_answers(request: Request, futures: Sequence[Future[Answer]], 
         await over
         if departure.done() and unanswered:
             raise ClientGone
-        return [_outcome(future) if future.done() else DeadlineExceeded() for future in futures]
+        return [outcome_of(future) if future.done() else DeadlineExceeded() for future in futures]
     finally:
         timer.cancel()
         departure.cancel()
         for future in futures:
             future.cancel()
-
-
-def _outcome(future: Future[Answer]) -> Outcome:
-    error = future.exception()
-    if error is None:
-        return future.result()
-    if isinstance(error, Exception):
-        return error
-    raise error
 
 
 async def _departure(request: Request) -> None:

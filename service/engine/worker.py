@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -171,7 +172,8 @@ class LocalWorker(Generic[PayloadT]):
 
     def _outputs(self, images: Float32Array, offsets: Float32Array) -> LogitsAndMargins:
         logits, margins = self._runtime.run(images, offsets)
-        if not (np.isfinite(logits).all() and np.isfinite(margins).all()):
+        # In plain Python: for the few values of an image NumPy takes three times as long.
+        if not (all(map(math.isfinite, logits.ravel().tolist())) and all(map(math.isfinite, margins.ravel().tolist()))):
             raise ArithmeticError("the model's output has values that are no numbers")
         return logits, margins
 
@@ -182,7 +184,8 @@ class LocalWorker(Generic[PayloadT]):
         started = self._clock()
         offsets = np.zeros(len(batch), np.float32)
         try:
-            logits, margins = self._outputs(np.concatenate([prepared.images for prepared in batch]), offsets)
+            images = batch[0].images if len(batch) == 1 else np.concatenate([each.images for each in batch])
+            logits, margins = self._outputs(images, offsets)
             executed = self._runtime.manifest.executed(margins, offsets)
             macs = self._runtime.manifest.spent_macs(executed)
         except Exception as error:  # whatever a runtime raises

@@ -11,7 +11,8 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from service.http_protocol import Guard, Refusal, guarded_protocol
+from service.http_answer import Refusal
+from service.http_protocol import Guard, Headers, guarded_protocol
 from service.schemas import RequestErrorDetail
 from tests.runtimes import PATIENCE_S, wait_until
 
@@ -51,8 +52,8 @@ class Application:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
         await send({"type": "http.response.body", "body": body})
 
-    def refusal(self, scope: Scope) -> Refusal | None:
-        return BUSY if self.busy and scope["path"] == "/images" else None
+    def refusal(self, _: str, path: str, __: Headers) -> Refusal | None:
+        return BUSY if self.busy and path == "/images" else None
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), PATIENCE_S)
