@@ -13,8 +13,8 @@ try:
 except ImportError as error:
     raise RuntimeUnavailable("the compiled runtime needs llvmlite, which is not installed") from error
 
-# Where there are more registers than this, LLVM, left to order instructions anew, loads so much ahead for some processors
-# that even these run out. Where there are not, its order is some hundredths faster.
+# Where there are more registers than this, LLVM, left to order instructions anew, loads so much ahead for some
+# processors that even these run out. Where there are not, its order is some hundredths faster.
 _MOST_IN_ORDER = 16
 LLVM_VERSION = ".".join(map(str, llvm.llvm_version_info))
 
