@@ -6,10 +6,11 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from threading import Condition
+from threading import RLock
 from typing import Generic
 
 from service.engine.errors import DeadlineExceeded, EngineStopped, Overloaded
+from service.engine.idle import Idle
 from service.engine.request import AnswerT, PayloadT, PendingRequest
 
 # How long nothing must have been refused before the queue may grow to its capacity again.
@@ -51,7 +52,8 @@ class Batcher(Generic[PayloadT, AnswerT]):
         self.policy = policy
         self._clock = clock
         self._queue: deque[PendingRequest[PayloadT, AnswerT]] = deque()
-        self._changed = Condition()
+        self._lock = RLock()  # answers that are given with it held may lead back here
+        self._idle = Idle(self._lock)
         self._closed = False
         self._overload_capacity = min(capacity, math.ceil(policy.workers * policy.max_batch / 2))
         self._refused_at = -math.inf
@@ -75,10 +77,10 @@ class Batcher(Generic[PayloadT, AnswerT]):
             Overloaded: the queue is full.
             EngineStopped: the batcher is closed.
         """
-        with self._changed:
-            self.require_room()
+        with self._lock:
+            self._require_room()
             self._queue.append(request)
-            self._changed.notify()
+            self._idle.wake()
 
     def require_room(self) -> None:
         """Return where a request would be queued now.
@@ -87,20 +89,8 @@ class Batcher(Generic[PayloadT, AnswerT]):
             Overloaded: the queue is full.
             EngineStopped: the batcher is closed.
         """
-        with self._changed:
-            if self._closed:
-                raise EngineStopped
-            now = self._clock()
-            overloaded = now - self._refused_at < _CALM_S
-            room_for = self._overload_capacity if overloaded else self.capacity
-            if len(self._queue) >= room_for:
-                # Withdrawn requests must not keep others out; looking for them is left to the moment it matters.
-                self._queue = deque(waiting for waiting in self._queue if not waiting.future.cancelled())
-            if len(self._queue) >= room_for:
-                if not overloaded:
-                    self._refusing_since = now
-                self._refused_at = now
-                raise Overloaded(len(self._queue) * self._seconds_each / self.policy.workers)
+        with self._lock:
+            self._require_room()
 
     def take(self, patience_s: float | None = None) -> list[PendingRequest[PayloadT, AnswerT]] | None:
         """Wait for requests and take a batch; None once the batcher is closed and empty.
@@ -111,36 +101,58 @@ class Batcher(Generic[PayloadT, AnswerT]):
         those past their deadline fail with DeadlineExceeded, before they cost any compute.
         """
         while True:
-            with self._changed:
+            with self._lock:
                 while not self._queue:
                     if self._closed:
                         return None
-                    if not self._changed.wait(patience_s):
+                    if not self._idle.wait(patience_s):
                         return []
                 self._wait_for_company()
                 batch = self._claim(self._fair_share())
             if batch:
                 return batch
 
+    def take_ahead(self) -> list[PendingRequest[PayloadT, AnswerT]]:
+        """A batch for a worker that has one already, as `take` has it; empty where another could run it sooner."""
+        with self._lock:
+            if self._idle or self.policy.max_wait_ms:
+                return []
+            return self._claim(self._fair_share())
+
     def note_speed(self, seconds: float, requests: int) -> None:
         """Tell how long a worker took for a batch, for the estimate given to refused requests."""
-        with self._changed:
+        with self._lock:
             each = seconds / requests
             self._seconds_each = each if not self._seconds_each else 0.9 * self._seconds_each + 0.1 * each
 
     def close(self) -> None:
         """Refuse new requests; what is queued is still handed out."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            self._idle.wake_all()
 
     def drop_all(self) -> None:
         """Fail everything still queued with EngineStopped."""
-        with self._changed:
+        with self._lock:
             while self._queue:
                 request = self._queue.popleft()
                 if request.future.set_running_or_notify_cancel():
                     request.future.set_exception(EngineStopped())
+
+    def _require_room(self) -> None:
+        if self._closed:
+            raise EngineStopped
+        now = self._clock()
+        overloaded = now - self._refused_at < _CALM_S
+        room_for = self._overload_capacity if overloaded else self.capacity
+        if len(self._queue) >= room_for:
+            # Withdrawn requests must not keep others out; looking for them is left to the moment it matters.
+            self._queue = deque(waiting for waiting in self._queue if not waiting.future.cancelled())
+        if len(self._queue) >= room_for:
+            if not overloaded:
+                self._refusing_since = now
+            self._refused_at = now
+            raise Overloaded(len(self._queue) * self._seconds_each / self.policy.workers)
 
     def _wait_for_company(self) -> None:
         """Wait until a batch is full or the oldest request has waited long enough."""
@@ -150,7 +162,7 @@ class Batcher(Generic[PayloadT, AnswerT]):
             remaining = self._queue[0].queued_at + self.policy.max_wait_ms / 1000 - self._clock()
             if remaining <= 0:
                 return
-            self._changed.wait(remaining)
+            self._idle.wait(remaining)
 
     def _fair_share(self) -> int:
         """How many requests one worker takes: all of a batch that was waited for, else what is due to one of many."""

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from threading import Event, Thread
 from typing import Generic
 
@@ -26,6 +27,21 @@ _PULSE_S = 0.5
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 0.5, 30.0
 # How long to wait for those who waited for a worker that was ended to be told so, in seconds.
 _LONGEST_END_S = 1.0
+
+
+@dataclass
+class _Batch(Generic[PayloadT]):
+    """Requests that run together.
+
+    Attributes:
+        requests: claimed from the queue.
+        jobs: what a worker is told of them.
+        begun: when a worker began with them, in seconds of the engine's clock.
+    """
+
+    requests: list[PendingRequest[PayloadT, Answer]]
+    jobs: list[Job[PayloadT]]
+    begun: float
 
 
 class Engine(Generic[PayloadT]):
@@ -159,21 +175,38 @@ class Engine(Generic[PayloadT]):
 
     def _look_after(self, worker: Worker[PayloadT]) -> None:
         """What a worker's thread does until the engine stops: keep it alive, and give it work."""
-        while self._kept_alive(worker) and (batch := self._batcher.take(_PULSE_S)) is not None:
+        following: _Batch[PayloadT] | None = None
+        while self._kept_alive(worker) and (batch := following or self._taken()) is not None:
+            following = None
             if not worker.alive:  # it died while it had nothing to do, which its next batch need not pay for
                 self._on_loss("died")
                 if not self._started(worker):
-                    self._answer(batch, [WorkerLost("died")] * len(batch))
+                    self._answer(batch, [WorkerLost("died")] * len(batch.requests))
                     continue
-            if batch:
-                self._run(worker, batch)
+            if batch.requests:
+                ahead = self._batcher.take_ahead() if worker.takes_ahead else []
+                following = self._batch(ahead) if ahead else None
+                self._run(worker, batch, following)
             elif self._health.failing:
                 self._probe(worker)
+        if following:
+            self._answer(following, [EngineStopped()] * len(following.requests))
         worker.close()
+
+    def _taken(self) -> _Batch[PayloadT] | None:
+        requests = self._batcher.take(_PULSE_S)
+        return None if requests is None else self._batch(requests)
+
+    def _batch(self, requests: list[PendingRequest[PayloadT, Answer]]) -> _Batch[PayloadT]:
+        now = self._clock()
+        jobs = [Job(each.payload, each.deadline - now, now - each.queued_at) for each in requests]
+        return _Batch(requests, jobs, now)
 
     def _kept_alive(self, worker: Worker[PayloadT]) -> bool:
         """Start a worker that is not alive, trying again until it is; False when the engine stops before."""
         retry_s = _FIRST_RETRY_S
+        if worker.died:
+            self._on_loss("died")
         while not worker.alive:
             if self._over.is_set():
                 return False
@@ -192,24 +225,25 @@ class Engine(Generic[PayloadT]):
             return False
         return True
 
-    def _run(self, worker: Worker[PayloadT], batch: list[PendingRequest[PayloadT, Answer]]) -> None:
-        """Run a batch and answer its requests."""
-        started = self._clock()
-        jobs = [Job(each.payload, each.deadline - started, started - each.queued_at) for each in batch]
+    def _run(self, worker: Worker[PayloadT], batch: _Batch[PayloadT], following: _Batch[PayloadT] | None) -> None:
+        """Run a batch and answer its requests; the worker may begin with the one that follows."""
         outcomes: list[Outcome]
         try:
-            outcomes = worker.work(jobs)
+            outcomes = worker.work(batch.jobs, following.jobs if following else ())
         except WorkerLost as loss:
             self._on_loss(loss.reason)
-            outcomes = [loss] * len(batch)
+            outcomes = [loss] * len(batch.requests)
         except Exception as error:  # this thread must not end by it: nobody else gives this worker work
-            outcomes = [error] * len(batch)
+            outcomes = [error] * len(batch.requests)
+        now = self._clock()
         self._answer(batch, outcomes)
-        self._batcher.note_speed(self._clock() - started, len(batch))
+        self._batcher.note_speed(now - batch.begun, len(batch.requests))
+        if following:
+            following.begun = now
 
-    def _answer(self, batch: list[PendingRequest[PayloadT, Answer]], outcomes: list[Outcome]) -> None:
+    def _answer(self, batch: _Batch[PayloadT], outcomes: list[Outcome]) -> None:
         self._note(outcomes)
-        for request, outcome in zip(batch, outcomes, strict=True):
+        for request, outcome in zip(batch.requests, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 request.future.set_exception(outcome)
             else:

@@ -73,6 +73,14 @@ class Worker(Protocol[PayloadT]):
     def alive(self) -> bool:
         """Whether it can be given work."""
 
+    @property
+    def died(self) -> bool:
+        """Whether it has died and nobody has been told."""
+
+    @property
+    def takes_ahead(self) -> bool:
+        """Whether it gains by knowing what follows."""
+
     def start(self) -> None:
         """Make it able to take work, again where it has been lost.
 
@@ -80,8 +88,13 @@ class Worker(Protocol[PayloadT]):
             ArtifactError, EngineError: it cannot be.
         """
 
-    def work(self, jobs: Sequence[Job[PayloadT]]) -> list[Outcome]:
+    def work(self, jobs: Sequence[Job[PayloadT]], following: Sequence[Job[PayloadT]] = (), /) -> list[Outcome]:
         """The outcome of each job, in order.
+
+        Args:
+            jobs: of one batch.
+            following: what it will be asked for next, which it may begin with as soon as it is done. If it is lost
+                before, they have to be asked for again.
 
         Raises:
             WorkerLost: it died or got stuck; it must be started again.
@@ -120,6 +133,8 @@ class LocalWorker(Generic[PayloadT]):
 
     pid: int | None = None
     alive: bool = True
+    died: bool = False
+    takes_ahead: bool = False
 
     def __init__(
         self,
@@ -149,7 +164,7 @@ class LocalWorker(Generic[PayloadT]):
         except Exception as error:  # whatever a runtime raises
             raise InferenceFailed from error
 
-    def work(self, jobs: Sequence[Job[PayloadT]]) -> list[Outcome]:
+    def work(self, jobs: Sequence[Job[PayloadT]], _following: Sequence[Job[PayloadT]] = (), /) -> list[Outcome]:
         """The outcome of each job: a failure is its own and nobody else's."""
         started = self._clock()
         outcomes: list[Outcome] = [DeadlineExceeded()] * len(jobs)

@@ -8,8 +8,8 @@ import select
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Thread
 
@@ -60,7 +60,7 @@ _REFUSALS = {kind.__name__: kind for kind in (ArtifactError, RuntimeUnavailable)
 
 
 class WorkerProcess:
-    """Starts `python -m MODULE` and gives it work over a socket.
+    """Starts `python -m MODULE` and gives it work over a socket, the next batch while it runs one.
 
     Args:
         module: calls `serve`.
@@ -68,6 +68,8 @@ class WorkerProcess:
         codec: of the model's outcomes.
         stuck_s: longest time a batch may take, in seconds; a process that needs longer is lost.
     """
+
+    takes_ahead = True
 
     def __init__(self, module: str, options: Mapping[str, object], codec: wire.OutcomeCodec, stuck_s: float) -> None:
         self._module = module
@@ -78,6 +80,7 @@ class WorkerProcess:
         self._connection: socket.socket | None = None
         self._opened: Opened | None = None
         self._aborted = False
+        self._ahead: Sequence[Job[bytes]] = ()
         self._lost_pid: int | None = None
 
     # Threads other than the worker's own read `pid` and `alive` and call `abort`: what they look at may be gone the
@@ -94,6 +97,12 @@ class WorkerProcess:
         """Whether the process has opened the model and has not ended."""
         process = self._process
         return self._opened is not None and process is not None and process.poll() is None
+
+    @property
+    def died(self) -> bool:
+        """Whether the process has opened the model and has ended by itself since."""
+        process = self._process
+        return self._opened is not None and process is not None and process.poll() is not None
 
     def launch(self, tune: bool = False) -> None:
         """Start the process and do not wait until it has opened the model; `start` does.
@@ -133,7 +142,7 @@ class WorkerProcess:
             ArtifactError, RuntimeUnavailable, InferenceFailed, WorkerLost: it cannot.
         """
         if self._opened is None:
-            reply = self._exchange()
+            reply = self._receive()
             assert self._connection is not None
             self._connection.settimeout(self._stuck_s)
             try:
@@ -146,9 +155,14 @@ class WorkerProcess:
             self._opened = opened
         return self._opened
 
-    def work(self, jobs: Sequence[Job[bytes]]) -> list[Outcome]:
-        """The outcome of each job."""
-        reply = self._exchange(*wire.pack_jobs(jobs))
+    def work(self, jobs: Sequence[Job[bytes]], following: Sequence[Job[bytes]] = (), /) -> list[Outcome]:
+        """The outcome of each job; the process finds what follows in its socket, and does not wait for this one."""
+        sent, self._ahead = self._ahead is jobs, following
+        if not sent:
+            self._send(*wire.pack_jobs(jobs))
+        if following:
+            self._send(*wire.pack_jobs(following))
+        reply = self._receive()
         try:
             return self._codec.unpack(reply, jobs)
         except Exception as error:  # whatever nonsense came
@@ -156,7 +170,8 @@ class WorkerProcess:
 
     def check(self, batch_size: int) -> None:
         """Run the model once on that many images."""
-        if self._exchange(wire.pack_check(batch_size)):
+        self._send(wire.pack_check(batch_size))
+        if self._receive():
             raise InferenceFailed
 
     def abort(self) -> None:
@@ -168,6 +183,7 @@ class WorkerProcess:
     def close(self) -> None:
         """End the process, by force where it does not end by itself."""
         process, self._process, self._opened = self._process, None, None
+        self._ahead = ()
         if self._connection:
             self._connection.close()
             self._connection = None
@@ -179,15 +195,24 @@ class WorkerProcess:
             process.kill()
             process.wait()
 
-    def _exchange(self, *parts: bytes) -> bytearray:
-        """Send a frame, if any, and wait for the next."""
+    def _send(self, *parts: bytes) -> None:
+        """Send a frame."""
+        with self._losing() as connection:
+            wire.send(connection, *parts)
+
+    def _receive(self) -> bytearray:
+        """Wait for the next frame."""
+        with self._losing() as connection:
+            return wire.receive(connection, _LONGEST_REPLY)
+
+    @contextmanager
+    def _losing(self) -> Iterator[socket.socket]:
+        """The connection; what goes wrong with it loses the process."""
         connection = self._connection
         if connection is None:
             raise WorkerLost("died")
         try:
-            if parts:
-                wire.send(connection, *parts)
-            return wire.receive(connection, _LONGEST_REPLY)
+            yield connection
         except TimeoutError as error:
             raise self._lost("stuck") from error
         except Exception as error:  # whatever it was, the next frame might be the answer to this one

@@ -38,6 +38,8 @@ class ScriptedWorker:
     """
 
     pid: int | None = None
+    died = False
+    takes_ahead = False
 
     def __init__(self, alive: bool = True) -> None:
         self.alive = alive
@@ -52,7 +54,7 @@ class ScriptedWorker:
             raise self.problems.pop(0)
         self.alive = True
 
-    def work(self, jobs: Sequence[Job[Payload]]) -> list[Outcome]:
+    def work(self, jobs: Sequence[Job[Payload]], _following: Sequence[Job[Payload]] = (), /) -> list[Outcome]:
         if not self.alive:
             raise WorkerLost("died")
         if any(job.payload == b"bug" for job in jobs):
