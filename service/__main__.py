@@ -32,11 +32,9 @@ from service.engine.wire import OutcomeCodec
 from service.engine.worker import LocalWorker
 from service.engine.worker_process import WorkerProcess
 from service.images import IMAGE_ERRORS, ImageDecoder, ImageError
-from service.inference_graph import describe
 from service.keys import KeyFileError, make_key, read_keys
 from service.logs import logged
 from service.settings import Settings
-from service.terminal import LEGEND, draw
 
 if TYPE_CHECKING:  # its packages need not be installed
     from service.tracing import Tracing
@@ -147,6 +145,10 @@ def _open_tracing(settings: Settings, manifest: Manifest) -> Tracing | None:
 
 def _classify(settings: Settings, images: list[Path]) -> int:
     """Classify image files in this process and draw their paths; 1 if any could not be classified."""
+    # Imported here so that the service need not wait for them.
+    from service.inference_graph import describe
+    from service.terminal import LEGEND, draw
+
     runtime, worker = _local_worker(settings)
     one_by_one = Tuning(BatchPolicy(workers=1, max_batch=1, max_wait_ms=0))
     engine = Engine(local_pool(runtime, worker, one_by_one), settings.queue_size)

@@ -238,16 +238,16 @@ def test_real_runtime_is_tuned_within_its_bounds(monkeypatch: pytest.MonkeyPatch
 def test_a_run_is_measured_once_at_least_and_by_its_median(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr(tuning, "time", SimpleNamespace(perf_counter=clock))
-    taken = iter([0.02, 0.5])
+    taken = iter([0.01, 0.5])
 
     def run() -> None:
         clock.now += next(taken)
 
-    assert tuning._seconds(run) == pytest.approx((0.02 + 0.5) / 2)
+    assert tuning._seconds(run) == pytest.approx((0.01 + 0.5) / 2)
     taken = iter([9.0])
     assert tuning._seconds(run) == pytest.approx(9.0)
-    taken = iter([0.02, 0.03, 0.04, 0.9])
-    assert tuning._seconds(run) == pytest.approx(0.035)
+    taken = iter([0.01, 0.015, 0.02, 0.9])
+    assert tuning._seconds(run) == pytest.approx(0.0175)
 
 
 @pytest.mark.parametrize(
