@@ -70,9 +70,7 @@ def _alone(runtime: CompiledRuntime, image: Float32Array, offset: np.float32) ->
 
 
 @pytest.mark.parametrize("width", [5, 18], ids=["odd", "twice an odd number"])
-def test_channels_that_fill_no_vectors_are_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, width: int
-) -> None:
+def test_channels_that_fill_no_vectors_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, width: int) -> None:
     monkeypatch.setattr(module, "vectors", lambda: Vectors(lanes=16, registers=32))
     network = small_network(stage_widths=(width, 16, 32))
     exported = Exported.opened(network, export(network, tmp_path / "exported"))
