@@ -6,11 +6,11 @@ import ctypes
 from pathlib import Path
 
 import numpy as np
-import orjson
 
 from artifact.agreement import LogitsAndMargins
 from artifact.manifest import ONNX_NAME, Manifest
 from artifact.preprocessing import Float32Array
+from service.engine.compiled.kept_program import KeptProgram
 from service.engine.compiled.processor import NAME, MachineCode, compiled_code, vectors
 from service.engine.errors import RuntimeUnavailable
 from service.engine.machine_cache import MachineCache
@@ -46,24 +46,31 @@ class CompiledRuntime:
         # Checked where it is not read as well: whether a damaged model is refused must not depend on what was kept.
         path = verified_onnx_file(folder, manifest, ONNX_NAME)
         kept = cache.read(_FILE)
-        program = _build(path, manifest) if kept is None else kept
-        head, _, rest = program.partition(b"\n")
-        self._scratch_size, code_size = orjson.loads(head)
-        self._code = MachineCode(rest[:code_size])
-        self._weights = _aligned(np.frombuffer(rest, np.float32, offset=code_size))
+        program = _build(path, manifest) if kept is None else KeptProgram.from_bytes(kept)
+        if (program.logits, program.margins) != (len(manifest.labels), len(manifest.gated_indices)):
+            raise RuntimeUnavailable(f"{path} has {program.logits} classes for {len(manifest.labels)} labels")
+        self._scratch_size = program.scratch_size
+        self._code = MachineCode(program.code)
+        self._weights = _aligned(program.weights)
         pointer = ctypes.c_void_p
         function = ctypes.CFUNCTYPE(None, pointer, ctypes.c_float, *[pointer] * 4)
         self._classify = function(self._code.address(_ENTRY))
         self._scratches: list[Float32Array] = []
         if kept is None:
-            cache.write(_FILE, program)
+            cache.write(_FILE, program.to_bytes())
 
     def run(self, images: Float32Array, gate_offset: Float32Array) -> LogitsAndMargins:
         """See `Runtime.run`."""
+        side = self.manifest.input_size
+        if images.shape != (len(gate_offset), 3, side, side):  # what is beyond them would be read
+            raise ValueError(f"images of shape {images.shape} for {len(gate_offset)} gate offsets")
         images = np.ascontiguousarray(images, np.float32)
         logits = np.empty((len(images), len(self.manifest.labels)), np.float32)
         margins = np.empty((len(images), len(self.manifest.gated_indices)), np.float32)
-        scratch = self._scratches.pop() if self._scratches else _aligned(np.zeros(self._scratch_size, np.float32))
+        try:
+            scratch = self._scratches.pop()
+        except IndexError:  # all are in use: to look first and then take would be two steps
+            scratch = _aligned(np.zeros(self._scratch_size, np.float32))
         for row, offset in enumerate(gate_offset.tolist()):
             self._classify(
                 _address(images[row]),
@@ -91,8 +98,7 @@ def _aligned(values: Float32Array) -> Float32Array:
     return copy
 
 
-def _build(path: Path, manifest: Manifest) -> bytes:
-    """The program as it is kept: its sizes, its code and its weights."""
+def _build(path: Path, manifest: Manifest) -> KeptProgram:
     # The onnx package is needed to make the program, not to run it.
     try:
         from service.engine.compiled.network import compile_network
@@ -105,4 +111,4 @@ def _build(path: Path, manifest: Manifest) -> bytes:
     except UnknownGraph as error:
         raise RuntimeUnavailable(f"{path} cannot be compiled: {error}") from error
     code = compiled_code(str(program.module))
-    return b"\n".join([orjson.dumps([program.scratch_size, len(code)]), code + program.weights().tobytes()])
+    return KeptProgram(program.scratch_size, program.logits_count, program.margins_count, code, program.weights())

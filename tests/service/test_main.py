@@ -62,13 +62,13 @@ def test_image_that_cannot_be_classified_keeps_the_others_from_nothing(
     assert not_an_image.startswith(f"{text}: this is not an image")
 
 
-def test_both_runtimes_draw_the_same(artifact: Path, files: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_runtimes_draw_the_same(artifact: Path, files: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     drawn = []
-    for runtime in ("onnx", "torchscript"):
+    for runtime in ("onnx", "compiled", "torchscript"):
         assert main(["classify", "--model", str(artifact), "--runtime", runtime, *map(str, files)]) == 0
         lines = capsys.readouterr().out.splitlines()
         drawn.append([line.rsplit(",", 1)[0] for line in lines])  # without the time
-    assert drawn[0] == drawn[1]
+    assert drawn[0] == drawn[1] == drawn[2]
 
 
 def test_image_the_model_fails_on_keeps_the_others_from_nothing(

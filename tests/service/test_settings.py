@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
 from service.__main__ import main
+from service.engine.runtime import RuntimeName
 from service.engine.tuning import PolicyWishes
 from service.settings import Settings
 
@@ -89,6 +91,12 @@ def test_every_setting_has_a_flag_and_a_description(capsys: pytest.CaptureFixtur
 def test_what_the_user_says_of_batches_is_what_the_engine_is_told() -> None:
     assert Settings().policy_wishes == PolicyWishes()
     assert Settings(workers=3, max_batch=5, max_wait_ms=0).policy_wishes == PolicyWishes(3, 5, 0)
+
+
+def test_every_runtime_may_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in get_args(RuntimeName):
+        monkeypatch.setenv("AIG_RUNTIME", name)
+        assert Settings().runtime == name
 
 
 def test_model_may_be_named_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:

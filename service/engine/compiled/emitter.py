@@ -111,15 +111,23 @@ class Emitter:
 
     def multiply_add(self, left: ir.Value, right: ir.Value, addend: ir.Value) -> ir.Value:
         """left * right + addend, of vectors, fused where the processor can."""
-        name = f"llvm.fmuladd.v{self.lanes}f32"
-        intrinsic = self._module.globals.get(name)
-        if intrinsic is None:
-            intrinsic = ir.Function(self._module, ir.FunctionType(self.vector, [self.vector] * 3), name)
-        return self.builder.call(intrinsic, [left, right, addend])
+        return self._of_vectors("llvm.fmuladd", left, right, addend)
 
     def larger(self, value: ir.Value, other: ir.Value) -> ir.Value:
         """The larger of two vectors' numbers; `value` where one is no number, so that it is not hidden."""
         return self.builder.select(self.builder.fcmp_ordered("<", value, other), other, value)
+
+    def largest(self, value: ir.Value, other: ir.Value) -> ir.Value:
+        """The larger of two vectors' numbers; no number where either is none, which takes longer than `larger`."""
+        return self._of_vectors("llvm.maximum", value, other)
+
+    def _of_vectors(self, name: str, *vectors: ir.Value) -> ir.Value:
+        """What one of LLVM's own functions makes of vectors."""
+        name = f"{name}.v{self.lanes}f32"
+        intrinsic = self._module.globals.get(name)
+        if intrinsic is None:
+            intrinsic = ir.Function(self._module, ir.FunctionType(self.vector, [self.vector] * len(vectors)), name)
+        return self.builder.call(intrinsic, vectors)
 
 
 def integer(value: int) -> ir.Constant:

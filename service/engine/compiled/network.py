@@ -10,7 +10,7 @@ from onnx import NodeProto, helper, numpy_helper
 
 from artifact.preprocessing import Float32Array
 from service.engine.compiled.convolution import Convolution
-from service.engine.compiled.layout import blocked, planar
+from service.engine.compiled.layout import Layout, blocked, planar
 from service.engine.compiled.pooling import MaxPool
 from service.engine.compiled.processor import Vectors
 from service.engine.compiled.program import Place, Program, Weights
@@ -18,6 +18,7 @@ from service.engine.portable_graph import GateWeights, PortableBlock, PortableGr
 
 # How far beyond its pixels features may be read: all convolutions but the first have filters of 3 x 3 or 1 x 1.
 _BORDER = 1
+_COLOURS = 3
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class _Window:
         """Size of the output, in pixels."""
         return (size + 2 * self.padding - self.kernel) // self.stride + 1
 
+    def check(self, source: Layout, target: Layout) -> None:
+        """Refuse what would read or write where no features are."""
+        if self.padding > source.padding or not 0 < target.width == self.over(source.width):
+            raise UnknownGraph(f"a filter of {self.kernel} x {self.kernel} reaches beyond its input")
+
 
 def compile_network(graph: PortableGraph, gate_threshold: float, vectors: Vectors) -> Program:
     """The program for one image at a time.
@@ -41,7 +47,12 @@ def compile_network(graph: PortableGraph, gate_threshold: float, vectors: Vector
     Raises:
         UnknownGraph: the network has parts that no kernel here is for.
     """
-    return _Compilation(graph, gate_threshold, vectors).program()
+    try:
+        return _Compilation(graph, gate_threshold, vectors).program()
+    except UnknownGraph:
+        raise
+    except (LookupError, ValueError) as error:  # a missing weight or attribute, and shapes that fit no layer
+        raise UnknownGraph(f"its parts do not fit together: {error!r}") from error
 
 
 class _Compilation:
@@ -78,7 +89,7 @@ class _Compilation:
         _expect([node.op_type for node in (first, *others)], ["Conv", "Relu"], ["Conv", "Relu", "MaxPool"])
         window, side = _window(first), self._graph.input_size
         weights = self._convolution(first)
-        image = self._program.place(planar(weights.weight.shape[1], side, window.padding))
+        image = self._program.place(planar(_COLOURS, side, window.padding))
         self._program.load_image(image)
         features = self._place("stem", len(weights.bias), window.over(side), border=_BORDER)
         self._convolve(window, weights, image, features, relu=True, pools=True)
@@ -86,6 +97,7 @@ class _Compilation:
             return features
         pooling = _window(others[-1])
         pooled = self._place("features", len(weights.bias), pooling.over(features.layout.width))
+        pooling.check(features.layout, pooled.layout)
         spec = MaxPool(pooling.kernel, pooling.stride, pooling.padding, features.layout, pooled.layout)
         self._program.max_pool(spec, features, pooled)
         return pooled
@@ -97,6 +109,8 @@ class _Compilation:
             window, weights = _window(block.shortcut_nodes[0]), self._convolution(block.shortcut_nodes[0])
             side = window.over(features.layout.width)
             output = self._place("features", len(weights.bias), side)
+            if output == features:  # a stride has nothing to leave out of a single pixel
+                output = self._place("other features", len(weights.bias), side)
 
             def opened() -> None:
                 self._convolve(window, weights, features, output)
@@ -168,6 +182,7 @@ class _Compilation:
         adds: bool = False,
         pools: bool = False,
     ) -> None:
+        window.check(source.layout, target.layout)
         spec = Convolution(
             window.kernel, window.stride, window.padding, source.layout, target.layout, relu, adds, pools
         )

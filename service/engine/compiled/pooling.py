@@ -47,7 +47,7 @@ def emit_max_pool(module: ir.Module, name: str, pool: MaxPool) -> ir.Function:
             largest = emit.zero
             for down in range(pool.kernel):
                 for right in range(pool.kernel):
-                    largest = emit.larger(emit.load(window, down * source.row + right * source.pixel), largest)
+                    largest = emit.largest(emit.load(window, down * source.row + right * source.pixel), largest)
             emit.store(
                 largest, outputs, target.start(), (block, target.block), (row, target.row), (column, target.pixel)
             )

@@ -59,7 +59,7 @@ class Program:
 
     def __init__(self, vectors: Vectors, lanes: int) -> None:
         self.module = ir.Module(ENTRY)
-        self.scratch_size = 0
+        self.scratch_size = self.logits_count = self.margins_count = 0
         self._vectors = replace(vectors, lanes=lanes)
         self._weights: list[Float32Array] = []
         self._weights_size = 0
@@ -104,6 +104,9 @@ class Program:
 
     def convolve(self, convolution: Convolution, weights: Weights, source: Place, target: Place) -> None:
         """Run a convolution from one place to another."""
+        expected = target.layout.channels, source.layout.channels, convolution.kernel, convolution.kernel
+        if weights.weight.shape != expected or weights.bias.shape != expected[:1]:
+            raise ValueError(f"weights of {weights.weight.shape} where {expected} belong")
         kernel = self._kernel(convolution)
         packed = packed_weights(weights.weight, weights.bias, source.layout.lanes, convolution.group)
         constants = self._emit.address(self._constants, self._constant(packed))
@@ -127,6 +130,7 @@ class Program:
         builder = self._emit.builder
         value = self._emit.number(self._scratch, margin.offset)
         self._emit.store(value, self.margins, index)
+        self.margins_count = max(self.margins_count, index + 1)
         limit = ir.Constant(FLOAT, float(np.float32(threshold)))
         is_open = builder.fcmp_ordered(">", builder.fadd(value, self._offset), limit)
         with builder.if_else(is_open) as (then, otherwise):
@@ -142,6 +146,7 @@ class Program:
             self._emit.store(self._emit.number(self._scratch, logits.offset, index), self.logits, index)
 
         self._emit.each(count, one)
+        self.logits_count = count
         self._emit.end()
 
     def _kernel(self, spec: Convolution | MaxPool) -> ir.Function:

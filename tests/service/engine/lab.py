@@ -18,8 +18,9 @@ from tests.service.engine.queueing import Clock
 Change = Callable[[Float32Array, Float32Array, Float32Array], LogitsAndMargins]
 """From the right logits and margins and the gate offsets to what a runtime says instead."""
 
-ONNX, BLOCKED = Candidate("onnx", "fp32"), Candidate("blocked", "fp32")
+ONNX, COMPILED, BLOCKED = Candidate("onnx", "fp32"), Candidate("compiled", "fp32"), Candidate("blocked", "fp32")
 OPENVINO, OPENVINO_BF16 = Candidate("openvino", "fp32"), Candidate("openvino", "bf16")
+FP32 = (ONNX, COMPILED, BLOCKED, OPENVINO)
 
 
 class FakeRuntime:
@@ -56,7 +57,7 @@ class Lab:
         self.clock = Clock()
         self.opened: list[Candidate] = []
         self._offers: dict[Candidate, tuple[float, Change | None] | Exception] = {}
-        for candidate in (ONNX, BLOCKED, OPENVINO, OPENVINO_BF16):
+        for candidate in (*FP32, OPENVINO_BF16):
             self.offer(candidate, milliseconds=10)
 
     def offer(self, candidate: Candidate, milliseconds: float = 1, change: Change | None = None) -> None:

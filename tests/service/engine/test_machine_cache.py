@@ -134,9 +134,11 @@ def test_another_model_library_or_processor_has_files_of_its_own(
 ) -> None:
     MachineCache([tmp_path], manifest).write("graph", CONTENT)
     assert MachineCache([tmp_path], _manifest_with("2" * 64)).read("graph") is None
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "version", lambda library: "99" if library == "onnxruntime" else "1")
-        assert MachineCache([tmp_path], manifest).read("graph") is None
+    versions = {name: module._version(name) for name in ("llvmlite", "onnxruntime", "onnxruntime-gpu", "openvino")}
+    for changed in versions:
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "_version", (versions | {changed: "99"}).__getitem__)
+            assert MachineCache([tmp_path], manifest).read("graph") is None
     with monkeypatch.context() as patch:
         patch.setattr(module, "_processor", lambda: "a better one")
         assert MachineCache([tmp_path], manifest).read("graph") is None

@@ -19,6 +19,8 @@ from service.engine.runtime import Candidate, RuntimeName, open_runtime
 from tests.service.engine.artifacts import Exported, assert_like_portable, exported_shape
 from tests.service.engine.lab import (
     BLOCKED,
+    COMPILED,
+    FP32,
     ONNX,
     OPENVINO,
     OPENVINO_BF16,
@@ -37,13 +39,13 @@ from tests.service.engine.lab import (
 )
 
 
-@pytest.mark.parametrize("fastest", [ONNX, BLOCKED, OPENVINO])
+@pytest.mark.parametrize("fastest", FP32)
 def test_fastest_is_chosen(lab: Lab, fastest: Candidate) -> None:
     lab.offer(fastest, milliseconds=9)
     runtime = lab.choose()
     assert chosen(runtime) == (fastest.runtime, "fp32")
     candidates = tried(runtime)
-    for candidate in (ONNX, BLOCKED, OPENVINO):
+    for candidate in FP32:
         expected = 9 if candidate == fastest else 10
         assert candidates[candidate.runtime, "fp32"].image_ms == pytest.approx(expected)
         assert candidates[candidate.runtime, "fp32"].problem is None
@@ -164,14 +166,14 @@ def test_bf16_that_is_too_far_off_is_left_out(lab: Lab, change: Change, problem:
 
 
 def test_where_nothing_is_right_nothing_is_served(lab: Lab) -> None:
-    for candidate in (ONNX, BLOCKED, OPENVINO):
+    for candidate in FP32:
         lab.offer(candidate, 1, logits_off)
     with pytest.raises(RuntimeUnavailable, match=r"no runtime gives this model's answers here: .*a logit differs"):
         lab.choose()
     assert list(lab.cache_folder.rglob("selection-*")) == []
 
 
-@pytest.mark.parametrize("candidate", [BLOCKED, OPENVINO, OPENVINO_BF16])
+@pytest.mark.parametrize("candidate", [COMPILED, BLOCKED, OPENVINO, OPENVINO_BF16])
 def test_runtime_asked_for_is_opened_and_not_compared_with_others(lab: Lab, candidate: Candidate) -> None:
     runtime = lab.choose(candidate.precision, candidate.runtime)
     assert chosen(runtime) == (candidate.runtime, candidate.precision)
@@ -193,7 +195,7 @@ def test_runtime_asked_for_that_is_not_there_is_told(lab: Lab) -> None:
         lab.choose(runtime="openvino")
 
 
-@pytest.mark.parametrize("runtime", ["auto", "blocked", "openvino"])
+@pytest.mark.parametrize("runtime", ["auto", "compiled", "blocked", "openvino"])
 @pytest.mark.parametrize("how", ["missing", "damaged", "of another model", "unlisted"])
 def test_artifact_without_its_probes_is_refused(
     exported: Exported, tmp_path: Path, runtime: RuntimeName, how: str
@@ -240,7 +242,7 @@ def test_whatever_is_chosen_gives_the_portable_graphs_answers(
     first = open_runtime(exported.folder, "auto", "cpu", cache_folder=tmp_path)
     assert_like_portable(first, exported)
     candidates = tried(first)
-    assert {("onnx", "fp32"), ("blocked", "fp32"), ("openvino", "fp32")} <= candidates.keys()
+    assert candidates.keys() == {(candidate.runtime, "fp32") for candidate in FP32}
     assert candidates["onnx", "fp32"].image_ms is not None
     for candidate in candidates.values():
         assert (candidate.image_ms is None) is not (candidate.problem is None)
@@ -281,11 +283,12 @@ def test_processor_without_bf16_is_served_in_fp32(
         open_runtime(exported.folder, "openvino", "cpu", "bf16", tmp_path)
 
 
-@pytest.mark.parametrize("missing", [("onnx",), ("openvino",), ("onnx", "openvino")])
+@pytest.mark.parametrize("missing", [("onnx",), ("openvino",), ("llvmlite",), ("onnx", "openvino", "llvmlite")])
 def test_missing_packages_leave_the_portable_graph(
     exported: Exported, tmp_path: Path, missing: tuple[str, ...]
 ) -> None:
-    pytest.importorskip("openvino", reason="needs OpenVINO")
+    for library in ("llvmlite", "openvino"):
+        pytest.importorskip(library, reason=f"needs {library}")
     program = f"""
 import sys
 for library in {missing!r}:
@@ -304,10 +307,14 @@ for candidate in runtime.candidates:
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     lines = set(finished.stdout.splitlines())
     assert "onnx fp32 runs" in lines, finished.stderr
-    openvino_needs = "openvino" if "openvino" in missing else "onnx"
-    for precision in ("fp32", "bf16"):
-        assert f"openvino {precision} {openvino_needs}, which is not installed" in lines
-    assert ("blocked fp32 onnx, which is not installed" in lines) is ("onnx" in missing)
+    needs = {"blocked": ("onnx",), "compiled": ("llvmlite", "onnx"), "openvino": ("openvino", "onnx")}
+    told = set()
+    for candidate in (*FP32, OPENVINO_BF16):
+        lacks = [library for library in needs.get(candidate.runtime, ()) if library in missing]
+        told |= {
+            f"{candidate.runtime} {candidate.precision} {library}, which is not installed" for library in lacks[:1]
+        }
+    assert {line for line in lines if "not installed" in line} == told
 
 
 def test_portable_graph_is_opened_once(lab: Lab) -> None:

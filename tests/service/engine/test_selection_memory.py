@@ -10,7 +10,7 @@ from service.engine import selection
 from service.engine.errors import RuntimeUnavailable
 from tests.service.engine.lab import (
     BLOCKED,
-    ONNX,
+    FP32,
     OPENVINO,
     Lab,
     chosen,
@@ -109,4 +109,4 @@ def test_without_a_place_to_remember_every_opening_chooses_anew(
     lab.offer(BLOCKED, milliseconds=2)
     for _ in range(2):
         assert chosen(lab.choose(folder=folder)) == ("blocked", "fp32")
-        assert {ONNX, BLOCKED, OPENVINO} <= set(lab.opened)
+        assert set(FP32) <= set(lab.opened)

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("llvmlite", reason="needs llvmlite")
+
+from service.engine.compiled.convolution import Convolution
+from service.engine.compiled.processor import Vectors
+from tests.service.engine.compiled.kernels import assert_convolves, convolution
+
+# To compile a kernel takes much longer than to try a request.
+EACH = settings().max_examples // 10
+
+
+@st.composite
+def _convolutions(draw: st.DrawFn) -> tuple[Convolution, Vectors]:
+    vectors = draw(st.builds(Vectors, st.sampled_from([2, 4, 8, 16]), st.sampled_from([16, 32])))
+    kernel, stride = draw(st.sampled_from([1, 2, 3, 5])), draw(st.integers(1, 3))
+    padding = draw(st.integers(0, kernel // 2))
+    height, width = (draw(st.integers(max(1, kernel - 2 * padding), 15)) for _ in range(2))
+    borders = draw(st.integers(padding, padding + 2)), draw(st.integers(0, 2))
+    inputs, outputs = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    flags = {flag: draw(st.booleans()) for flag in ("relu", "adds", "pools")}
+    spec = convolution(vectors, inputs, outputs, width, kernel, stride, padding, borders, height, **flags)
+    return spec, vectors
+
+
+@settings(max_examples=EACH)
+@given(_convolutions(), st.integers(0, 2**32 - 1))
+def test_any_convolution_gives_what_numpy_gives(case: tuple[Convolution, Vectors], seed: int) -> None:
+    assert_convolves(*case, np.random.default_rng(seed))
