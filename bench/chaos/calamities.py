@@ -11,7 +11,7 @@ from bench.chaos.clients import Clients
 from bench.chaos.model_folder import ModelFolder
 from bench.chaos.service_process import ServiceProcess, is_alive, send, wait_until
 
-_ACCEPTED = 6  # requests that wait when the service is told to stop
+_ACCEPTED = 10  # requests that wait when the service is told to stop
 _CROWD = 24  # clients that go on asking meanwhile
 _QUEUE_S = 1.0  # for these to queue
 _BACK_S = 60.0  # for a worker to be tried again, which the service does at ever longer intervals
@@ -68,7 +68,8 @@ class Calamities:
         for pid in workers:  # so that requests wait for sure
             send(pid, signal.SIGSTOP)
         accepted = asyncio.create_task(self._clients.once(_ACCEPTED))
-        await self._expect_queued(_ACCEPTED - self._arena.max_batch)
+        # The worker that is left has a batch, and another ahead.
+        await self._expect_queued(_ACCEPTED - 2 * self._arena.max_batch)
         crowd = self._crowd()
         await asyncio.sleep(0.1)
         self._service.terminate()

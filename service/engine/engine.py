@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Event, Thread
 from typing import Generic
 
@@ -40,8 +40,13 @@ class _Batch(Generic[PayloadT]):
     """
 
     requests: list[PendingRequest[PayloadT, Answer]]
-    jobs: list[Job[PayloadT]]
-    begun: float
+    jobs: list[Job[PayloadT]] = field(init=False, default_factory=list)
+    begun: float = field(init=False, default=0.0)
+
+    def begin(self, now: float) -> None:
+        """Note when a worker begins with them: until then they waited. It knows what it was sent ahead by its list."""
+        self.begun = now
+        self.jobs[:] = [Job(each.payload, each.deadline - now, now - each.queued_at) for each in self.requests]
 
 
 class Engine(Generic[PayloadT]):
@@ -176,13 +181,21 @@ class Engine(Generic[PayloadT]):
     def _look_after(self, worker: Worker[PayloadT]) -> None:
         """What a worker's thread does until the engine stops: keep it alive, and give it work."""
         following: _Batch[PayloadT] | None = None
-        while self._kept_alive(worker) and (batch := following or self._taken()) is not None:
+        while (worker.busy or self._kept_alive(worker, following)) and (
+            batch := following or self._taken()
+        ) is not None:
             following = None
-            if not worker.alive:  # it died while it had nothing to do, which its next batch need not pay for
+            if not worker.alive and self._over.is_set():  # it was ended
+                following = batch
+                break
+            if not (
+                worker.alive or worker.busy
+            ):  # it died while it had nothing to do, which its next batch need not pay for
                 self._on_loss("died")
                 if not self._started(worker):
                     self._answer(batch, [WorkerLost("died")] * len(batch.requests))
                     continue
+                batch.begin(self._clock())
             if batch.requests:
                 ahead = self._batcher.take_ahead() if worker.takes_ahead else []
                 following = self._batch(ahead) if ahead else None
@@ -198,19 +211,25 @@ class Engine(Generic[PayloadT]):
         return None if requests is None else self._batch(requests)
 
     def _batch(self, requests: list[PendingRequest[PayloadT, Answer]]) -> _Batch[PayloadT]:
-        now = self._clock()
-        jobs = [Job(each.payload, each.deadline - now, now - each.queued_at) for each in requests]
-        return _Batch(requests, jobs, now)
+        batch = _Batch(requests)
+        batch.begin(self._clock())
+        return batch
 
-    def _kept_alive(self, worker: Worker[PayloadT]) -> bool:
-        """Start a worker that is not alive, trying again until it is; False when the engine stops before."""
+    def _kept_alive(self, worker: Worker[PayloadT], following: _Batch[PayloadT] | None) -> bool:
+        """Start a worker that is not alive, trying again until it is; False when the engine stops before.
+
+        What follows then begins anew.
+        """
         retry_s = _FIRST_RETRY_S
-        if worker.died:
+        if worker.died and not self._over.is_set():
             self._on_loss("died")
         while not worker.alive:
             if self._over.is_set():
                 return False
-            if not self._started(worker):
+            if self._started(worker):
+                if following:
+                    following.begin(self._clock())
+            else:
                 if self._stopping.wait(retry_s):
                     return False
                 retry_s = min(2 * retry_s, _LONGEST_RETRY_S)
@@ -239,7 +258,7 @@ class Engine(Generic[PayloadT]):
         self._answer(batch, outcomes)
         self._batcher.note_speed(now - batch.begun, len(batch.requests))
         if following:
-            following.begun = now
+            following.begin(now)
 
     def _answer(self, batch: _Batch[PayloadT], outcomes: list[Outcome]) -> None:
         self._note(outcomes)

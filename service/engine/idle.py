@@ -18,20 +18,24 @@ class Idle:
     def __init__(self, lock: RLock) -> None:
         self._lock = lock
         self._waiting: list[Lock] = []
+        self._threads = 0
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        """How many threads have nothing to do, those that were woken but have not got the lock yet included."""
+        return self._threads
 
     def wait(self, seconds: float | None = None) -> bool:
         """Let go of the lock until this thread is woken, and say whether it was, or so many seconds have passed."""
         bell = Lock()
         bell.acquire()
         self._waiting.append(bell)
+        self._threads += 1
         self._lock.release()
         try:
             rung = bell.acquire() if seconds is None else bell.acquire(timeout=max(0.0, seconds))
         finally:
             self._lock.acquire()
+            self._threads -= 1
         if not rung and bell in self._waiting:
             self._waiting.remove(bell)
             return False

@@ -7,9 +7,11 @@ hold of it must not get hold of the service as well.
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +22,7 @@ from service.engine.errors import DeadlineExceeded, InferenceFailed
 from service.engine.worker import Answer, Job, Outcome
 
 _LENGTH = struct.Struct("!Q")
-_JOB = struct.Struct("!dQ")  # seconds that remain, bytes of the payload
+_JOB = struct.Struct("!dQ")  # when the answer is worthless, on the clock of all processes; bytes of the payload
 
 # Before the jobs. Where there are none, how many images of its own a worker is to run as a check; else 0.
 _CHECK = struct.Struct("!I")
@@ -36,8 +38,41 @@ def send(connection: socket.socket, *parts: bytes) -> None:
     Raises:
         OSError: the other side is gone.
     """
-    body = b"".join(parts)
-    connection.sendall(_LENGTH.pack(len(body)) + body)
+    connection.sendall(_frame(parts))
+
+
+def exchange(connection: socket.socket, parts: Sequence[bytes], most_bytes: int) -> tuple[bytearray, bool]:
+    """Receive one frame, and meanwhile send another to whoever reads it only after having sent theirs.
+
+    Where both frames are larger than what a socket holds, each side would else wait for the other to make room.
+
+    Returns:
+        The frame that came, and whether the other could be sent.
+
+    Raises:
+        EOFError, TimeoutError, OSError, ValueError: as for `receive`.
+    """
+    unsent = memoryview(_frame(parts))
+    timeout_s = connection.gettimeout()
+    ready = select.poll()
+    ready.register(connection, select.POLLIN | select.POLLOUT)
+    try:
+        while unsent:
+            events = ready.poll(None if timeout_s is None else 1000 * timeout_s)
+            if not events:
+                raise TimeoutError
+            if not events[0][1] & select.POLLOUT:
+                break
+            unsent = unsent[connection.send(unsent) :]
+    except ConnectionError:  # it is gone, but may have sent its frame before
+        return receive(connection, most_bytes), False
+    received = receive(connection, most_bytes)
+    try:
+        if unsent:
+            connection.sendall(unsent)
+    except OSError:
+        return received, False
+    return received, True
 
 
 def receive(connection: socket.socket, most_bytes: int | None = None) -> bytearray:
@@ -59,6 +94,11 @@ def receive(connection: socket.socket, most_bytes: int | None = None) -> bytearr
     return _receive_exactly(connection, length)
 
 
+def _frame(parts: Sequence[bytes]) -> bytes:
+    body = b"".join(parts)
+    return _LENGTH.pack(len(body)) + body
+
+
 def _receive_exactly(connection: socket.socket, length: int) -> bytearray:
     buffer = bytearray(length)
     view = memoryview(buffer)
@@ -70,10 +110,11 @@ def _receive_exactly(connection: socket.socket, length: int) -> bytearray:
     return buffer
 
 
-def pack_jobs(jobs: Sequence[Job[bytes]]) -> list[bytes]:
-    """The parts of a frame that asks for a batch."""
+def pack_jobs(jobs: Sequence[Job[bytes]], clock: Callable[[], float] = time.monotonic) -> list[bytes]:
+    """The parts of a frame that asks for a batch. The time until it is unpacked counts, by a clock both sides have."""
+    now = clock()
     return [_CHECK.pack(0)] + [
-        part for job in jobs for part in (_JOB.pack(job.remaining_s, len(job.payload)), job.payload)
+        part for job in jobs for part in (_JOB.pack(now + job.remaining_s, len(job.payload)), job.payload)
     ]
 
 
@@ -82,17 +123,18 @@ def pack_check(batch_size: int) -> bytes:
     return _CHECK.pack(batch_size)
 
 
-def unpack_jobs(frame: bytearray) -> list[Job[bytes]] | int:
+def unpack_jobs(frame: bytearray, clock: Callable[[], float] = time.monotonic) -> list[Job[bytes]] | int:
     """The batch a frame asks for, or the size of the batch for a check."""
     (check,) = _CHECK.unpack_from(frame)
     if check:
         return int(check)
+    now = clock()
     jobs = []
     start = _CHECK.size
     while start < len(frame):
-        remaining_s, size = _JOB.unpack_from(frame, start)
+        deadline, size = _JOB.unpack_from(frame, start)
         start += _JOB.size
-        jobs.append(Job(bytes(memoryview(frame)[start : start + size]), remaining_s, 0.0))
+        jobs.append(Job(bytes(memoryview(frame)[start : start + size]), deadline - now, 0.0))
         start += size
     return jobs
 

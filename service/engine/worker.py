@@ -78,6 +78,10 @@ class Worker(Protocol[PayloadT]):
         """Whether it has died and nobody has been told."""
 
     @property
+    def busy(self) -> bool:
+        """Whether it has begun with what follows, and will answer that or be lost by it."""
+
+    @property
     def takes_ahead(self) -> bool:
         """Whether it gains by knowing what follows."""
 
@@ -93,8 +97,8 @@ class Worker(Protocol[PayloadT]):
 
         Args:
             jobs: of one batch.
-            following: what it will be asked for next, which it may begin with as soon as it is done. If it is lost
-                before, they have to be asked for again.
+            following: what it will be asked for next (the same object), which it may begin with as soon as it is
+                done; then it is `busy`. If it is lost before, they have to be asked for again.
 
         Raises:
             WorkerLost: it died or got stuck; it must be started again.
@@ -134,6 +138,7 @@ class LocalWorker(Generic[PayloadT]):
     pid: int | None = None
     alive: bool = True
     died: bool = False
+    busy: bool = False
     takes_ahead: bool = False
 
     def __init__(

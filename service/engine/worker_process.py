@@ -104,6 +104,11 @@ class WorkerProcess:
         process = self._process
         return self._opened is not None and process is not None and process.poll() is not None
 
+    @property
+    def busy(self) -> bool:
+        """Whether the process has been sent a batch that it has not been asked for yet."""
+        return bool(self._ahead)
+
     def launch(self, tune: bool = False) -> None:
         """Start the process and do not wait until it has opened the model; `start` does.
 
@@ -157,12 +162,19 @@ class WorkerProcess:
 
     def work(self, jobs: Sequence[Job[bytes]], following: Sequence[Job[bytes]] = (), /) -> list[Outcome]:
         """The outcome of each job; the process finds what follows in its socket, and does not wait for this one."""
-        sent, self._ahead = self._ahead is jobs, following
-        if not sent:
-            self._send(*wire.pack_jobs(jobs))
-        if following:
-            self._send(*wire.pack_jobs(following))
-        reply = self._receive()
+        sent, self._ahead = self._ahead is jobs, ()
+        with self._losing() as connection:
+            if not sent:
+                wire.send(connection, *wire.pack_jobs(jobs))
+            if following:
+                reply, told = wire.exchange(connection, wire.pack_jobs(following), _LONGEST_REPLY)
+            else:
+                reply, told = wire.receive(connection, _LONGEST_REPLY), True
+        if told:
+            self._ahead = following
+        elif process := self._process:  # it is dying or hangs: whoever looks next is to see that it has died
+            process.kill()
+            process.wait()
         try:
             return self._codec.unpack(reply, jobs)
         except Exception as error:  # whatever nonsense came

@@ -10,6 +10,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable
 from threading import Event
 from typing import Any, NoReturn
@@ -77,8 +78,12 @@ class Orders:
 
     def follow(self, order: str) -> None:
         """Do what a word says."""
-        todo: Callable[[], NoReturn] = getattr(self, order)
+        todo: Callable[[], None] = getattr(self, order)
         todo()
+
+    def nap(self) -> None:
+        """Take a while."""
+        time.sleep(1.2)
 
     def die(self) -> NoReturn:
         """End without a word."""

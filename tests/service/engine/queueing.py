@@ -55,6 +55,10 @@ def taken(batcher: Batcher[str, str]) -> list[str] | None:
     return None if batch is None else [request.payload for request in batch]
 
 
+def ahead(batcher: Batcher[str, str]) -> list[str]:
+    return [request.payload for request in batcher.take_ahead()]
+
+
 def until_empty(batcher: Batcher[str, str]) -> Iterator[list[str]]:
     while len(batcher):
         batch = taken(batcher)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from service.engine.errors import DeadlineExceeded, EngineStopped, Overloaded
-from tests.runtimes import PATIENCE_S
-from tests.service.engine.queueing import Clock, MakeBatcher, Taking, put, taken, until_empty
+from tests.runtimes import PATIENCE_S, wait_until
+from tests.service.engine.queueing import Clock, MakeBatcher, Taking, ahead, put, taken, until_empty
 
 
 def test_first_in_is_first_out(make_batcher: MakeBatcher, clock: Clock) -> None:
@@ -154,4 +154,48 @@ def test_dropping_fails_all_that_is_queued(make_batcher: MakeBatcher, clock: Clo
     assert requests[1].future.cancelled()
     assert isinstance(requests[2].future.exception(timeout=0), EngineStopped)
     assert len(batcher) == 0
+    assert taken(batcher) is None
+
+
+def test_busy_worker_takes_its_share_ahead(make_batcher: MakeBatcher, clock: Clock) -> None:
+    batcher = make_batcher(workers=2, max_batch=2)
+    put(batcher, clock, *"abcdef")
+    assert [ahead(batcher) for _ in range(5)] == [["a", "b"], ["c", "d"], ["e"], ["f"], []]
+
+
+def test_nothing_is_taken_ahead_while_another_is_idle(make_batcher: MakeBatcher, clock: Clock) -> None:
+    batcher = make_batcher(workers=2)
+    taking = Taking(batcher)
+    wait_until(lambda: len(batcher._idle) == 1)
+    with batcher._lock:  # which the other needs to go on, now that it is woken
+        put(batcher, clock, "a")
+        assert ahead(batcher) == []
+    assert taking.result() == ["a"]
+    put(batcher, clock, "b")
+    assert ahead(batcher) == ["b"]
+
+
+def test_nothing_is_taken_ahead_where_batches_are_waited_for(make_batcher: MakeBatcher, clock: Clock) -> None:
+    batcher = make_batcher(max_batch=2, max_wait_ms=5)
+    put(batcher, clock, *"ab")
+    assert ahead(batcher) == []
+    assert taken(batcher) == ["a", "b"]
+
+
+def test_what_is_taken_ahead_is_claimed(make_batcher: MakeBatcher, clock: Clock) -> None:
+    batcher = make_batcher(max_batch=2)
+    (late,) = put(batcher, clock, "late", within=5.0)
+    (withdrawn, fine) = put(batcher, clock, "withdrawn", "fine")
+    withdrawn.future.cancel()
+    clock.now += 5.0
+    assert ahead(batcher) == ["fine"]
+    assert isinstance(late.future.exception(timeout=0), DeadlineExceeded)
+    assert not fine.future.cancel()
+
+
+def test_closed_batcher_hands_out_the_rest_ahead_too(make_batcher: MakeBatcher, clock: Clock) -> None:
+    batcher = make_batcher()
+    put(batcher, clock, "a")
+    batcher.close()
+    assert [ahead(batcher), ahead(batcher)] == [["a"], []]
     assert taken(batcher) is None

@@ -14,6 +14,7 @@ from service.engine.wire import OutcomeCodec, UnexpectedError
 from service.engine.worker import Answer, Job, Outcome
 from service.images import IMAGE_ERRORS, CorruptImage, NotAnImage
 from tests.runtimes import PATIENCE_S, echo_manifest
+from tests.service.engine.queueing import Clock
 
 Ends = tuple[socket.socket, socket.socket]
 
@@ -91,11 +92,53 @@ def test_no_room_is_made_for_a_frame_of_absurd_length(ends: Ends) -> None:
         wire.receive(there, most_bytes=8)
 
 
+def test_frames_larger_than_a_socket_holds_cross_each_other(ends: Ends) -> None:
+    here, there = ends
+    large = bytes(range(256)) * 20_000
+
+    def other_side() -> None:
+        wire.send(there, large)
+        got.append(bytes(wire.receive(there)))
+
+    got: list[bytes] = []
+    other = Thread(target=other_side)
+    other.start()
+    received, told = wire.exchange(here, [large, b"!"], len(large))
+    other.join(PATIENCE_S)
+    assert (bytes(received), told, got) == (large, True, [large + b"!"])
+
+
+def test_what_the_other_side_sent_before_it_went_is_received(ends: Ends) -> None:
+    here, there = ends
+    wire.send(there, b"last words")
+    there.close()
+    assert wire.exchange(here, [b"too late"], 100) == (b"last words", False)
+
+
+def test_exchange_with_somebody_who_is_gone_or_silent_fails(ends: Ends) -> None:
+    here, there = ends
+    here.settimeout(0.05)
+    for parts in ([b"small"], [bytes(5_000_000)]):
+        with pytest.raises(TimeoutError):
+            wire.exchange(here, parts, 100)
+    there.close()
+    with pytest.raises((EOFError, OSError)):
+        wire.exchange(here, [b"anybody?"], 100)
+
+
 def test_jobs_arrive_as_they_were_sent() -> None:
     jobs = [Job(b"an image", 1.5, 9.0), Job(b"", 0.25, 9.0), Job(bytes(100_000), -2.0, 9.0)]
-    told = wire.unpack_jobs(bytearray(b"".join(wire.pack_jobs(jobs))))
+    clock = Clock()
+    told = wire.unpack_jobs(bytearray(b"".join(wire.pack_jobs(jobs, clock))), clock)
     # How long they have waited is for the service alone.
     assert told == [Job(job.payload, job.remaining_s, 0.0) for job in jobs]
+
+
+def test_time_a_frame_waits_counts_against_its_jobs() -> None:
+    clock = Clock()
+    frame = bytearray(b"".join(wire.pack_jobs([Job(b"", 1.5, 0.0), Job(b"", 0.25, 0.0)], clock)))
+    clock.now += 1.0
+    assert wire.unpack_jobs(frame, clock) == [Job(b"", 0.5, 0.0), Job(b"", -0.75, 0.0)]
 
 
 def test_check_is_told_from_jobs() -> None:

@@ -1,20 +1,24 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 
 from artifact.manifest import ArtifactError
-from service.engine import worker_process
+from service.engine import wire, worker_process
 from service.engine.batcher import BatchPolicy
 from service.engine.errors import InferenceFailed, RuntimeUnavailable, WorkerLost
 from service.engine.wire import UnexpectedError
+from service.engine.worker import Job
 from service.engine.worker_process import WorkerProcess
 from tests.runtimes import PATIENCE_S, wait_until
 from tests.service.engine.echo_worker import WORKERS, BadNumber
@@ -134,6 +138,89 @@ def test_process_that_takes_too_long_is_ended(make_worker: MakeWorker, order: st
     assert not is_running(lost)
     worker.start()
     _assert_works(worker)
+
+
+def test_what_follows_is_there_before_the_first_answer_is_read(
+    worker: WorkerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive = wire.receive
+
+    def late(*arguments: Any) -> bytearray:
+        wait_until(lambda: worker.died)  # which it does only when it has been told to
+        return receive(*arguments)
+
+    following = jobs("die")
+    with monkeypatch.context() as patch:
+        patch.setattr(wire, "receive", late)
+        assert values(worker.work(jobs("1"), following)) == [1.0]
+    assert worker.busy
+    with pytest.raises(WorkerLost):
+        worker.work(following)
+    assert not worker.busy
+
+
+def test_batches_sent_ahead_are_answered_in_order_and_run_once(worker: WorkerProcess) -> None:
+    batches = [jobs(str(number), "2") for number in range(5)]
+    for batch, following in pairwise(batches):
+        assert values(worker.work(batch, following))[0] == float(batch[0].payload)
+        assert worker.busy
+    assert values(worker.work(batches[-1])) == [4.0, 2.0]
+    assert not worker.busy
+    worker.check(1)  # nothing else is waiting to be read
+
+
+@pytest.mark.parametrize("order", ["die", "nonsense"])
+def test_what_follows_is_forgotten_with_the_process_and_sent_again_to_the_next(
+    worker: WorkerProcess, order: str
+) -> None:
+    following = jobs("2")
+    with pytest.raises(WorkerLost):
+        worker.work(jobs(order), following)
+    assert not worker.busy
+    worker.start()
+    assert values(worker.work(following)) == [2.0]
+    _assert_works(worker)
+
+
+def test_aborted_process_forgets_what_follows(worker: WorkerProcess) -> None:
+    following = jobs("hang")
+    assert values(worker.work(jobs("1"), following)) == [1.0]
+    worker.abort()
+    with pytest.raises(WorkerLost):
+        worker.work(following)
+    assert not worker.busy
+
+
+def test_process_that_dies_before_it_can_be_sent_what_follows_has_died_and_its_answer_counts(
+    worker: WorkerProcess,
+) -> None:
+    answered = jobs("2")
+    worker.work(jobs("1"), answered)
+    assert worker.pid is not None
+    connection = worker._connection
+    assert connection is not None
+    wait_until(lambda: bool(select.select([connection], [], [], 0)[0]))
+    os.kill(worker.pid, signal.SIGKILL)
+    wait_until(lambda: worker.died)
+    following = jobs("3")
+    assert values(worker.work(answered, following)) == [2.0]
+    assert (worker.died, worker.busy) == (True, False)
+    worker.start()
+    assert values(worker.work(following)) == [3.0]
+
+
+def test_each_batch_may_take_as_long_as_any(make_worker: MakeWorker) -> None:
+    worker = make_worker(stuck_s=2.0)
+    worker.start()
+    following = jobs("nap")
+    for jobs_, next_ in ((jobs("nap"), following), (following, ())):
+        assert values(worker.work(jobs_, next_)) == ["BadNumber"]
+
+
+def test_time_in_the_socket_counts_against_what_follows(worker: WorkerProcess) -> None:
+    following = [Job(b"2", 0.6, 0.0), Job(b"3", PATIENCE_S, 0.0)]
+    worker.work(jobs("nap"), following)
+    assert values(worker.work(following)) == ["DeadlineExceeded", 3.0]
 
 
 def test_process_that_is_stopped_counts_as_stuck_and_is_ended_at_once(
