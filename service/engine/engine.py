@@ -2,51 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from threading import Event, Thread
 from typing import Generic
 
-from artifact.manifest import ArtifactError
 from service.engine.batcher import Batcher
-from service.engine.errors import EngineError, EngineStopped, InferenceFailed, WorkerLost
+from service.engine.caretaker import Caretaker, Surroundings
+from service.engine.errors import EngineStopped
 from service.engine.health import Health
 from service.engine.pool import WorkerPool
 from service.engine.request import PayloadT, PendingRequest
-from service.engine.worker import Answer, Job, Outcome, Worker
+from service.engine.worker import Answer
 
-_log = logging.getLogger(__name__)
-
-# How often an idle worker is looked after, in seconds.
-_PULSE_S = 0.5
-# How long to wait before another try to start a worker that could not be started; it doubles up to the longest.
-_FIRST_RETRY_S, _LONGEST_RETRY_S = 0.5, 30.0
 # How long to wait for those who waited for a worker that was ended to be told so, in seconds.
 _LONGEST_END_S = 1.0
-
-
-@dataclass
-class _Batch(Generic[PayloadT]):
-    """Requests that run together.
-
-    Attributes:
-        requests: claimed from the queue.
-        jobs: what a worker is told of them.
-        begun: when a worker began with them, in seconds of the engine's clock.
-    """
-
-    requests: list[PendingRequest[PayloadT, Answer]]
-    jobs: list[Job[PayloadT]] = field(init=False, default_factory=list)
-    begun: float = field(init=False, default=0.0)
-
-    def begin(self, now: float) -> None:
-        """Note when a worker begins with them: until then they waited. It knows what it was sent ahead by its list."""
-        self.begun = now
-        self.jobs[:] = [Job(each.payload, each.deadline - now, now - each.queued_at) for each in self.requests]
 
 
 class Engine(Generic[PayloadT]):
@@ -71,18 +43,17 @@ class Engine(Generic[PayloadT]):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.pool = pool
-        self._on_batch = on_batch
-        self._on_loss = on_loss
         self._clock = clock
         self._batcher: Batcher[PayloadT, Answer] = Batcher(capacity, pool.tuning.policy, clock)
         self._health = Health()
-        self._threads = [
-            Thread(target=self._look_after, args=(worker,), name=f"engine-{number}", daemon=True)
-            for number, worker in enumerate(pool.workers)
-        ]
         self._running = False
         self._stopping = Event()
         self._over = Event()
+        surroundings = Surroundings(self._batcher, self._health, on_batch, on_loss, clock, self._stopping, self._over)
+        self._threads = [
+            Thread(target=Caretaker(worker, surroundings).run, name=f"engine-{number}", daemon=True)
+            for number, worker in enumerate(pool.workers)
+        ]
 
     @property
     def problem(self) -> str | None:
@@ -177,116 +148,3 @@ class Engine(Generic[PayloadT]):
         give_up = self._clock() + _LONGEST_END_S
         for thread in late:
             thread.join(max(0.0, give_up - self._clock()))
-
-    def _look_after(self, worker: Worker[PayloadT]) -> None:
-        """What a worker's thread does until the engine stops: keep it alive, and give it work."""
-        following: _Batch[PayloadT] | None = None
-        while (worker.busy or self._kept_alive(worker, following)) and (
-            batch := following or self._taken()
-        ) is not None:
-            following = None
-            if not worker.alive and self._over.is_set():  # it was ended
-                following = batch
-                break
-            if not (
-                worker.alive or worker.busy
-            ):  # it died while it had nothing to do, which its next batch need not pay for
-                self._on_loss("died")
-                if not self._started(worker):
-                    self._answer(batch, [WorkerLost("died")] * len(batch.requests))
-                    continue
-                batch.begin(self._clock())
-            if batch.requests:
-                ahead = self._batcher.take_ahead() if worker.takes_ahead else []
-                following = self._batch(ahead) if ahead else None
-                self._run(worker, batch, following)
-            elif self._health.failing:
-                self._probe(worker)
-        if following:
-            self._answer(following, [EngineStopped()] * len(following.requests))
-        worker.close()
-
-    def _taken(self) -> _Batch[PayloadT] | None:
-        requests = self._batcher.take(_PULSE_S)
-        return None if requests is None else self._batch(requests)
-
-    def _batch(self, requests: list[PendingRequest[PayloadT, Answer]]) -> _Batch[PayloadT]:
-        batch = _Batch(requests)
-        batch.begin(self._clock())
-        return batch
-
-    def _kept_alive(self, worker: Worker[PayloadT], following: _Batch[PayloadT] | None) -> bool:
-        """Start a worker that is not alive, trying again until it is; False when the engine stops before.
-
-        What follows then begins anew.
-        """
-        retry_s = _FIRST_RETRY_S
-        if worker.died and not self._over.is_set():
-            self._on_loss("died")
-        while not worker.alive:
-            if self._over.is_set():
-                return False
-            if self._started(worker):
-                if following:
-                    following.begin(self._clock())
-            else:
-                if self._stopping.wait(retry_s):
-                    return False
-                retry_s = min(2 * retry_s, _LONGEST_RETRY_S)
-        return True
-
-    def _started(self, worker: Worker[PayloadT]) -> bool:
-        """Start a worker, and say whether that could be done."""
-        try:
-            worker.start()
-        except (ArtifactError, EngineError) as error:
-            _log.error("a worker cannot be started: %s", error)
-            return False
-        return True
-
-    def _run(self, worker: Worker[PayloadT], batch: _Batch[PayloadT], following: _Batch[PayloadT] | None) -> None:
-        """Run a batch and answer its requests; the worker may begin with the one that follows."""
-        outcomes: list[Outcome]
-        try:
-            outcomes = worker.work(batch.jobs, following.jobs if following else ())
-        except WorkerLost as loss:
-            self._on_loss(loss.reason)
-            outcomes = [loss] * len(batch.requests)
-        except Exception as error:  # this thread must not end by it: nobody else gives this worker work
-            outcomes = [error] * len(batch.requests)
-        now = self._clock()
-        self._answer(batch, outcomes)
-        self._batcher.note_speed(now - batch.begun, len(batch.requests))
-        if following:
-            following.begin(now)
-
-    def _answer(self, batch: _Batch[PayloadT], outcomes: list[Outcome]) -> None:
-        self._note(outcomes)
-        for request, outcome in zip(batch.requests, outcomes, strict=True):
-            if isinstance(outcome, Exception):
-                request.future.set_exception(outcome)
-            else:
-                request.future.set_result(outcome)
-
-    def _note(self, outcomes: list[Outcome]) -> None:
-        """Tell the health and the observer what ran."""
-        sizes = [outcome.batch_size for outcome in outcomes if isinstance(outcome, Answer)]
-        while sizes:
-            self._on_batch(sizes[0])
-            del sizes[: sizes[0]]
-        for outcome in outcomes:
-            if isinstance(outcome, Answer):
-                self._health.note(succeeded=True)
-            elif isinstance(outcome, InferenceFailed | WorkerLost):
-                self._health.note(succeeded=False)
-
-    def _probe(self, worker: Worker[PayloadT]) -> None:
-        """See whether the model runs again; nobody may be sending images, because the service is not ready."""
-        try:
-            worker.check(1)
-        except WorkerLost as loss:
-            self._on_loss(loss.reason)
-        except InferenceFailed:
-            pass
-        else:
-            self._health.note(succeeded=True)

@@ -9,7 +9,7 @@ from threading import Semaphore
 import pytest
 
 from artifact.manifest import ArtifactError
-from service.engine import engine as module
+from service.engine import caretaker as module
 from service.engine.batcher import BatchPolicy
 from service.engine.engine import Engine
 from service.engine.errors import DeadlineExceeded, EngineStopped, WorkerLost

@@ -11,7 +11,7 @@ from threading import Event, Thread
 import pytest
 
 from artifact.manifest import ArtifactError
-from service.engine import engine as module
+from service.engine import caretaker as module
 from service.engine.batcher import BatchPolicy
 from service.engine.engine import Engine
 from service.engine.errors import EngineStopped, InferenceFailed, Overloaded, WorkerLost
