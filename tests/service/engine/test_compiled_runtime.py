@@ -163,14 +163,6 @@ def test_image_that_is_not_of_numbers_spoils_its_own_answer_only(runtime: Compil
     assert_same(_alone(runtime, images[0], OPEN), expected)
 
 
-def test_answers_are_the_callers_own(runtime: CompiledRuntime, gated: Exported) -> None:
-    images = inputs(gated.network, 2)
-    first = _alone(runtime, images[0], OPEN)
-    copy = first[0].copy(), first[1].copy()
-    _alone(runtime, images[1], CLOSED)
-    assert_same(first, copy)
-
-
 def test_one_thread_needs_one_scratch_memory(runtime: CompiledRuntime, gated: Exported) -> None:
     images = inputs(gated.network, 3)
     runtime.run(images, np.zeros(3, np.float32))

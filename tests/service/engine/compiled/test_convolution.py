@@ -27,6 +27,11 @@ def test_more_are_computed_together_for_a_single_pixel(blocks: int, together: in
     assert _convolution(8, 8 * blocks, side=1).together() == together
 
 
+def test_column_of_pixels_has_pixels_to_share_a_load_of_weights() -> None:
+    column = blocked(64, 4, 1, 0, 8)
+    assert Convolution(1, 1, 0, column, column).together() == 2
+
+
 @pytest.mark.parametrize(("kernel", "inputs", "taps"), [(1, 8, 8), (3, 16, 144), (7, 8, 392)])
 def test_taps_are_the_weights_of_one_output(kernel: int, inputs: int, taps: int) -> None:
     assert _convolution(inputs, 8, 9, kernel).taps == taps
@@ -63,6 +68,7 @@ def test_rows_are_done_in_chunks_where_that_keeps_more_in_the_cache(convolution:
         pytest.param(2 * 16, 7, 16, 1, id="not even those of one stay"),
         pytest.param(128 * 8, 1, 8, 128, id="as many as may be at once"),
         pytest.param(129 * 8, 1, 8, 43, id="one more than that"),
+        pytest.param(144 * 8, 1, 8, 48, id="parts as large as may be"),
     ],
 )
 def test_weights_are_read_in_parts_where_they_are_many(inputs: int, kernel: int, lanes: int, blocks: int) -> None:

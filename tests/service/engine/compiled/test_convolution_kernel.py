@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from llvmlite import ir
 
 from service.engine.compiled.convolution import Convolution
+from service.engine.compiled.convolution_kernel import emit_convolution
 from service.engine.compiled.layout import blocked, planar
 from service.engine.compiled.processor import Vectors
 from tests.service.engine.compiled.kernels import (
@@ -72,6 +74,14 @@ def test_rows_are_joined_only_where_nothing_lies_between(
 ) -> None:
     spec = convolution(MIDDLE, 2, 1, side, kernel=1, borders=borders, adds=True, relu=True, pools=True)
     assert_convolves(spec, MIDDLE, rng)
+
+
+@pytest.mark.parametrize(("borders", "width"), [((0, 0), 49), ((0, 1), 7), ((1, 0), 7)], ids=str)
+def test_joined_rows_are_cut_into_tiles_as_one(borders: tuple[int, int], width: int) -> None:
+    spec, module = convolution(MIDDLE, 1, 1, 7, kernel=1, borders=borders), ir.Module("test")
+    emit_convolution(module, "kernel", spec, MIDDLE)
+    products = sum(pixels for _, pixels in spec.tiles(width, MIDDLE.registers)) * MIDDLE.lanes
+    assert str(module).count('call <8 x float> @"llvm.fmuladd') == products
 
 
 def test_every_second_pixel_of_features_without_a_border_is_not_joined(rng: np.random.Generator) -> None:
