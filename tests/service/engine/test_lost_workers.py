@@ -85,8 +85,9 @@ def losses() -> list[str]:
 
 
 @pytest.fixture
-def make_engine_on(losses: list[str]) -> Iterator[MakeEngineOn]:
+def make_engine_on(losses: list[str], request: pytest.FixtureRequest) -> Iterator[MakeEngineOn]:
     """Started engines on workers, each taking one image at a time; they are stopped at the end."""
+    request.getfixturevalue("make_worker")  # made before, so that they are ended after their engines
     engines = []
 
     def make(*workers: Worker[Payload]) -> Engine[Payload]:
@@ -161,6 +162,7 @@ def test_others_go_on_while_a_worker_hangs(make_engine_on: MakeEngineOn, make_wo
     hanging, *others = _submit(engine, "hang", *map(str, range(20)))
     # At most one was sent ahead to the worker that hangs.
     wait_until(lambda: sum(future.done() for future in others) >= 19)
+    assert _ask(engine, "20") == 20  # after all that the other worker has
     assert not hanging.done()
     assert engine.ready
     for worker in workers:  # one of which hangs
