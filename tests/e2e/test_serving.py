@@ -50,7 +50,7 @@ def test_image_is_classified_as_the_model_does_it(server: ServerProcess, artifac
 
 def test_start_tells_which_model_runs_where(server: ServerProcess) -> None:
     with server.client() as client:
-        runtime = client.get("/model").json()["runtime"]  # whichever is the fastest here
+        runtime = client.get("/model").json()["engine"]["runtime"]  # whichever is the fastest here
     assert any(f"small 1 runs in {runtime} on " in line for line in server.lines)
 
 
