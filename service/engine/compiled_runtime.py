@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from service.engine.errors import RuntimeUnavailable
 from service.engine.machine_cache import MachineCache
 from service.engine.onnx_file import verified_onnx_file
 from service.engine.runtime import Candidate, Precision
+
+_log = logging.getLogger(__name__)
 
 _FILE = "compiled.bin"
 _ENTRY = "classify"
@@ -45,8 +48,8 @@ class CompiledRuntime:
         self.name = NAME
         # Checked where it is not read as well: whether a damaged model is refused must not depend on what was kept.
         path = verified_onnx_file(folder, manifest, ONNX_NAME)
-        kept = cache.read(_FILE)
-        program = _build(path, manifest) if kept is None else KeptProgram.from_bytes(kept)
+        kept = _kept(cache)
+        program = kept or _build(path, manifest)
         if (program.logits, program.margins) != (len(manifest.labels), len(manifest.gated_indices)):
             raise RuntimeUnavailable(f"{path} has {program.logits} classes for {len(manifest.labels)} labels")
         self._scratch_size = program.scratch_size
@@ -82,6 +85,18 @@ class CompiledRuntime:
             )
         self._scratches.append(scratch)
         return logits, margins
+
+
+def _kept(cache: MachineCache) -> KeptProgram | None:
+    """The program, if it was made before and can be trusted to be one."""
+    content = cache.read(_FILE)
+    if content is None:
+        return None
+    try:
+        return KeptProgram.from_bytes(content)
+    except ValueError as error:
+        _log.warning("%s; it will be made again", error)
+        return None
 
 
 def _address(array: Float32Array) -> int:

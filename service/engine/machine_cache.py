@@ -84,7 +84,9 @@ def _write_whole(path: Path, content: bytes) -> None:
 
 def _key(manifest: Manifest) -> str:
     graphs = [manifest.files.get(name, "") for name in (ONNX_NAME, INT8_NAME)]
-    parts = [_FORMAT, *graphs, _processor(), *map(_version, _LIBRARIES)]
+    # What is made of a graph has the manifest's own numbers in it.
+    parts = [_FORMAT, *graphs, repr(manifest.gate_threshold), str(manifest.input_size), _processor()]
+    parts += map(_version, _LIBRARIES)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from artifact.preprocessing import Float32Array
-from service.engine.errors import RuntimeUnavailable
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class KeptProgram:
         """What `to_bytes` gave.
 
         Raises:
-            RuntimeUnavailable: it is something else.
+            ValueError: it is something else.
         """
         try:
             head, digest, rest = content.split(b"\n", 2)
@@ -47,9 +46,9 @@ class KeptProgram:
             code = rest[:code_size]
             weights = np.frombuffer(rest, np.float32, offset=code_size)
         except ValueError as error:
-            raise RuntimeUnavailable(f"what was kept is no compiled network: {error}") from error
+            raise ValueError(f"what was kept is no compiled network: {error}") from error
         if digest != _digest(head, code) or weights.size != weights_size:
-            raise RuntimeUnavailable("what was kept is no compiled network: its parts do not fit together")
+            raise ValueError("what was kept is no compiled network: its parts do not fit together")
         return cls(scratch_size, logits, margins, code, weights)
 
 

@@ -116,10 +116,13 @@ def test_network_made_again_is_kept_as_the_same_bytes(gated: Exported, kept: Kep
     "content",
     [b"", b"\n\n", b"no program", b"[1, 2]\n\x7fELF", b"1 2 3 4 5\nno digest\n", b"-1 -1 -1 -1 -1\n\n", b"\xff" * 999],
 )
-def test_kept_file_that_is_no_program_is_refused(gated: Exported, cache: MachineCache, content: bytes) -> None:
+def test_kept_file_that_is_no_program_is_made_again(
+    gated: Exported, kept: KeptProgram, cache: MachineCache, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     cache.write("compiled.bin", content)
-    with pytest.raises(RuntimeUnavailable, match="no compiled network"):
-        CompiledRuntime(gated.folder, gated.manifest, cache)
+    CompiledRuntime(gated.folder, gated.manifest, cache)
+    assert cache.read("compiled.bin") == kept.to_bytes()
+    assert "no compiled network" in caplog.text
 
 
 @pytest.mark.parametrize("labels", [3, 7])

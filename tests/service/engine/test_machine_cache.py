@@ -134,6 +134,8 @@ def test_another_model_library_or_processor_has_files_of_its_own(
 ) -> None:
     MachineCache([tmp_path], manifest).write("graph", CONTENT)
     assert MachineCache([tmp_path], _manifest_with("2" * 64)).read("graph") is None
+    for number in ({"gate_threshold": 0.5}, {"input_size": 64}):
+        assert MachineCache([tmp_path], manifest.model_copy(update=number)).read("graph") is None
     versions = {name: module._version(name) for name in ("llvmlite", "onnxruntime", "onnxruntime-gpu", "openvino")}
     for changed in versions:
         with monkeypatch.context() as patch:

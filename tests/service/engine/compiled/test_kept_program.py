@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from service.engine.compiled.kept_program import KeptProgram
-from service.engine.errors import RuntimeUnavailable
 
 KEPT = KeptProgram(
     scratch_size=48, logits=6, margins=5, code=b"\x7fELF\nof several lines\n", weights=np.arange(7, dtype=np.float32)
@@ -14,7 +13,7 @@ KEPT = KeptProgram(
 
 
 def _assert_refused(content: bytes) -> None:
-    with pytest.raises(RuntimeUnavailable, match="what was kept is no compiled network: "):
+    with pytest.raises(ValueError, match="what was kept is no compiled network: "):
         KeptProgram.from_bytes(content)
 
 
