@@ -12,7 +12,7 @@ from service.engine.compiled.processor import Vectors
 from tests.service.engine.compiled.kernels import assert_convolves, convolution
 
 # To compile a kernel takes much longer than to try a request.
-EACH = settings().max_examples // 10
+EACH = settings().max_examples // 20
 
 
 @st.composite

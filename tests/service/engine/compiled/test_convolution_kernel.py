@@ -19,7 +19,7 @@ from tests.service.engine.compiled.kernels import (
 )
 
 NARROW, MIDDLE, WIDE = Vectors(4, 16), Vectors(8, 16), Vectors(16, 32)
-EVERY = pytest.mark.parametrize("vectors", [NARROW, MIDDLE, Vectors(8, 32), WIDE], ids=str)
+EVERY = pytest.mark.parametrize("vectors", [NARROW, MIDDLE, WIDE], ids=str)
 
 
 @EVERY

@@ -39,12 +39,9 @@ def _compiled(graph: PortableGraph, vectors: Vectors = VECTORS) -> Program:
         ("widths 4, 8, 16", 16, 4),
         ("widths 4, 8, 16", 8, 4),
         ("widths 4, 8, 16", 4, 4),
-        ("widths 8, 24, 40", 16, 8),
-        ("widths 16, 24, 32", 8, 8),
         ("all gated", 16, 16),
         ("all gated", 4, 4),
         ("small gates", 8, 8),
-        ("narrow bottlenecks", 8, 4),
     ],
 )
 def test_blocks_have_as_many_channels_as_a_vector_or_fewer_that_all_layers_fill(
