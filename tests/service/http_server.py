@@ -128,3 +128,27 @@ def read_answer(connection: socket.socket) -> HttpAnswer:
 def _value(server: HttpServer, series: str) -> float:
     found = re.search(rf"^{series} (\S+)$", server.context.metrics.render().decode(), re.MULTILINE)
     return float(found[1]) if found else 0.0
+
+
+# The content type of `form`.
+EDGE = "multipart/form-data; boundary=edge"
+
+
+def ask(server: HttpServer, request: bytes) -> HttpAnswer:
+    """The answer to one request on a connection of its own, which ends where that is announced."""
+    with server.connect() as connection:
+        connection.sendall(request)
+        answer = read_answer(connection)
+        if answer.headers.get("connection") == "close":
+            assert connection.recv(1) == b""
+        return answer
+
+
+def part(file: bytes, name: str = "file", more: str = '; filename="a.png"') -> bytes:
+    """A part of a form with a file."""
+    return f'--edge\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'.encode() + file + b"\r\n"
+
+
+def form(*parts: bytes, end: bytes = b"--edge--\r\n", kind: str = EDGE, target: str = "/classify") -> bytes:
+    """A request with a form of these parts."""
+    return post(b"".join(parts) + end, target=target, kind=kind)

@@ -13,92 +13,17 @@ from service.engine.errors import InferenceFailed, WorkerLost
 from service.engine.onnx_runtime import OnnxRuntime
 from service.exchanges import Exchanges
 from service.request_record import current_record
-from tests.image_files import encoded, hollow_png, photograph, pngs, solid
+from tests.image_files import encoded, photograph, pngs, solid
 from tests.runtimes import EchoRuntime, wait_until
-from tests.service.http_server import HttpAnswer, HttpServer, http_serving, post, read_answer
+from tests.service.http_server import HttpServer, ask, form, http_serving, part, post, read_answer
 
 PNG = pngs(1)[0]
-JPEG = encoded(photograph(50, 40), "JPEG")
 LIMITS = {"max_bytes": 8000, "max_pixels": 10_000}
-EDGE = "multipart/form-data; boundary=edge"
-
-
-def _part(file: bytes, name: str = "file", more: str = '; filename="a.png"') -> bytes:
-    return f'--edge\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'.encode() + file + b"\r\n"
-
-
-def _form(*parts: bytes, end: bytes = b"--edge--\r\n", kind: str = EDGE, target: str = "/classify") -> bytes:
-    return post(b"".join(parts) + end, target=target, kind=kind)
-
-
-def _chunked(body: bytes) -> bytes:
-    head = b"POST /classify HTTP/1.1\r\nhost: a\r\ncontent-type: image/png\r\ntransfer-encoding: chunked\r\n\r\n"
-    return head + b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n"
-
-
-TYPED = _part(PNG).replace(b"\r\n\r\n", b"\r\nContent-Type: image/png\r\n\r\n", 1)
-TAKEN: dict[str, bytes] = {
-    "PNG": post(PNG),
-    "JPEG": post(JPEG, kind="image/jpeg"),
-    "no type": post(PNG, kind=""),
-    "curl's wrong type": post(PNG, kind="application/x-www-form-urlencoded"),
-    "summary": post(PNG, target="/classify?graph=summary&top_k=2"),
-    "no graph": post(PNG, target="/classify?graph=none"),
-    "empty query": post(PNG, target="/classify?"),
-    "own id": post(PNG, "X-Request-ID: mine", "x-request-id: other"),
-    "deadline": post(PNG, "X-Request-Timeout-Ms: 20000.5"),
-    "closing": post(PNG, "Connection: close"),
-    "old protocol": post(PNG).replace(b"HTTP/1.1", b"HTTP/1.0"),
-    "origin": post(PNG, "Origin: https://page.example"),
-    "form": _form(_part(PNG)),
-    "form with types": _form(TYPED, end=b"--edge--"),
-    "form with an empty file": _form(_part(b"")),
-    "form with a strange name": _form(_part(PNG, more='; filename="\xff;.png"')),
-    "form of lines": _form(_part(b"\r\n--edg\r\n")),
-    "form with quotes": _form(_part(PNG), kind='multipart/form-data; boundary="edge"'),
-    "form with an epilogue": _form(_part(PNG), end=b"--edge--\r\nmore"),
-    "form of two": _form(_part(PNG), _part(PNG)),
-    "form with text": _form(_part(PNG), _part(b"x", "a", "")),
-    "form of text": _form(_part(PNG, more="")),
-    "form of another field": _form(_part(PNG, "image")),
-    "form without fields": _form(end=b"--edge--\r\n"),
-    "form without end": _form(_part(PNG), end=b""),
-    "form without boundary": _form(_part(PNG), kind="multipart/form-data"),
-    "form that is none": post(PNG, kind=EDGE),
-    "text": post(b"hello"),
-    "half a JPEG": post(JPEG[: len(JPEG) // 2]),
-    "too many pixels": post(hollow_png(9000, 9000)),
-    "form of a broken file": _form(_part(JPEG[:-20])),
-    "longest": post(PNG + bytes(8000 - len(PNG))),
-    "form with too long a file": _form(_part(bytes(8001))),
-}
-LEFT: dict[str, bytes] = {
-    "too many bytes": post(bytes(8001)),
-    "form of too many bytes": _form(_part(bytes(13_000))),
-    "empty": post(b""),
-    "no length": b"POST /classify HTTP/1.1\r\nhost: a\r\ncontent-type: image/png\r\n\r\n",
-    "chunked": _chunked(PNG),
-    "chunked nothing": _chunked(b"").replace(b"0\r\n\r\n0\r\n\r\n", b"0\r\n\r\n"),
-    "type": post(PNG, kind="text/plain"),
-    "unknown parameter": post(PNG, target="/classify?topk=3"),
-    "invalid parameter": post(PNG, target="/classify?top_k=0"),
-    "no time": post(PNG, "X-Request-Timeout-Ms: soon"),
-    "method": post(PNG).replace(b"POST", b"PUT"),
-    "path": post(PNG, target="/classify/"),
-    "batch": _form(_part(PNG, "files"), target="/classify/batch"),
-}
 
 
 @pytest.fixture(scope="module")
 def server(runtime: OnnxRuntime) -> Iterator[HttpServer]:
     with http_serving(runtime, **LIMITS) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def application(runtime: OnnxRuntime) -> Iterator[HttpServer]:
-    """The same, but the application answers everything."""
-    with http_serving(runtime, direct=False, **LIMITS) as server:
         yield server
 
 
@@ -110,68 +35,6 @@ def echo(echo_runtime: EchoRuntime) -> Iterator[HttpServer]:
         echo_runtime.release()
 
 
-def _ask(server: HttpServer, request: bytes) -> HttpAnswer:
-    with server.connect() as connection:
-        connection.sendall(request)
-        answer = read_answer(connection)
-        if answer.headers.get("connection") == "close":
-            assert connection.recv(1) == b""
-        return answer
-
-
-def _lasting(value: Any) -> Any:
-    """What does not differ from one time to the next."""
-    if isinstance(value, dict):
-        return {name: _lasting(each) for name, each in value.items() if name not in ("timing_ms", "request_id")}
-    return [_lasting(each) for each in value] if isinstance(value, list) else value
-
-
-@pytest.mark.parametrize("name", [*TAKEN, *LEFT])
-def test_answer_is_the_applications(server: HttpServer, application: HttpServer, name: str) -> None:
-    request = (TAKEN | LEFT)[name]
-    before = len(server.passed_on)
-    actual, expected = _ask(server, request), _ask(application, request)
-    assert (len(server.passed_on) == before) == (name in TAKEN)
-    assert len(application.passed_on) > 0
-    assert actual.status == expected.status
-    assert _lasting(actual.body) == _lasting(expected.body)
-    assert actual.headers.keys() == expected.headers.keys()
-    varying = {"date", "content-length", "x-request-id"}
-    assert {n: v for n, v in actual.headers.items() if n not in varying} == {
-        n: v for n, v in expected.headers.items() if n not in varying
-    }
-    if "error" in actual.body:
-        assert actual.body["error"]["request_id"] == actual.headers["x-request-id"]
-    if name == "own id":
-        assert actual.headers["x-request-id"] == expected.headers["x-request-id"] == "mine"
-
-
-def test_both_ways_count_alike(runtime: OnnxRuntime) -> None:
-    counts = []
-    for direct in (True, False):
-        with http_serving(runtime, direct, **LIMITS) as server:
-            for request in (TAKEN | LEFT).values():
-                _ask(server, request)
-            lines = server.context.metrics.render().decode().splitlines()
-        kinds = ("aig_requests_total", "aig_images_total", "aig_block_", "aig_macs", "aig_skip_ratio", "aig_class_")
-        counts.append([line for line in lines if line.startswith(kinds) or "_seconds_count" in line])
-    assert counts[0] == counts[1]
-
-
-def test_both_ways_log_alike(runtime: OnnxRuntime, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, logger="service.access_log")
-    told = []
-    for direct in (True, False):
-        caplog.clear()
-        with http_serving(runtime, direct, access_log="on", **LIMITS) as server:
-            for name in ("JPEG", "form", "text", "form of text", "form of two"):
-                _ask(server, TAKEN[name])
-        lines = [record.__dict__["fields"] for record in caplog.records if record.name == "service.access_log"]
-        told.append([{n: v for n, v in line.items() if not n.endswith("_ms")} for line in lines])
-    assert told[0] == told[1]
-    assert len(told[0]) == 5
-
-
 def test_line_of_the_log_names_the_request_it_tells_of(runtime: OnnxRuntime, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="service.access_log")
     named = []
@@ -179,8 +42,8 @@ def test_line_of_the_log_names_the_request_it_tells_of(runtime: OnnxRuntime, cap
     watching.filter = lambda _: named.append(current_record.get()) or True  # type: ignore[method-assign, func-returns-value]
     caplog.handler.addFilter(watching)
     with http_serving(runtime, access_log="on", **LIMITS) as server:
-        for name in ("own id", "text"):
-            answer = _ask(server, TAKEN[name])
+        for request in (post(PNG, "X-Request-ID: mine"), post(b"text")):
+            answer = ask(server, request)
             wait_until(lambda: bool(named))
             (record,) = named
             assert record is not None
@@ -190,7 +53,7 @@ def test_line_of_the_log_names_the_request_it_tells_of(runtime: OnnxRuntime, cap
 
 
 def test_image_that_comes_byte_by_byte_is_classified(server: HttpServer) -> None:
-    request = _form(TYPED)
+    request = form(part(PNG))
     with server.connect() as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for start in range(0, len(request), 7):
@@ -204,8 +67,8 @@ def test_image_that_comes_byte_by_byte_is_classified(server: HttpServer) -> None
 def test_large_image_is_received_whole(runtime: OnnxRuntime) -> None:
     with http_serving(runtime) as server:
         large = encoded(photograph(1000, 1000), "BMP")
-        assert _ask(server, post(large)).status == 200
-        assert _ask(server, _form(_part(large))).status == 200
+        assert ask(server, post(large)).status == 200
+        assert ask(server, form(part(large))).status == 200
         assert server.passed_on == []
 
 
@@ -260,11 +123,11 @@ def test_image_is_given_up_at_its_deadline_and_never_run(echo: HttpServer, echo_
     with echo.connect() as running:
         running.sendall(post(solid(10)))
         echo_runtime.wait_until_running()
-        late = _ask(echo, post(solid(20), "X-Request-Timeout-Ms: 50"))
+        late = ask(echo, post(solid(20), "X-Request-Timeout-Ms: 50"))
         assert (late.status, late.body["error"]["type"]) == (504, "deadline_exceeded")
         echo_runtime.release()
         assert read_answer(running).status == 200
-    assert _ask(echo, post(solid(30))).status == 200
+    assert ask(echo, post(solid(30))).status == 200
     assert [round(value * 255) for value in echo_runtime.seen] == [0, 10, 30]
     assert echo.images("deadline_exceeded") == 1
 
@@ -288,7 +151,7 @@ def test_full_queue_refuses_and_bodies_are_not_held(echo: HttpServer, echo_runti
         for connection in (second, third):
             connection.sendall(post(solid(20)))
         wait_until(lambda: echo.context.engine.queue_depth == 2)
-        refused = _ask(echo, post(solid(40)))
+        refused = ask(echo, post(solid(40)))
         assert (refused.status, refused.body["error"]["type"]) == (429, "overloaded")
         assert int(refused.headers["retry-after"]) >= 1
         assert "date" in refused.headers
@@ -303,11 +166,11 @@ def test_body_for_which_there_is_no_memory_is_refused(echo_runtime: EchoRuntime)
         with server.connect() as running:
             running.sendall(post(solid(10)))
             echo_runtime.wait_until_running()
-            refused = _ask(server, post(solid(20)))
+            refused = ask(server, post(solid(20)))
             assert (refused.status, refused.headers["retry-after"]) == (429, "1")
             echo_runtime.release()
             assert read_answer(running).status == 200
-        assert _ask(server, post(solid(30))).status == 200
+        assert ask(server, post(solid(30))).status == 200
         assert server.context.memory.held == 0
 
 
@@ -322,12 +185,12 @@ def test_unexpected_error_is_told_without_details_and_logged_with_its_request(
     echo: HttpServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(echo.context.engine, "submit", _raising(KeyError("a secret")))
-    answer = _ask(echo, post(solid(20)))
+    answer = ask(echo, post(solid(20)))
     assert (answer.status, answer.body["error"]["type"]) == (500, "internal_error")
     assert "secret" not in str(answer.body)
     assert any("secret" in str(record.exc_info) for record in caplog.records)
     monkeypatch.undo()
-    assert _ask(echo, post(solid(20))).status == 200
+    assert ask(echo, post(solid(20))).status == 200
 
 
 @pytest.mark.parametrize(("error", "status"), [(WorkerLost("died"), 503), (InferenceFailed(), 500)])
@@ -335,7 +198,7 @@ def test_failure_of_the_engine_is_told(
     echo: HttpServer, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
 ) -> None:
     monkeypatch.setattr(echo.context.engine.pool.workers[0], "work", _raising(error))
-    assert _ask(echo, post(solid(20))).status == status
+    assert ask(echo, post(solid(20))).status == status
 
 
 def test_stop_waits_for_what_was_accepted(echo_runtime: EchoRuntime) -> None:
