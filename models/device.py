@@ -31,3 +31,13 @@ def fast_precision(device: torch.device) -> Literal["bf16", "fp32"]:
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if torch.cpu.get_capabilities().get("avx512_bf16", False) else "fp32"
+
+
+def use_sound_gradients() -> None:
+    """Leave oneDNN out on processors without AVX-512, for the rest of this process.
+
+    There the gradients of its convolutions in torch 2.13.0 were seen to write beyond their memory, which ends the
+    process (glibc: "corrupted size vs. prev_size"). Torch's own convolutions are slower, and are used instead.
+    """
+    if not torch.cpu.get_capabilities().get("avx512_f", False):
+        torch.backends.mkldnn.set_flags(False)

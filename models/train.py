@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from models.checkpoint import CheckpointError, load
 from models.config import PRESETS, ModelConfig, preset
 from models.data import Dataset, load_pixels, split
-from models.device import default_device, fast_precision, usable_device
+from models.device import default_device, fast_precision, usable_device, use_sound_gradients
 from models.examples import DataError
 from models.recipe import Recipe
 from models.resnet import AdaptiveResNet
@@ -70,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     try:
         device = usable_device(arguments.device)
+        if device.type == "cpu":
+            use_sound_gradients()
         precision = fast_precision(device) if arguments.precision == "auto" else arguments.precision
         recipe = Recipe(
             epochs=arguments.epochs,

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from models.device import use_sound_gradients
 from tests.image_files import pngs
 from tests.networks import exported_once
 
@@ -21,9 +22,7 @@ def _single_thread() -> Iterator[None]:
     """One thread: sums in the same order wherever tests run, and no fight for cores with servers under test."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    if not torch.cpu.get_capabilities().get("avx512_f", False):
-        # There the gradients of oneDNN's convolutions in torch 2.13.0 were seen to write beyond their memory.
-        torch.backends.mkldnn.set_flags(False)
+    use_sound_gradients()
     yield
     torch.set_num_threads(before)
 
