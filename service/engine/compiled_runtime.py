@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from artifact.agreement import LogitsAndMargins
-from artifact.manifest import ONNX_NAME, Manifest
+from artifact.manifest import INT8_NAME, ONNX_NAME, Manifest
 from artifact.preprocessing import Float32Array
 from service.engine.compiled.kept_program import KeptProgram
-from service.engine.compiled.processor import NAME, MachineCode, compiled_code, vectors
+from service.engine.compiled.processor import NAME, MachineCode, compiled_code, require, vectors
 from service.engine.errors import RuntimeUnavailable
 from service.engine.machine_cache import MachineCache
 from service.engine.onnx_file import verified_onnx_file
@@ -20,7 +20,6 @@ from service.engine.runtime import Candidate, Precision
 
 _log = logging.getLogger(__name__)
 
-_FILE = "compiled.bin"
 _ENTRY = "classify"
 _ALIGNMENT = 64  # bytes in a line of the cache
 
@@ -32,24 +31,29 @@ class CompiledRuntime:
         folder: of the artifact.
         manifest: of the model.
         cache: holds the program after it was made once.
+        precision: of the convolutions.
 
     Raises:
-        ArtifactError: the ONNX file is missing or damaged.
-        RuntimeUnavailable: llvmlite is not installed, or the network has parts that cannot be compiled.
+        ArtifactError: an ONNX file that is needed is missing or damaged.
+        RuntimeUnavailable: llvmlite is not installed, the processor has no instructions for the precision, or the
+            network has parts that cannot be compiled.
     """
 
     device = "cpu"
-    precision: Precision = "fp32"
     runs_batches = False
     candidates: tuple[Candidate, ...] = ()
 
-    def __init__(self, folder: Path, manifest: Manifest, cache: MachineCache) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, cache: MachineCache, precision: Precision = "fp32") -> None:
+        require(precision)
         self.manifest = manifest
+        self.precision = precision
         self.name = NAME
-        # Checked where it is not read as well: whether a damaged model is refused must not depend on what was kept.
+        # Checked where they are not read as well: whether a damaged model is refused must not depend on what was kept.
         path = verified_onnx_file(folder, manifest, ONNX_NAME)
-        kept = _kept(cache)
-        program = kept or _build(path, manifest)
+        int8_path = verified_onnx_file(folder, manifest, INT8_NAME) if precision == "int8" else None
+        file = f"compiled-{precision}.bin"
+        kept = _kept(cache, file)
+        program = kept or _build(path, int8_path, manifest, precision)
         if (program.logits, program.margins) != (len(manifest.labels), len(manifest.gated_indices)):
             raise RuntimeUnavailable(f"{path} has {program.logits} classes for {len(manifest.labels)} labels")
         self._scratch_size = program.scratch_size
@@ -60,7 +64,7 @@ class CompiledRuntime:
         self._classify = function(self._code.address(_ENTRY))
         self._scratches: list[Float32Array] = []
         if kept is None:
-            cache.write(_FILE, program.to_bytes())
+            cache.write(file, program.to_bytes())
 
     def run(self, images: Float32Array, gate_offset: Float32Array) -> LogitsAndMargins:
         """See `Runtime.run`."""
@@ -87,9 +91,9 @@ class CompiledRuntime:
         return logits, margins
 
 
-def _kept(cache: MachineCache) -> KeptProgram | None:
+def _kept(cache: MachineCache, file: str) -> KeptProgram | None:
     """The program, if it was made before and can be trusted to be one."""
-    content = cache.read(_FILE)
+    content = cache.read(file)
     if content is None:
         return None
     try:
@@ -113,16 +117,20 @@ def _aligned(values: Float32Array) -> Float32Array:
     return copy
 
 
-def _build(path: Path, manifest: Manifest) -> KeptProgram:
+def _build(path: Path, int8_path: Path | None, manifest: Manifest, precision: Precision) -> KeptProgram:
     # The onnx package is needed to make the program, not to run it.
     try:
         from service.engine.compiled.network import compile_network
+        from service.engine.compiled.numbers import NUMBERS
+        from service.engine.int8_graph import read_int8_graph
         from service.engine.portable_graph import UnknownGraph, read_portable_graph
     except ImportError as error:
         raise RuntimeUnavailable(f"the compiled runtime needs {error.name}, which is not installed") from error
 
     try:
-        program = compile_network(read_portable_graph(path, manifest), manifest.gate_threshold, vectors())
+        graph = read_portable_graph(path, manifest)
+        int8 = read_int8_graph(int8_path) if int8_path else None
+        program = compile_network(graph, manifest.gate_threshold, vectors(), NUMBERS[precision], int8)
     except UnknownGraph as error:
         raise RuntimeUnavailable(f"{path} cannot be compiled: {error}") from error
     code = compiled_code(str(program.module))

@@ -115,9 +115,9 @@ def _candidates(precision: Precision) -> list[Candidate]:
     runtimes: tuple[RuntimeName, ...] = ("onnx", "compiled", "blocked", "openvino")
     found = [Candidate(runtime, "fp32") for runtime in runtimes]
     if precision != "fp32":
-        found.append(Candidate("openvino", "bf16"))
+        found += [Candidate("compiled", "bf16"), Candidate("openvino", "bf16")]
     if precision == "int8":
-        found.append(Candidate("int8", "int8"))
+        found += [Candidate("compiled", "int8"), Candidate("int8", "int8")]
     return found
 
 
@@ -130,7 +130,7 @@ def _open(candidate: Candidate, folder: Path, manifest: Manifest, cache: Machine
     if candidate.runtime == "compiled":
         from service.engine.compiled_runtime import CompiledRuntime
 
-        return CompiledRuntime(folder, manifest, cache)
+        return CompiledRuntime(folder, manifest, cache, candidate.precision)
     if candidate.runtime == "blocked":
         from service.engine.blocked_runtime import BlockedRuntime
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from service.engine.compiled.layout import Layout
+from service.engine.compiled.numbers import Numbers
 
 # Most vectors of output channels that are computed together; with more, fewer pixels share a load of weights.
 _MOST_TOGETHER = 2
 _MOST_TOGETHER_OF_ONE_PIXEL = 8  # which has no pixels to share anything with
-# What is read again and again should stay in the second-level cache, in numbers.
+# What is read again and again should stay in the second-level cache, in words.
 _MOST_WEIGHTS, _MOST_INPUT = 48 * 1024, 24 * 1024
 # The weights of a group are read again for every tile. More than this many are read in parts, of at most so many, which
 # stay in the first-level cache.
@@ -24,7 +25,7 @@ class Convolution:
         kernel, stride, padding: in pixels, the same both ways.
         source, target: layouts of input and output.
         relu: whether negative outputs become zero.
-        adds: whether the output is added to what is in its place.
+        adds: layout of what is added to the output, if anything is: it may be the output's, and in its place.
         pools: whether the outputs are also summed over all pixels.
     """
 
@@ -34,7 +35,7 @@ class Convolution:
     source: Layout
     target: Layout
     relu: bool = False
-    adds: bool = False
+    adds: Layout | None = None
     pools: bool = False
 
     def together(self) -> int:
@@ -49,8 +50,8 @@ class Convolution:
 
     @property
     def taps(self) -> int:
-        """Weights of one output channel."""
-        return self.kernel**2 * self.source.channels
+        """Words of weights for one output channel."""
+        return self.kernel**2 * self.source.blocks * self.source.words
 
     def rows_at_a_time(self) -> int:
         """How many rows are done for one group of output channels before the next group.
@@ -60,14 +61,18 @@ class Convolution:
         height = self.target.height
         if self.taps * self.target.channels > _MOST_WEIGHTS:
             return height
-        row = self.source.channels * self.source.width * self.stride
+        row = self.source.blocks * self.source.words * self.source.width * self.stride
         return max(rows for rows in _divisors(height) if rows * row <= _MOST_INPUT or rows == 1)
 
     def blocks_at_a_time(self) -> int:
-        """How many blocks of input channels are summed for all pixels before the next."""
+        """How many blocks of input channels are summed for all pixels before the next.
+
+        Meanwhile the sums are where the output will be, which has to have the bits for that. Where it has not, weights
+        have fewer bits as well, and nothing is gained.
+        """
         blocks = self.source.blocks
         weights = self.kernel**2 * self.source.lanes * self.group  # of one block
-        if blocks * weights <= _MOST_IN_ONE_PART:
+        if blocks * weights <= _MOST_IN_ONE_PART or self.target.numbers is not Numbers.FLOAT32:
             return blocks
         return max(count for count in _divisors(blocks) if count * weights <= _LARGEST_PART or count == 1)
 

@@ -10,7 +10,7 @@ convolutions of a single pixel.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llvmlite import ir
 
@@ -18,6 +18,7 @@ from service.engine.compiled.convolution import Convolution
 from service.engine.compiled.emitter import POINTER, Emitter, integer
 from service.engine.compiled.layout import Layout
 from service.engine.compiled.processor import Vectors
+from service.engine.compiled.products import ByteProducts, products_of
 
 # Rows up to this wide are joined where they may be, so that fewer tiles are cut off at their ends.
 _WIDEST_JOINED = 14
@@ -39,40 +40,51 @@ class _Part:
     ends: bool
 
 
-def emit_convolution(module: ir.Module, name: str, convolution: Convolution, vectors: Vectors) -> ir.Function:
-    """Add the kernel: a function of the addresses of input, weights (as `packed_weights` has them), output, and sums.
+@dataclass(frozen=True)
+class _Tile:
+    """Neighbouring pixels of a row, and a group of output channels."""
 
-    The addresses of input and output are those of their first number, border included. Sums are one for each output
-    channel, and are written only where they are wanted.
+    group: ir.Value
+    row: ir.Value
+    column: ir.Value
+    pixels: int
+
+
+def emit_convolution(module: ir.Module, name: str, convolution: Convolution, vectors: Vectors) -> ir.Function:
+    """Add the kernel: a function of the addresses of input, weights, what is added to the output, output, and sums.
+
+    The addresses of features are those of their first number, border included. Weights are as `packed_weights` has
+    them. Sums are one for each output channel, and are written only where they are wanted.
     """
-    source, target = convolution.source, convolution.target
-    can_join = convolution.kernel == convolution.stride == 1 and source.padding == target.padding == 0
-    if can_join and target.width <= _WIDEST_JOINED:
-        source, target = source.as_one_row(), target.as_one_row()
-    return _Kernel(module, name, convolution, source, target, vectors).emit()
+    return _Kernel(module, name, _joined(convolution), vectors).emit()
+
+
+def _joined(spec: Convolution) -> Convolution:
+    """The same with all rows as one, where that may be and is worth it."""
+    layouts = [spec.source, spec.target, *([spec.adds] if spec.adds else [])]
+    if spec.kernel * spec.stride > 1 or any(layout.padding for layout in layouts) or spec.target.width > _WIDEST_JOINED:
+        return spec
+    adds = spec.adds and spec.adds.as_one_row()
+    return replace(spec, source=spec.source.as_one_row(), target=spec.target.as_one_row(), adds=adds)
 
 
 class _Kernel:
     """Emits one kernel."""
 
-    def __init__(
-        self, module: ir.Module, name: str, spec: Convolution, source: Layout, target: Layout, vectors: Vectors
-    ) -> None:
+    def __init__(self, module: ir.Module, name: str, spec: Convolution, vectors: Vectors) -> None:
         self._spec = spec
-        self._source = source
-        self._target = target
         self._together = spec.together()
         self._registers = vectors.registers
-        self._emitter = Emitter(module, name, [POINTER] * 4, vectors.lanes)
-        self._input, self._weights, self._output, self._sums = self._emitter.function.args
+        self._emitter = Emitter(module, name, [POINTER] * 5, vectors.lanes)
+        self._products = products_of(spec.source.numbers)(self._emitter)
+        self._input, self._weights, self._addend, self._output, self._sums = self._emitter.function.args
 
     def emit(self) -> ir.Function:
         """The whole function."""
-        emit, target = self._emitter, self._target
+        emit, target = self._emitter, self._spec.target
         if self._spec.pools:
             self._emitter.each(target.blocks, lambda block: emit.store(emit.zero, self._sums, (block, emit.lanes)))
-        # Joined rows are one.
-        rows = min(self._spec.rows_at_a_time(), target.height)
+        rows = self._spec.rows_at_a_time()
 
         def chunk(index: ir.Value) -> None:
             first = emit.builder.mul(index, ir.Constant(index.type, rows))
@@ -87,7 +99,7 @@ class _Kernel:
 
     def _parts(self, body: Callable[[_Part], None]) -> None:
         """Do something for each part of the input in turn."""
-        emit, blocks, count = self._emitter, self._source.blocks, self._spec.blocks_at_a_time()
+        emit, blocks, count = self._emitter, self._spec.source.blocks, self._spec.blocks_at_a_time()
         parts = blocks // count
         body(_Part(integer(0), count, begins=True, ends=parts == 1))
         if parts > 2:
@@ -108,7 +120,7 @@ class _Kernel:
     def _row(self, group: ir.Value, row: ir.Value, part: _Part) -> None:
         """All tiles of a row."""
         first = 0
-        for count, pixels in self._spec.tiles(self._target.width, self._registers):
+        for count, pixels in self._spec.tiles(self._spec.target.width, self._registers):
             self._emitter.each(count, self._tile_at(group, row, first, pixels, part))
             first += count * pixels
 
@@ -116,53 +128,71 @@ class _Kernel:
         self, group: ir.Value, row: ir.Value, first: int, pixels: int, part: _Part
     ) -> Callable[[ir.Value], None]:
         def tile(index: ir.Value) -> None:
-            emit, spec, source, target = self._emitter, self._spec, self._source, self._target
+            emit, spec, source = self._emitter, self._spec, self._spec.source
             builder = emit.builder
             column = builder.add(ir.Constant(index.type, first), builder.mul(index, ir.Constant(index.type, pixels)))
+            here = _Tile(group, row, column, pixels)
             inputs = emit.address(
                 self._input,
                 source.start(spec.padding),
                 (row, spec.stride * source.row),
                 (column, spec.stride * source.pixel),
             )
-            weights = emit.address(self._weights, (group, spec.group * (1 + spec.taps)))
-            outputs = emit.address(
-                self._output,
-                target.start(),
-                (group, self._together * target.block),
-                (row, target.row),
-                (column, target.pixel),
-            )
-            places = [
-                vector * target.block + pixel * target.pixel
-                for vector in range(self._together)
-                for pixel in range(pixels)
-            ]
-            sums = self._begun(outputs, places, weights, part)
-            sums = self._products(sums, inputs, weights, pixels, part)
-            self._write(sums, outputs, places, group, part)
+            weights = emit.address(self._weights, (group, spec.group * (self._products.constants + spec.taps)))
+            sums = self._begun(here, weights, part)
+            sums = self._summed(sums, inputs, weights, pixels, part)
+            self._write(sums, here, weights, part)
 
         return tile
 
-    def _begun(self, outputs: ir.Value, places: list[int], weights: ir.Value, part: _Part) -> list[ir.Value]:
-        """The sums of a tile before a part, those of one vector of output channels after those of the other."""
-        emit = self._emitter
-        if not part.begins:
-            return [emit.load(outputs, place) for place in places]
-        pixels = len(places) // self._together
-        bias = [emit.load(weights, vector * emit.lanes) for vector in range(self._together)]
-        sums = [each for each in bias for _ in range(pixels)]
-        if not self._spec.adds:
-            return sums
-        return [emit.builder.fadd(each, emit.load(outputs, place)) for each, place in zip(sums, places, strict=True)]
+    # The vectors of a tile are a list: those of some output channels for every pixel, and then those of the next.
 
-    def _products(
+    def _addresses(self, tile: _Tile, features: ir.Value, layout: Layout) -> list[ir.Value]:
+        """Where the vectors of a tile are."""
+        emit = self._emitter
+        first = emit.address(
+            features,
+            layout.start(),
+            (tile.group, self._together * layout.block),
+            (tile.row, layout.row),
+            (tile.column, layout.pixel),
+        )
+        return [
+            emit.address(first, vector * layout.block + pixel * layout.pixel)
+            for vector in range(self._together)
+            for pixel in range(tile.pixels)
+        ]
+
+    def _constant(self, weights: ir.Value, number: int, pixels: int) -> list[ir.Value]:
+        """One of the constants before the weights, for the vectors of a tile."""
+        emit = self._emitter
+        at = number * self._spec.group
+        vectors = [emit.load(weights, at + vector * emit.lanes) for vector in range(self._together)]
+        return [each for each in vectors for _ in range(pixels)]
+
+    def _begun(self, tile: _Tile, weights: ir.Value, part: _Part) -> list[ir.Value]:
+        """The sums of a tile before a part."""
+        target = self._spec.target
+        if not part.begins:
+            return [target.numbers.load(self._emitter, at) for at in self._addresses(tile, self._output, target)]
+        if isinstance(self._products, ByteProducts):
+            return [self._products.nothing] * (self._together * tile.pixels)
+        return self._with_addend(self._constant(weights, 0, tile.pixels), tile)
+
+    def _with_addend(self, sums: list[ir.Value], tile: _Tile) -> list[ir.Value]:
+        emit, adds = self._emitter, self._spec.adds
+        if adds is None:
+            return sums
+        addresses = self._addresses(tile, self._addend, adds)
+        return [emit.builder.fadd(each, adds.numbers.load(emit, at)) for each, at in zip(sums, addresses, strict=True)]
+
+    def _summed(
         self, sums: list[ir.Value], inputs: ir.Value, weights: ir.Value, pixels: int, part: _Part
     ) -> list[ir.Value]:
         """The sums of a tile with the products of a part."""
-        emit, spec, source = self._emitter, self._spec, self._source
+        emit, spec, source, products = self._emitter, self._spec, self._spec.source, self._products
         together, lanes = self._together, emit.lanes
-        step = source.lanes * spec.group  # weights for one offset of the filter
+        step = source.words * spec.group  # words of weights for one offset of the filter
 
         # The loops are left to run: unrolled, the same inputs at several offsets would be kept in registers, of which
         # there are none to spare.
@@ -171,19 +201,18 @@ class _Kernel:
             here = emit.address(inputs, (block, source.block), (down, source.row), (right, source.pixel))
             taps = emit.address(
                 weights,
-                spec.group,
+                products.constants * spec.group,
                 (block, spec.kernel**2 * step),
                 (down, spec.kernel * step),
                 (right, step),
             )
-            for lane in range(source.lanes):
-                row = [emit.load(taps, lane * spec.group + vector * lanes) for vector in range(together)]
+            for word in range(source.words):
+                row = [products.weights(taps, word * spec.group + vector * lanes) for vector in range(together)]
                 for pixel in range(pixels):
-                    number = emit.number(here, pixel * spec.stride * source.pixel + lane * source.lane)
-                    spread = emit.spread(number)
+                    spread = products.inputs(here, pixel * spec.stride * source.pixel + word * source.lane)
                     for vector in range(together):
                         at = vector * pixels + pixel
-                        sums[at] = emit.multiply_add(spread, row[vector], sums[at])
+                        sums[at] = products.add(sums[at], row[vector], spread)
             return sums
 
         return emit.loop(
@@ -196,19 +225,22 @@ class _Kernel:
             sums,
         )
 
-    def _write(self, sums: list[ir.Value], outputs: ir.Value, places: list[int], group: ir.Value, part: _Part) -> None:
+    def _write(self, sums: list[ir.Value], tile: _Tile, weights: ir.Value, part: _Part) -> None:
         """What is done with the sums of a tile after a part."""
         emit, spec = self._emitter, self._spec
+        if isinstance(self._products, ByteProducts):
+            bias, scale = (self._constant(weights, number, tile.pixels) for number in range(2))
+            sums = [self._products.real(each, *of) for each, *of in zip(sums, scale, bias, strict=True)]
+            sums = self._with_addend(sums, tile)
         if part.ends and spec.relu:
             sums = [emit.larger(each, emit.zero) for each in sums]
-        for each, place in zip(sums, places, strict=True):
-            emit.store(each, outputs, place)
+        for each, at in zip(sums, self._addresses(tile, self._output, spec.target), strict=True):
+            spec.target.numbers.store(emit, each, at)
         if not (part.ends and spec.pools):
             return
-        pixels = len(places) // self._together
         for vector in range(self._together):
-            at = (group, spec.group), vector * emit.lanes
-            total = emit.load(self._sums, *at)
-            for each in sums[vector * pixels : (vector + 1) * pixels]:
+            place = (tile.group, spec.group), vector * emit.lanes
+            total = emit.load(self._sums, *place)
+            for each in sums[vector * tile.pixels : (vector + 1) * tile.pixels]:
                 total = emit.builder.fadd(total, each)
-            emit.store(total, self._sums, *at)
+            emit.store(total, self._sums, *place)

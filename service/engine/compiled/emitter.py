@@ -7,7 +7,22 @@ from typing import TypeAlias
 
 from llvmlite import ir
 
+
+class _BFloat(ir.Type):  # type: ignore[misc]  # llvmlite has no types
+    """LLVM's bfloat, which llvmlite does not know."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat)
+
+
 FLOAT, INT, POINTER, VOID = ir.FloatType(), ir.IntType(64), ir.PointerType(), ir.VoidType()
+BFLOAT, BYTE, WORD = _BFloat(), ir.IntType(8), ir.IntType(32)
 
 # Part of an address: an index that the function computes, one that is known, or one that counts in strides.
 Term: TypeAlias = ir.Value | int | tuple[ir.Value, int]
@@ -90,9 +105,17 @@ class Emitter:
                 offset = self.builder.add(offset, term)
         return self.builder.gep(pointer, [offset], inbounds=True, source_etype=FLOAT)
 
+    def vector_of(self, kind: ir.Type, of_each: int = 1) -> ir.VectorType:
+        """The type of a vector of something else, with one or several for each lane."""
+        return ir.VectorType(kind, of_each * self.lanes)
+
+    def read(self, kind: ir.Type, pointer: ir.Value, *terms: Term) -> ir.Value:
+        """What is in memory, taken as that type."""
+        return self.builder.load(self.address(pointer, *terms), align=4, typ=kind)
+
     def load(self, pointer: ir.Value, *terms: Term) -> ir.Value:
         """A vector from memory."""
-        return self.builder.load(self.address(pointer, *terms), align=4, typ=self.vector)
+        return self.read(self.vector, pointer, *terms)
 
     def store(self, value: ir.Value, pointer: ir.Value, *terms: Term) -> None:
         """Write a vector, or a number, to memory."""
@@ -100,18 +123,18 @@ class Emitter:
 
     def number(self, pointer: ir.Value, *terms: Term) -> ir.Value:
         """A single number from memory."""
-        return self.builder.load(self.address(pointer, *terms), align=4, typ=FLOAT)
+        return self.read(FLOAT, pointer, *terms)
 
     def spread(self, number: ir.Value) -> ir.Value:
         """A vector of one number."""
-        undefined = ir.Constant(self.vector, ir.Undefined)
-        first = self.builder.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
-        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        undefined = ir.Constant(self.vector_of(number.type), ir.Undefined)
+        first = self.builder.insert_element(undefined, number, ir.Constant(WORD, 0))
+        everywhere = ir.Constant(self.vector_of(WORD), [0] * self.lanes)
         return self.builder.shuffle_vector(first, undefined, everywhere)
 
     def multiply_add(self, left: ir.Value, right: ir.Value, addend: ir.Value) -> ir.Value:
         """left * right + addend, of vectors, fused where the processor can."""
-        return self._of_vectors("llvm.fmuladd", left, right, addend)
+        return self.intrinsic("llvm.fmuladd", self.vector, left, right, addend)
 
     def larger(self, value: ir.Value, other: ir.Value) -> ir.Value:
         """The larger of two vectors' numbers; `value` where one is no number, so that it is not hidden."""
@@ -119,17 +142,31 @@ class Emitter:
 
     def largest(self, value: ir.Value, other: ir.Value) -> ir.Value:
         """The larger of two vectors' numbers; no number where either is none, which takes longer than `larger`."""
-        return self._of_vectors("llvm.maximum", value, other)
+        return self.intrinsic("llvm.maximum", self.vector, value, other)
 
-    def _of_vectors(self, name: str, *vectors: ir.Value) -> ir.Value:
-        """What one of LLVM's own functions makes of vectors."""
-        name = f"{name}.v{self.lanes}f32"
-        intrinsic = self._module.globals.get(name)
-        if intrinsic is None:
-            intrinsic = ir.Function(self._module, ir.FunctionType(self.vector, [self.vector] * len(vectors)), name)
-        return self.builder.call(intrinsic, vectors)
+    def intrinsic(self, name: str, result: ir.VectorType, *vectors: ir.Value) -> ir.Value:
+        """What one of LLVM's own functions, of the types that are given and asked for, makes of vectors."""
+        kinds = [result] if all(vector.type == result for vector in vectors) else [result, vectors[0].type]
+        return self._call(".".join([name, *map(_short, kinds)]), result, *vectors)
+
+    def instruction(self, name: str, total: ir.Value, *vectors: ir.Value) -> ir.Value:
+        """What an instruction that only some processors have adds to `total`."""
+        return self._call(name, total.type, total, *vectors)
+
+    def _call(self, name: str, result: ir.Type, *vectors: ir.Value) -> ir.Value:
+        function = self._module.globals.get(name)
+        if function is None:
+            kind = ir.FunctionType(result, [vector.type for vector in vectors])
+            function = ir.Function(self._module, kind, name)
+        return self.builder.call(function, vectors)
 
 
 def integer(value: int) -> ir.Constant:
     """A constant."""
     return ir.Constant(INT, value)
+
+
+def _short(kind: ir.VectorType) -> str:
+    """As LLVM writes it in the names of its functions."""
+    element = "f32" if kind.element == FLOAT else str(kind.element)
+    return f"v{kind.count}{element}"

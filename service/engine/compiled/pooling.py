@@ -16,7 +16,7 @@ class MaxPool:
 
     Attributes:
         kernel, stride, padding: in pixels, the same both ways.
-        source, target: layouts of input and output.
+        source, target: layouts of input and output, of the same kind of numbers.
     """
 
     kernel: int
@@ -45,12 +45,14 @@ def emit_max_pool(module: ir.Module, name: str, pool: MaxPool) -> ir.Function:
                 (column, pool.stride * source.pixel),
             )
             largest = emit.zero
+            numbers = target.numbers
             for down in range(pool.kernel):
                 for right in range(pool.kernel):
-                    largest = emit.largest(emit.load(window, down * source.row + right * source.pixel), largest)
-            emit.store(
-                largest, outputs, target.start(), (block, target.block), (row, target.row), (column, target.pixel)
-            )
+                    largest = emit.largest(
+                        numbers.load(emit, window, down * source.row + right * source.pixel), largest
+                    )
+            place = target.start(), (block, target.block), (row, target.row), (column, target.pixel)
+            numbers.store(emit, largest, outputs, *place)
             return [emit.builder.fadd(totals[0], largest)]
 
         (total,) = emit.loop(target.height, row, [emit.zero])

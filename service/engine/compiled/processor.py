@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from service.engine.errors import RuntimeUnavailable
+from service.engine.runtime import Precision
 
 try:
     import llvmlite
@@ -26,10 +27,14 @@ class Vectors:
     Attributes:
         lanes: float32 numbers in a vector.
         registers: vectors it holds.
+        pairs: whether it multiplies bfloat16 by twos.
+        fours: whether it multiplies numbers of 8 bits by fours.
     """
 
     lanes: int
     registers: int
+    pairs: bool = False
+    fours: bool = False
 
 
 class MachineCode:
@@ -62,10 +67,21 @@ def vectors() -> Vectors:
     """The widest vectors of this processor."""
     features = llvm.get_host_cpu_features()
     if features.get("avx512f"):
-        return Vectors(lanes=16, registers=32)
+        return Vectors(16, 32, pairs=bool(features.get("avx512bf16")), fours=bool(features.get("avx512vnni")))
     if features.get("avx2") and features.get("fma"):
         return Vectors(lanes=8, registers=16)
     return Vectors(lanes=4, registers=32 if features.get("neon") else 16)
+
+
+def require(precision: Precision) -> None:
+    """Return where this processor has instructions for products of such numbers.
+
+    Raises:
+        RuntimeUnavailable: it has none.
+    """
+    here = vectors()
+    if not {"fp32": True, "bf16": here.pairs, "int8": here.fours}[precision]:
+        raise RuntimeUnavailable(f"this processor has no {precision} arithmetic in vectors of 512 bits")
 
 
 def compiled_code(assembly: str) -> bytes:

@@ -11,8 +11,10 @@ from llvmlite import ir
 from artifact.preprocessing import Float32Array
 from service.engine.compiled.convolution import Convolution
 from service.engine.compiled.convolution_kernel import emit_convolution
-from service.engine.compiled.emitter import FLOAT, POINTER, Emitter
+from service.engine.compiled.emitter import FLOAT, POINTER, Emitter, integer
+from service.engine.compiled.layers import Weights
 from service.engine.compiled.layout import Layout, blocked, packed_weights, padded_outputs
+from service.engine.compiled.numbers import Numbers, to_bfloat16
 from service.engine.compiled.pooling import MaxPool, emit_max_pool
 from service.engine.compiled.processor import Vectors
 
@@ -32,19 +34,13 @@ class Place:
         layout: of what is there.
         offset: of its first number.
         sums: offset of the sums of each channel over all pixels, where a gate or the classifier wants them.
+        unit: what 1 there stands for.
     """
 
     layout: Layout
     offset: int
     sums: int = 0
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Of a convolution: (K, C, kh, kw) and (K,)."""
-
-    weight: Float32Array
-    bias: Float32Array
+    unit: float = 1.0
 
 
 class Program:
@@ -102,17 +98,43 @@ class Program:
 
         emit.each(layout.channels, lambda channel: emit.each(layout.height, lambda index: row(channel, index)))
 
-    def convolve(self, convolution: Convolution, weights: Weights, source: Place, target: Place) -> None:
-        """Run a convolution from one place to another."""
+    def load_halved_image(self, target: Place) -> None:
+        """Copy the image, (C, H, W) without a border, to a place that is `halved`; W is a multiple of the lanes."""
+        emit, layout, lanes = self._emit, target.layout, self.lanes
+        to = emit.address(self._scratch, target.offset, layout.start())
+
+        def copy(source: ir.Value, here: ir.Value, part: ir.Value) -> None:
+            layout.numbers.store(emit, emit.load(source, (part, lanes)), here, (part, lanes // layout.numbers.value))
+
+        # Of every two rows the second goes where the other channels of the same pixels are.
+        def row(lane: ir.Value, index: ir.Value) -> None:
+            channel, down = emit.builder.lshr(lane, integer(1)), emit.builder.and_(lane, integer(1))
+            source = emit.address(
+                self._image,
+                (channel, 4 * layout.height * layout.width),
+                (index, 4 * layout.width),
+                (down, 2 * layout.width),
+            )
+            here = emit.address(to, (lane, layout.lane), (index, layout.row))
+            emit.each(2 * layout.width // lanes, lambda part: copy(source, here, part))
+
+        emit.each(layout.words, lambda lane: emit.each(layout.height, lambda index: row(lane, index)))
+
+    def convolve(
+        self, convolution: Convolution, weights: Weights, source: Place, target: Place, addend: Place | None = None
+    ) -> None:
+        """Run a convolution from one place to another, adding what is in a third where it is one that adds."""
         expected = target.layout.channels, source.layout.channels, convolution.kernel, convolution.kernel
         if weights.weight.shape != expected or weights.bias.shape != expected[:1]:
             raise ValueError(f"weights of {weights.weight.shape} where {expected} belong")
         kernel = self._kernel(convolution)
-        packed = packed_weights(weights.weight, weights.bias, source.layout.lanes, convolution.group)
+        numbers = source.layout.numbers
+        weight = to_bfloat16(weights.weight) if numbers is Numbers.BFLOAT16 else weights.weight
+        before = [weights.bias] if weights.scale is None else [weights.bias, weights.scale]
+        packed = packed_weights(weight, before, source.layout.lanes, convolution.group)
         constants = self._emit.address(self._constants, self._constant(packed))
-        self._emit.builder.call(
-            kernel, [self._at(source.offset), constants, self._at(target.offset), self._at(target.sums)]
-        )
+        places = self._at(source.offset), constants, self._at((addend or target).offset), self._at(target.offset)
+        self._emit.builder.call(kernel, [*places, self._at(target.sums)])
 
     def connect(self, weights: Weights, source: Place, target: Place, relu: bool = False) -> None:
         """Run a fully connected layer on a single pixel; outputs beyond its own, up to the target's, become zero."""

@@ -47,7 +47,7 @@ def kept(gated: Exported, tmp_path_factory: pytest.TempPathFactory) -> KeptProgr
     """What is kept of the network; it is made once for all tests here."""
     cache = MachineCache([tmp_path_factory.mktemp("kept")], gated.manifest)
     CompiledRuntime(gated.folder, gated.manifest, cache)
-    content = cache.read("compiled.bin")
+    content = cache.read("compiled-fp32.bin")
     assert content is not None
     return KeptProgram.from_bytes(content)
 
@@ -56,7 +56,7 @@ def kept(gated: Exported, tmp_path_factory: pytest.TempPathFactory) -> KeptProgr
 def cache(gated: Exported, kept: KeptProgram, tmp_path: Path) -> MachineCache:
     """A cache that holds the network."""
     cache = MachineCache([tmp_path], gated.manifest)
-    cache.write("compiled.bin", kept.to_bytes())
+    cache.write("compiled-fp32.bin", kept.to_bytes())
     return cache
 
 
@@ -101,7 +101,7 @@ def test_kept_program_is_run_without_anything_that_makes_it(
     images, zeros = inputs(gated.network, 6), np.zeros(6, np.float32)
     cache = MachineCache([tmp_path], gated.manifest)
     expected = CompiledRuntime(gated.folder, gated.manifest, cache).run(images, zeros)
-    assert cache.read("compiled.bin") == kept.to_bytes()  # it is the same whenever it is made
+    assert cache.read("compiled-fp32.bin") == kept.to_bytes()  # it is the same whenever it is made
     monkeypatch.setattr(module, "compiled_code", lambda *_: pytest.fail("code was made"))
     for name in ("onnx", "llvmlite.ir", "service.engine.compiled.network"):
         monkeypatch.setitem(sys.modules, name, None)
@@ -115,9 +115,9 @@ def test_kept_program_is_run_without_anything_that_makes_it(
 def test_kept_file_that_is_no_program_is_made_again(
     gated: Exported, kept: KeptProgram, cache: MachineCache, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cache.write("compiled.bin", content)
+    cache.write("compiled-fp32.bin", content)
     CompiledRuntime(gated.folder, gated.manifest, cache)
-    assert cache.read("compiled.bin") == kept.to_bytes()
+    assert cache.read("compiled-fp32.bin") == kept.to_bytes()
     assert "no compiled network" in caplog.text
 
 

@@ -82,7 +82,7 @@ COMPILED = Made(
     kind="CompiledRuntime",
     library="llvmlite",
     title="llvm {llvm}, llvmlite {version}",
-    kept="compiled.bin",
+    kept="compiled-fp32.bin",
     refusal="{path} cannot be compiled: ",
     shapes=BLOCKABLE | OTHERS,
 )

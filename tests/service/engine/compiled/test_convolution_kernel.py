@@ -8,12 +8,14 @@ from llvmlite import ir
 
 from service.engine.compiled.convolution import Convolution
 from service.engine.compiled.convolution_kernel import emit_convolution
+from service.engine.compiled.layers import Weights
 from service.engine.compiled.layout import blocked, planar
 from service.engine.compiled.processor import Vectors
 from tests.service.engine.compiled.kernels import (
     assert_convolves,
     convolution,
     convolved,
+    random_weights,
     run_convolution,
     whole_numbers,
 )
@@ -144,11 +146,10 @@ def test_what_is_no_number_reaches_all_it_belongs_to_and_nothing_else(rng: np.ra
     spec = convolution(MIDDLE, inputs, 2, 6, relu=True, pools=True)
     features = whole_numbers(rng, 8 * inputs, 6, 6)
     features[5, 2, 3] = np.nan
-    weight, bias = whole_numbers(rng, 16, 8 * inputs, 3, 3), whole_numbers(rng, 16)
-    before = np.zeros((16, 6, 6), np.float32)
-    output, sums = run_convolution(spec, MIDDLE, features, weight, bias, before)
+    weights, before = random_weights(rng, spec), np.zeros((16, 6, 6), np.float32)
+    output, sums = run_convolution(spec, MIDDLE, features, weights, before)
     assert np.isnan(output[:, 1:4, 2:5]).all()
-    np.testing.assert_array_equal(output, convolved(spec, features, weight, bias, before))
+    np.testing.assert_array_equal(output, convolved(spec, features, weights, before))
     assert np.isnan(sums).all()
 
 
@@ -156,7 +157,7 @@ def test_negative_infinity_and_zero_pass_the_relu_as_zero() -> None:
     spec = convolution(MIDDLE, 1, 1, 1, kernel=1, borders=(0, 0), relu=True)
     zeros = np.zeros((8, 1, 1), np.float32)
     bias = np.array([-np.inf, np.inf, -0.0, 0, -1, 1, np.nan, 2], np.float32)
-    output, _ = run_convolution(spec, MIDDLE, zeros, np.zeros((8, 8, 1, 1), np.float32), bias, zeros)
+    output, _ = run_convolution(spec, MIDDLE, zeros, Weights(np.zeros((8, 8, 1, 1), np.float32), bias), zeros)
     np.testing.assert_array_equal(output.ravel(), [0, np.inf, 0, 0, 0, 1, np.nan, 2])
 
 

@@ -72,7 +72,7 @@ def test_weights_are_packed_in_the_order_they_are_read(rng: np.random.Generator,
     outputs, inputs, height, width = 2 * group, 24, 3, 2
     weights = rng.standard_normal((outputs, inputs, height, width)).astype(np.float32)
     bias = rng.standard_normal(outputs).astype(np.float32)
-    packed = packed_weights(weights, bias, lanes, group)
+    packed = packed_weights(weights, [bias], lanes, group)
     assert packed.dtype == np.float32
     assert packed.shape == (outputs * (1 + inputs * height * width),)
     begin = group * (1 + inputs * height * width)

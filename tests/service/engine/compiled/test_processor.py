@@ -69,6 +69,9 @@ def test_what_is_not_llvms_language_is_told() -> None:
     ("features", "expected"),
     [
         ({"avx512f": True, "avx2": True, "fma": True}, Vectors(16, 32)),
+        ({"avx512f": True, "avx512bf16": True, "avx512vnni": True}, Vectors(16, 32, pairs=True, fours=True)),
+        ({"avx512f": True, "avx512bf16": False, "avx512vnni": True}, Vectors(16, 32, fours=True)),
+        ({"avx2": True, "fma": True, "avxvnni": True}, Vectors(8, 16)),
         ({"avx512f": False, "avx2": True, "fma": True}, Vectors(8, 16)),
         ({"avx2": True, "fma": False}, Vectors(4, 16)),
         ({"avx2": False, "fma": True}, Vectors(4, 16)),

@@ -7,10 +7,11 @@ import pytest
 
 from artifact.preprocessing import Float32Array
 from service.engine.compiled.convolution import Convolution
+from service.engine.compiled.layers import Weights
 from service.engine.compiled.layout import blocked, planar
 from service.engine.compiled.pooling import MaxPool
 from service.engine.compiled.processor import Vectors
-from service.engine.compiled.program import Place, Program, Weights
+from service.engine.compiled.program import Place, Program
 from tests.service.engine.compiled.kernels import Answer, laid_out, positions, run_program, whole_numbers
 
 LANES = 8
