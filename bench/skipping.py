@@ -19,30 +19,20 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from artifact.manifest import INT8_NAME, ONNX_NAME, Manifest, read_manifest
+from artifact.manifest import Manifest, read_manifest
 from artifact.preprocessing import Float32Array
 from bench.charts import SkippingPoint, skipping_chart
+from bench.contenders import JUDGED, PRECISIONS, YARDSTICK, gated_runtimes, rivals
 from bench.networks import build_artifact, offset_for, random_images
 from bench.report import print_result, table
 from bench.timing import paired
-from bench.ungated import compiled_ungated, onnx_ungated, openvino_ungated
-from service.engine.blocked_runtime import BlockedRuntime
-from service.engine.compiled_runtime import CompiledRuntime
-from service.engine.errors import RuntimeUnavailable
-from service.engine.int8_runtime import Int8Runtime
-from service.engine.machine_cache import MachineCache
-from service.engine.onnx_runtime import OnnxRuntime
 from service.engine.runtime import Precision, Runtime
 
 _ROOT = Path(__file__).resolve().parent.parent
 OPEN_SHARES = (1.0, 0.8, 0.6, 0.4)
-_YARDSTICK = "ONNX Runtime ungated"
-# The runtime that has to meet the targets, and the one the gated networks are served with in fp32.
-_JUDGED = "compiled"
 _SLICE_S = 0.04
 # Of what its share of the MACs would allow, how much a gated network must reach against the fastest ungated one.
 _LEAST_IN_CLASS = 0.9
-_PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")  # from the highest down
 # The judged runtime and its rivals are measured this many times as often as the others.
 _OFTEN = 4
 
@@ -117,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         report[target.preset] = {"points": [_as_json(point) for point in points], "missed": failures}
         chart = [SkippingPoint(point.runtime, point.mac_ratio, point.time_ratio) for point in points]
         path = arguments.charts / f"skipping-{target.preset.split('-')[2]}.png"
-        skipping_chart(chart, path, _JUDGED, f"{target.preset}, one image, one thread")
+        skipping_chart(chart, path, JUDGED, f"{target.preset}, one image, one thread")
     return print_result(met, {"benchmark": "skipping", "networks": report})
 
 
@@ -127,33 +117,33 @@ def measure(target: Target, folder: Path, rounds: int) -> list[Point]:
     plain = build_artifact(target.preset, folder / f"{target.preset}-plain", gated=False)
     manifest = read_manifest(gated)
     image = random_images(1, manifest.input_size)
-    rivals, runtimes = _rivals(plain, image), _gated_runtimes(gated, manifest)
+    ungated, runtimes = rivals(plain, image), gated_runtimes(gated, manifest)
     margins = runtimes["portable"].run(image, np.zeros(1, np.float32))[1][0]
     offsets = {share: np.array([offset_for(margins, share)], np.float32) for share in OPEN_SHARES}
-    often = {name: run for name, (_, run) in rivals.items()}
+    often = {name: run for name, (_, run) in ungated.items()}
     seldom: dict[str, Callable[[], object]] = {}
     for name, runtime in runtimes.items():
         for share, offset in offsets.items():
-            (often if name == _JUDGED else seldom)[f"{name} {share}"] = _run(runtime, image, offset)
-    base = often[_YARDSTICK]  # which is among the cases too: how far its ratio is from 1 tells the noise
+            (often if name.startswith(JUDGED) else seldom)[f"{name} {share}"] = _run(runtime, image, offset)
+    base = often[YARDSTICK]  # which is among the cases too: how far its ratio is from 1 tells the noise
     ratios = paired(base, often, rounds, _SLICE_S, target.preset)
     ratios |= paired(base, seldom, max(1, rounds // _OFTEN), _SLICE_S, target.preset)
-    medians = {name: float(np.median(ratios[name])) for name in rivals} | {_YARDSTICK: 1.0}
+    medians = {name: float(np.median(ratios[name])) for name in ungated} | {YARDSTICK: 1.0}
     points = []
     for name, runtime in runtimes.items():
-        in_its_class = [medians[rival] for rival, (precision, _) in rivals.items() if precision == runtime.precision]
+        in_its_class = [medians[rival] for rival, (precision, _) in ungated.items() if precision == runtime.precision]
         fastest = min(in_its_class, default=float("nan"))
         for share, offset in offsets.items():
             macs = _mac_ratio(manifest, runtime.run(image, offset)[1], offset)
             points.append(Point(name, runtime.precision, share, macs, ratios[f"{name} {share}"], fastest))
-    return points + [Point(name, precision, 1.0, 1.0, ratios[name]) for name, (precision, _) in rivals.items()]
+    return points + [Point(name, precision, 1.0, 1.0, ratios[name]) for name, (precision, _) in ungated.items()]
 
 
 def problems(target: Target, points: Sequence[Point]) -> list[str]:
     """The targets that were missed."""
     missed = []
     for point in points:
-        if point.runtime != _JUDGED:
+        if point.runtime != JUDGED:
             continue
         _, efficiency, _ = point.efficiency
         if efficiency < target.efficiency:
@@ -167,9 +157,9 @@ def _missed_in_class(points: Sequence[Point]) -> list[str]:
     """Where the fastest gated runtime of a precision, or a higher one, is not ahead of the fastest ungated one."""
     missed = []
     gated = [point for point in points if point.rival > 0]
-    for position, precision in enumerate(_PRECISIONS):
+    for position, precision in enumerate(PRECISIONS):
         rivals = {point.rival for point in gated if point.precision == precision}
-        usable = [point for point in gated if point.precision in _PRECISIONS[: position + 1]] if rivals else []
+        usable = [point for point in gated if point.precision in PRECISIONS[: position + 1]] if rivals else []
         for share in sorted({point.open_share for point in usable}, reverse=True):
             best = min((point for point in usable if point.open_share == share), key=lambda point: point.time_ratio)
             reached = replace(best, rival=min(rivals)).class_efficiency
@@ -179,40 +169,6 @@ def _missed_in_class(points: Sequence[Point]) -> list[str]:
                     f"{precision}, with {share:.0%} open ({best.runtime})"
                 )
     return missed
-
-
-def _rivals(plain: Path, image: Float32Array) -> dict[str, tuple[Precision, Callable[[], object]]]:
-    """The network without gates in every library, with the precision of each."""
-    rivals: dict[str, tuple[Precision, Callable[[], object]]] = {
-        _YARDSTICK: ("fp32", onnx_ungated(plain / ONNX_NAME, image)),
-        "ONNX Runtime int8 ungated": ("int8", onnx_ungated(plain / INT8_NAME, image)),
-        "compiled ungated": ("fp32", compiled_ungated(plain, image)),
-    }
-    for precision in ("fp32", "bf16"):
-        try:
-            run = openvino_ungated(plain / ONNX_NAME, image, precision)
-        except RuntimeUnavailable as error:
-            print(f"left out: {error}")
-        else:
-            rivals[f"OpenVINO {precision} ungated"] = (precision, run)
-    return rivals
-
-
-def _gated_runtimes(folder: Path, manifest: Manifest) -> dict[str, Runtime]:
-    runtimes: dict[str, Runtime] = {
-        "portable": OnnxRuntime(folder, manifest, "cpu"),
-        _JUDGED: CompiledRuntime(folder, manifest, MachineCache([], manifest)),
-        "blocked": BlockedRuntime(folder, manifest, MachineCache([], manifest)),
-        "int8": Int8Runtime(folder, manifest),
-    }
-    for precision in ("fp32", "bf16"):
-        try:
-            from service.engine.openvino_runtime import OpenVinoRuntime
-
-            runtimes[f"OpenVINO {precision}"] = OpenVinoRuntime(folder, manifest, precision)
-        except RuntimeUnavailable as error:
-            print(f"left out: {error}")
-    return runtimes
 
 
 def _run(runtime: Runtime, image: Float32Array, offset: Float32Array) -> Callable[[], object]:

@@ -49,9 +49,13 @@ def openvino_ungated(model: Path, image: Float32Array, precision: Precision) -> 
     return run
 
 
-def compiled_ungated(folder: Path, image: Float32Array) -> Callable[[], object]:
-    """A run of this project's own machine code, for the artifact of a network without gates."""
+def compiled_ungated(folder: Path, image: Float32Array, precision: Precision) -> Callable[[], object]:
+    """A run of this project's own machine code, for the artifact of a network without gates.
+
+    Raises:
+        RuntimeUnavailable: llvmlite is not installed, or the processor lacks the precision.
+    """
     manifest = read_manifest(folder)
-    runtime = CompiledRuntime(folder, manifest, MachineCache([], manifest))
+    runtime = CompiledRuntime(folder, manifest, MachineCache([], manifest), precision)
     offset = np.zeros(1, np.float32)
     return lambda: runtime.run(image, offset)

@@ -7,10 +7,15 @@ from hypothesis import strategies as st
 
 pytest.importorskip("llvmlite", reason="needs llvmlite")
 
+from service.engine.compiled import processor
 from service.engine.compiled.convolution import Convolution
+from service.engine.compiled.numbers import Numbers
 from service.engine.compiled.processor import Vectors
-from tests.service.engine.compiled.kernels import assert_convolves, convolution
+from tests.service.engine.compiled.kernels import BFLOAT16, FLOAT32, UINT8, assert_convolves, convolution
 
+KINDS = list(Numbers)
+# What this processor multiplies, in its widest vectors.
+INPUTS = [FLOAT32, *[BFLOAT16] * processor.vectors().pairs, *[UINT8] * processor.vectors().fours]
 # To compile a kernel takes much longer than to try a request.
 EACH = settings().max_examples // 20
 
@@ -23,9 +28,14 @@ def _convolutions(draw: st.DrawFn) -> tuple[Convolution, Vectors]:
     height, width = (draw(st.integers(max(1, kernel - 2 * padding), 15)) for _ in range(2))
     borders = draw(st.integers(padding, padding + 2)), draw(st.integers(0, 2))
     inputs, outputs = draw(st.integers(1, 3)), draw(st.integers(1, 4))
-    flags = {flag: draw(st.booleans()) for flag in ("relu", "adds", "pools")}
-    spec = convolution(vectors, inputs, outputs, width, kernel, stride, padding, borders, height, **flags)
-    return spec, vectors
+    adds, relu, pools = draw(st.sampled_from([False, True, *KINDS])), draw(st.booleans()), draw(st.booleans())
+    numbers = (FLOAT32, FLOAT32)
+    if vectors.lanes == 16:
+        numbers = draw(st.sampled_from(INPUTS)), draw(st.sampled_from(KINDS))
+    if vectors.lanes < 4 or numbers[1] is UINT8:  # a word holds four, and no negative ones
+        adds, relu = bool(adds), True
+    shape = width, kernel, stride, padding, borders, height
+    return convolution(vectors, inputs, outputs, *shape, numbers, adds, relu=relu, pools=pools), vectors
 
 
 @settings(max_examples=EACH)

@@ -67,12 +67,12 @@ class Convolution:
     def blocks_at_a_time(self) -> int:
         """How many blocks of input channels are summed for all pixels before the next.
 
-        Meanwhile the sums are where the output will be, which has to have the bits for that. Where it has not, weights
-        have fewer bits as well, and nothing is gained.
+        Meanwhile the sums are where the output will be, which has to have the bits for that. Fewer than 32 have not, and
+        then weights have fewer as well, so that nothing is gained.
         """
         blocks = self.source.blocks
         weights = self.kernel**2 * self.source.lanes * self.group  # of one block
-        if blocks * weights <= _MOST_IN_ONE_PART or self.target.numbers is not Numbers.FLOAT32:
+        if blocks * weights <= _MOST_IN_ONE_PART or {self.source.numbers, self.target.numbers} != {Numbers.FLOAT32}:
             return blocks
         return max(count for count in _divisors(blocks) if count * weights <= _LARGEST_PART or count == 1)
 

@@ -20,6 +20,7 @@ Change = Callable[[Float32Array, Float32Array, Float32Array], LogitsAndMargins]
 
 ONNX, COMPILED, BLOCKED = Candidate("onnx", "fp32"), Candidate("compiled", "fp32"), Candidate("blocked", "fp32")
 OPENVINO, OPENVINO_BF16 = Candidate("openvino", "fp32"), Candidate("openvino", "bf16")
+COMPILED_BF16 = Candidate("compiled", "bf16")
 FP32 = (ONNX, COMPILED, BLOCKED, OPENVINO)
 
 

@@ -20,6 +20,7 @@ from tests.service.engine.artifacts import Exported, assert_like_portable, expor
 from tests.service.engine.lab import (
     BLOCKED,
     COMPILED,
+    COMPILED_BF16,
     FP32,
     ONNX,
     OPENVINO,
@@ -275,10 +276,13 @@ def test_processor_without_bf16_is_served_in_fp32(
 ) -> None:
     openvino = pytest.importorskip("openvino", reason="needs OpenVINO")
     monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32"])
+    processor = pytest.importorskip("service.engine.compiled.processor", reason="needs llvmlite")
+    monkeypatch.setattr(processor, "vectors", lambda: processor.Vectors(lanes=4, registers=16))
     monkeypatch.setattr(selection, "_SECONDS_EACH", 0.001)
     runtime = open_runtime(exported.folder, "auto", "cpu", "bf16", tmp_path)
     assert runtime.precision == "fp32"
-    assert tried(runtime)["openvino", "bf16"].problem == "this processor has no bf16 arithmetic"
+    for library in ("openvino", "compiled"):
+        assert str(tried(runtime)[library, "bf16"].problem).startswith("this processor has no bf16 arithmetic")
     with pytest.raises(RuntimeUnavailable, match="no bf16 arithmetic"):
         open_runtime(exported.folder, "openvino", "cpu", "bf16", tmp_path)
 
@@ -287,8 +291,8 @@ def test_processor_without_bf16_is_served_in_fp32(
 def test_missing_packages_leave_the_portable_graph(
     exported: Exported, tmp_path: Path, missing: tuple[str, ...]
 ) -> None:
-    for library in ("llvmlite", "openvino"):
-        pytest.importorskip(library, reason=f"needs {library}")
+    pytest.importorskip("openvino", reason="needs OpenVINO")
+    processor = pytest.importorskip("service.engine.compiled.processor", reason="needs llvmlite")
     program = f"""
 import sys
 for library in {missing!r}:
@@ -309,7 +313,9 @@ for candidate in runtime.candidates:
     assert "onnx fp32 runs" in lines, finished.stderr
     needs = {"blocked": ("onnx",), "compiled": ("llvmlite", "onnx"), "openvino": ("openvino", "onnx")}
     told = set()
-    for candidate in (*FP32, OPENVINO_BF16):
+    # Without its instructions, that is told first, unless what would tell it is missing too.
+    compiled = [COMPILED_BF16] if "llvmlite" in missing or processor.vectors().pairs else []
+    for candidate in (*FP32, OPENVINO_BF16, *compiled):
         lacks = [library for library in needs.get(candidate.runtime, ()) if library in missing]
         told |= {
             f"{candidate.runtime} {candidate.precision} {library}, which is not installed" for library in lacks[:1]

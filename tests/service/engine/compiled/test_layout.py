@@ -5,7 +5,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from service.engine.compiled.layout import Layout, blocked, packed_weights, padded_outputs, planar
+from service.engine.compiled.layout import Layout, blocked, halved, packed_weights, padded_outputs, planar
+from service.engine.compiled.numbers import Numbers
 from tests.service.engine.compiled.kernels import positions
 
 LAYOUTS = [
@@ -14,23 +15,26 @@ LAYOUTS = [
     pytest.param(blocked(16, 32, 32, 1, 4), id="large blocks"),
     pytest.param(blocked(16, 1, 1, 0, 16), id="a single pixel"),
     pytest.param(planar(3, 6, 3), id="an image"),
+    pytest.param(blocked(32, 5, 7, 1, 16, Numbers.BFLOAT16), id="bfloat16"),
+    pytest.param(blocked(32, 5, 7, 0, 16, Numbers.UINT8), id="8 bits"),
+    pytest.param(halved(3, 12, 2), id="half an image"),
 ]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_number_has_a_place_of_its_own(layout: Layout) -> None:
-    found = positions(layout)
+    found, in_a_word = positions(layout), layout.numbers.value
     assert found.shape == (layout.channels, layout.height, layout.width)
     assert len(np.unique(found)) == found.size
-    assert found.min() == layout.start()
-    assert found.max() < layout.size
+    assert found.min() == layout.start() * in_a_word
+    assert found.max() < layout.size * in_a_word
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_what_lies_a_pixel_up_or_left_is_a_stride_before(layout: Layout) -> None:
-    found = positions(layout)
-    assert (found[:, 1:] - found[:, :-1] == layout.row).all()
-    assert (found[:, :, 1:] - found[:, :, :-1] == layout.pixel).all()
+    found, in_a_word = positions(layout), layout.numbers.value
+    assert (found[:, 1:] - found[:, :-1] == layout.row * in_a_word).all()
+    assert (found[:, :, 1:] - found[:, :, :-1] == layout.pixel * in_a_word).all()
     assert layout.start(layout.padding) == 0
     assert layout.start() - layout.start(1) == layout.row + layout.pixel
 
@@ -45,6 +49,23 @@ def test_image_lies_as_it_comes() -> None:
     layout = planar(3, 6, 0)
     assert (layout.size, layout.blocks) == (3 * 6 * 6, 1)
     np.testing.assert_array_equal(positions(layout).ravel(), np.arange(3 * 6 * 6))
+
+
+@pytest.mark.parametrize("numbers", [Numbers.BFLOAT16, Numbers.UINT8])
+def test_numbers_of_fewer_bits_lie_closer_together(numbers: Numbers) -> None:
+    whole, packed = blocked(32, 5, 7, 1, 16), blocked(32, 5, 7, 1, 16, numbers)
+    assert whole.words == whole.pixel == 16
+    assert packed.words == packed.pixel == 16 // numbers.value
+    assert packed.row * numbers.value == whole.row
+    assert (np.diff(positions(packed)[:16], axis=0) == 1).all()
+
+
+def test_row_of_an_image_lies_in_its_half_as_it_comes() -> None:
+    layout = halved(3, 12, 1)
+    assert (layout.channels, layout.height, layout.width, layout.words) == (12, 6, 6, 6)
+    # (colour, down, right, row, column) to (colour, row, down, column, right): the original's rows and columns
+    found = positions(layout).reshape(3, 2, 2, 6, 6).transpose(0, 3, 1, 4, 2).reshape(3, 12, 12)
+    assert (np.diff(found, axis=2) == 1).all()
 
 
 @pytest.mark.parametrize("lanes", [2, 4, 8, 16])
@@ -83,6 +104,30 @@ def test_weights_are_packed_in_the_order_they_are_read(rng: np.random.Generator,
             block, lane = divmod(channel, lanes)
             before = ((block * height + down) * width + right) * lanes + lane
             assert packed[of_group * begin + group * (1 + before) + within] == weight
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int8])
+def test_weights_for_one_word_of_the_input_lie_side_by_side(rng: np.random.Generator, kind: type[np.generic]) -> None:
+    group, lanes, packed = 32, 16, 4 // np.dtype(kind).itemsize
+    weights = rng.integers(-100, 100, (2 * group, 2 * lanes, 3, 2)).astype(kind)
+    constants = [rng.standard_normal(2 * group).astype(np.float32) for _ in range(2)]
+    words = packed_weights(weights, constants, lanes, group)
+    assert words.shape == (2 * group * (2 + 2 * lanes * 6 // packed),)
+    for number, half in enumerate(np.split(words, 2)):
+        outputs = slice(number * group, (number + 1) * group)
+        for place, constant in enumerate(constants):
+            np.testing.assert_array_equal(half[place * group : (place + 1) * group], constant[outputs])
+        there = half[2 * group :].view(kind).reshape(2, 3, 2, lanes // packed, group, packed)
+        # (block, row, column, word, output, in the word) to (output, block, word, in the word, row, column)
+        back = there.transpose(4, 0, 3, 5, 1, 2).reshape(group, 2 * lanes, 3, 2)
+        np.testing.assert_array_equal(back, weights[outputs])
+
+
+def test_words_of_weights_that_look_like_no_number_are_kept() -> None:
+    weights = np.full((16, 16, 1, 1), -1, np.int8)  # all bits are set: in float32 that is none
+    words = packed_weights(weights, [np.zeros(16)], 16, 16)
+    assert words.dtype == np.float32
+    assert (words[16:].view(np.int8) == -1).all()
 
 
 @pytest.mark.parametrize(("multiple", "total"), [(1, 5), (5, 5), (4, 8), (16, 16)])

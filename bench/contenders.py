@@ -1,0 +1,69 @@
+"""Who takes part in `bench.skipping`: the runtimes of the gated network, and the ungated network in every library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from artifact.manifest import INT8_NAME, ONNX_NAME, Manifest
+from artifact.preprocessing import Float32Array
+from bench.ungated import compiled_ungated, onnx_ungated, openvino_ungated
+from service.engine.blocked_runtime import BlockedRuntime
+from service.engine.compiled_runtime import CompiledRuntime
+from service.engine.errors import RuntimeUnavailable
+from service.engine.int8_runtime import Int8Runtime
+from service.engine.machine_cache import MachineCache
+from service.engine.onnx_runtime import OnnxRuntime
+from service.engine.runtime import Precision, Runtime
+
+YARDSTICK = "ONNX Runtime ungated"
+# The runtime that has to meet the targets, and is the one gated networks are served with; the name is that in fp32.
+JUDGED = "compiled"
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")  # from the highest down
+
+
+def rivals(plain: Path, image: Float32Array) -> dict[str, tuple[Precision, Callable[[], object]]]:
+    """The network without gates in every library, with the precision of each."""
+    found: dict[str, tuple[Precision, Callable[[], object]]] = {
+        YARDSTICK: ("fp32", onnx_ungated(plain / ONNX_NAME, image)),
+        "ONNX Runtime int8 ungated": ("int8", onnx_ungated(plain / INT8_NAME, image)),
+    }
+
+    def add(library: str, precision: Precision, opened: Callable[[], Callable[[], object]]) -> None:
+        with _left_out_where_unavailable():
+            found[f"{library} {precision} ungated"] = precision, opened()
+
+    for precision in PRECISIONS:
+        add(JUDGED, precision, partial(compiled_ungated, plain, image, precision))
+    for precision in PRECISIONS[:2]:
+        add("OpenVINO", precision, partial(openvino_ungated, plain / ONNX_NAME, image, precision))
+    return found
+
+
+def gated_runtimes(folder: Path, manifest: Manifest) -> dict[str, Runtime]:
+    """Everything that runs the gated network on a CPU."""
+    runtimes: dict[str, Runtime] = {
+        "portable": OnnxRuntime(folder, manifest, "cpu"),
+        "blocked": BlockedRuntime(folder, manifest, MachineCache([], manifest)),
+        "ONNX Runtime int8": Int8Runtime(folder, manifest),
+    }
+    for precision in PRECISIONS:
+        with _left_out_where_unavailable():
+            runtime = CompiledRuntime(folder, manifest, MachineCache([], manifest), precision)
+            runtimes[JUDGED if precision == "fp32" else f"{JUDGED} {precision}"] = runtime
+    for precision in PRECISIONS[:2]:
+        with _left_out_where_unavailable():
+            from service.engine.openvino_runtime import OpenVinoRuntime  # raises where that is not installed
+
+            runtimes[f"OpenVINO {precision}"] = OpenVinoRuntime(folder, manifest, precision)
+    return runtimes
+
+
+@contextmanager
+def _left_out_where_unavailable() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeUnavailable as error:
+        print(f"left out: {error}")
