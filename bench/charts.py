@@ -42,7 +42,7 @@ def throughput_chart(results: Series, path: Path, ours: str, conditions: str = "
     Args:
         results: by server and number of clients; None where it could not be measured.
         path: of the PNG.
-        ours: the server to emphasise.
+        ours: the server to emphasise, or what the names of several begin with.
         conditions: what all were measured under, for the line below the title.
     """
     figure, axes = _blank("Throughput in images/s, by number of clients", conditions)
@@ -140,7 +140,7 @@ def _draw_series(axes: Axes, results: Series, ours: str) -> None:
     for name, values in results.items():
         x = sorted(values)
         y = [math.nan if (value := values[at]) is None else value for at in x]
-        if name == ours:
+        if name.startswith(ours):
             axes.plot(x, y, color=_STRONG, marker="o", markersize=7, linewidth=3, zorder=3, label=name)
         else:
             colour, marker = _MUTED[others % len(_MUTED)], _MARKERS[others % len(_MARKERS)]
@@ -172,7 +172,7 @@ def _name_ends(axes: Axes, ours: str) -> None:
             "offset points",
             va="center",
             color=line.get_color(),
-            weight="bold" if name == ours else "normal",
+            weight="bold" if name.startswith(ours) else "normal",
             annotation_clip=False,
         )
 

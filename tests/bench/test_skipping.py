@@ -21,7 +21,7 @@ def _point(
 
 
 def test_efficiency_is_one_where_all_that_is_skipped_saves_time() -> None:
-    low, middle, high = _point("compiled", 0.5, 0.6, 0.6).efficiency
+    low, middle, high = _point("compiled fp32", 0.5, 0.6, 0.6).efficiency
     assert middle == pytest.approx(1)
     assert 1 / 1.2 < low < middle < high < 1 / 0.9
 
@@ -32,12 +32,12 @@ def test_class_efficiency_is_against_the_fastest_rival_of_the_precision() -> Non
 
 
 def test_runtime_on_target_misses_nothing() -> None:
-    assert problems(_TARGET, [_point("compiled", 1.0, 1.0, 1.09), _point("compiled", 0.4, 0.45, 0.49)]) == []
+    assert problems(_TARGET, [_point("compiled fp32", 1.0, 1.0, 1.09), _point("compiled fp32", 0.4, 0.45, 0.49)]) == []
 
 
 def test_only_the_judged_runtime_has_to_meet_the_targets() -> None:
     slower = [_point("portable", 1.0, 1.0, 2.0, 2.0), _point("portable", 0.4, 0.45, 0.9, 2.0)]
-    points = [_point("compiled", 1.0, 1.0, 1.3, 2.0), _point("compiled", 0.4, 0.45, 0.6, 2.0), *slower]
+    points = [_point("compiled fp32", 1.0, 1.0, 1.3, 2.0), _point("compiled fp32", 0.4, 0.45, 0.6, 2.0), *slower]
     assert problems(_TARGET, points) == [
         "efficiency 0.769 < 0.8 with 100% open",
         "1.300 > 1.1 times the ungated network, all gates open",
@@ -47,7 +47,7 @@ def test_only_the_judged_runtime_has_to_meet_the_targets() -> None:
 
 def test_fastest_gated_runtime_of_a_precision_or_a_higher_one_has_to_beat_the_fastest_ungated_one() -> None:
     points = [
-        _point("compiled", 0.4, 0.4, 0.42),
+        _point("compiled fp32", 0.4, 0.4, 0.42),
         _point("int8", 0.4, 0.4, 0.3, rival=0.5, precision="int8"),
         _point("OpenVINO bf16", 0.4, 0.4, 0.45, rival=0.95, precision="bf16"),
         Point("ONNX Runtime ungated", "fp32", 1.0, 1.0, np.ones(3)),
