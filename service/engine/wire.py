@@ -69,7 +69,7 @@ class OutcomeCodec:
     def __init__(self, manifest: Manifest, failures: Sequence[type[Exception]]) -> None:
         gates = len(manifest.gated_indices)
         self._record = np.dtype(
-            [
+            [  # in the order of an answer's
                 ("logits", "<f4", (len(manifest.labels),)),
                 ("margins", "<f4", (gates,)),
                 ("executed", "?", (len(manifest.blocks),)),
@@ -116,7 +116,7 @@ class OutcomeCodec:
             raise ValueError(f"{len(records)} outcomes for {jobs} jobs")
         failures = orjson.loads(frame[_LENGTH.size : start]) if size else {}
         return [
-            self._failure(*failures[str(row)]) if str(row) in failures else _answer(record)
+            self._failure(*failures[str(row)]) if str(row) in failures else Answer(*record.item())
             for row, record in enumerate(records)
         ]
 
@@ -127,16 +127,3 @@ class OutcomeCodec:
             kind.__name__: kind for kind in (DeadlineExceeded, InferenceFailed)
         }
         return engine_failures[name]() if name in engine_failures else UnexpectedError(f"{name}: {message}")
-
-
-def _answer(record: np.void) -> Answer:
-    return Answer(
-        logits=record["logits"],
-        margins=record["margins"],
-        executed=record["executed"],
-        macs=int(record["macs"]),
-        batch_size=int(record["batch_size"]),
-        decode_s=float(record["decode_s"]),
-        queue_s=float(record["queue_s"]),
-        inference_s=float(record["inference_s"]),
-    )
