@@ -75,7 +75,7 @@ class Workload(Generic[PayloadT]):
         return lost
 
     def _go_ahead(self) -> None:
-        each = self._batcher.seconds_each
+        each = self._batcher.seconds_each or _AHEAD_S  # as long as nobody knows
         ahead_s = each * sum([len(batch) for batch in self._given]) - each * len(self._given[0])
         while len(self._given) == 1 or ahead_s < _AHEAD_S:
             batch = self._dispatcher.ahead()

@@ -177,6 +177,19 @@ def test_as_many_short_batches_are_sent_ahead_as_keep_the_worker_busy(
     assert [had for _, had in bench.worker.given] == [1, 1, 2, 3, 4, 4, 4, 4]
 
 
+def test_one_batch_is_sent_ahead_as_long_as_nobody_knows_how_long_it_takes(bench: Bench) -> None:
+    async def scenario() -> None:
+        async with started(bench):
+            bench.worker.die()
+            bench.submit(6)  # before it is started again
+            await until(lambda: bench.worker.alive)
+            await bench.run(1)
+
+    asyncio.run(scenario())
+    assert [had for _, had in bench.worker.given[:2]] == [1, 2]
+    assert len(bench.worker.given) == 3
+
+
 def test_loss_costs_only_what_ran_and_what_was_sent_ahead_is_sent_again(bench: Bench) -> None:
     bench.worker.deadly = {b"1"}
 
