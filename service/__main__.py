@@ -22,14 +22,13 @@ from pydantic_settings import SettingsError
 
 from artifact.manifest import ArtifactError, Manifest, read_manifest
 from artifact.probes import read_probes
-from service.engine.batcher import BatchPolicy
-from service.engine.engine import Engine
 from service.engine.errors import EngineError
 from service.engine.pool import WorkerPool, local_pool, process_pool
+from service.engine.request import Job
 from service.engine.runtime import Runtime, open_runtime
-from service.engine.tuning import Tuning, tune
+from service.engine.tuning import tune
 from service.engine.wire import OutcomeCodec
-from service.engine.worker import LocalWorker
+from service.engine.worker import Answer, LocalWorker
 from service.engine.worker_process import WorkerProcess
 from service.images import IMAGE_ERRORS, ImageDecoder, ImageError
 from service.keys import KeyFileError, make_key, read_keys
@@ -150,23 +149,27 @@ def _classify(settings: Settings, images: list[Path]) -> int:
     from service.terminal import LEGEND, draw
 
     runtime, worker = _local_worker(settings)
-    one_by_one = Tuning(BatchPolicy(workers=1, max_batch=1, max_wait_ms=0))
-    engine = Engine(local_pool(runtime, worker, one_by_one), settings.queue_size)
-    engine.start()
+    worker.check(1)
     failed = False
     print(LEGEND)
     for path in images:
-        started = time.perf_counter()
+        started = time.monotonic()
         try:
-            answer = engine.submit(path.read_bytes(), settings.deadline_ms / 1000).result()
+            answer = _answer(worker, Job(path.read_bytes(), started, started + settings.deadline_ms / 1000))
         except (ImageError, EngineError, OSError) as error:
             failed = True
             print(f"\n{path}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
             continue
-        described = describe(runtime.manifest, answer, 3, "full", time.perf_counter() - started)
+        described = describe(runtime.manifest, answer, 3, "full", time.monotonic() - started)
         print("\n" + draw(str(path), described, colour=sys.stdout.isatty()))
-    engine.stop(settings.drain_seconds)
     return int(failed)
+
+
+def _answer(worker: LocalWorker[bytes], job: Job[bytes]) -> Answer:
+    (outcome,) = worker.work([job])
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 def _make_key(name: str) -> int:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 
-from service.engine.worker import Answer
+from service.engine.worker import Outcome
 from service.keys import ApiKey
 from service.token_bucket import TokenBucket
 
@@ -105,14 +104,10 @@ class Account:
         if self._images:
             self._images.take(images)
 
-    def charge(self, future: Future[Answer]) -> None:
-        """Count what an image cost once it was run, also where nobody waits for its answer any more."""
-        future.add_done_callback(self._settle)
-
-    def _settle(self, future: Future[Answer]) -> None:
-        if future.cancelled() or future.exception() is not None:
+    def charge(self, outcome: Outcome) -> None:
+        """Count what an image cost that was run, also where nobody waits for its answer any more."""
+        if isinstance(outcome, Exception):
             return
-        macs = future.result().macs
         if self._macs:
-            self._macs.take(macs)
-        self._on_spent(macs)
+            self._macs.take(outcome.macs)
+        self._on_spent(outcome.macs)

@@ -73,7 +73,7 @@ def create_app(
             if settings.metrics_port:
                 registry, host, port = metrics.registry, settings.metrics_host, settings.metrics_port
                 open_meanwhile.enter_context(metrics_port(registry, host, port))
-            await run_in_threadpool(engine.start)
+            await engine.start()
             _log.info(
                 "%s %s runs in %s on %s in %s, %d workers, batches of at most %d",
                 pool.manifest.name,
@@ -86,7 +86,7 @@ def create_app(
             )
             with favouring_workers():
                 yield
-            await run_in_threadpool(engine.stop, settings.drain_seconds)
+            await engine.stop(settings.drain_seconds)
             if tracing:
                 await run_in_threadpool(tracing.close)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import Future
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -18,11 +17,11 @@ from starlette.datastructures import Headers
 from service.context import Context
 from service.deadlines import Deadline, upload_timeout
 from service.engine.errors import DeadlineExceeded, EngineStopped, Overloaded
+from service.engine.request import PendingRequest
 from service.engine.worker import Answer, Outcome
 from service.errors import ClientGone, error_body, retry_after_s
 from service.http_protocol import DirectCycle, GuardedProtocol
-from service.mailbox import Mailbox
-from service.outcomes import note_outcomes, note_unreceived, outcome_of
+from service.outcomes import note_outcomes, note_unreceived
 from service.request_record import RequestRecord, named_in_log
 from service.schemas import ClassifyParameters
 from service.simple_form import simple_file
@@ -37,7 +36,6 @@ class Exchange(DirectCycle):
     Args:
         connection: on which its head has arrived.
         served: the running service.
-        mailbox: through which workers tell that they are done.
         record: of the request.
         deadline: of the answer.
         parameters: of the query.
@@ -48,7 +46,6 @@ class Exchange(DirectCycle):
         self,
         connection: GuardedProtocol,
         served: Context,
-        mailbox: Mailbox,
         record: RequestRecord,
         deadline: Deadline,
         parameters: ClassifyParameters,
@@ -58,13 +55,12 @@ class Exchange(DirectCycle):
         self._loop = connection.loop
         self._headers = connection.headers
         self._served = served
-        self._mailbox = mailbox
         self._record = record
         self._deadline = deadline
         self._parameters = parameters
         self._form_type = form_type
         self._held = served.memory.share()
-        self._future: Future[Answer] | None = None
+        self._pending: PendingRequest[bytes, Answer] | None = None
         self._parsing: asyncio.Task[list[Upload]] | None = None
         self._timer = self._loop.call_later(deadline.remaining_s, self._do, self._expire)
         in_progress: Any = connection.tasks  # of the server, which waits for them before it ends
@@ -121,27 +117,27 @@ class Exchange(DirectCycle):
         """Give the image to the engine."""
         self._record.submitted_at = time.perf_counter()
         try:
-            self._future = self._served.engine.submit(data, self._deadline.remaining_s)
+            pending = self._served.engine.submit(data, self._deadline.remaining_s, self._take_outcome)
         except (Overloaded, EngineStopped) as error:
             self._conclude(error)
-        else:
-            self._future.add_done_callback(self._post)
+            return
+        if not self.response_complete:  # as it is where the deadline has just passed
+            self._pending = pending
 
-    def _post(self, _: Future[Answer]) -> None:
-        """Have the loop take the outcome; called by the worker's thread."""
-        if not self.response_complete:
-            self._mailbox.post(self._take_outcome, self._loop)
-
-    def _take_outcome(self) -> None:
-        future = self._future
-        if future is not None and not self.response_complete:
-            self._do(lambda: self._conclude(outcome_of(future)))
+    def _take_outcome(self, outcome: Outcome) -> None:
+        """Answer with what came of the image, if anybody still waits for it."""
+        if self.response_complete:
+            return
+        try:
+            self._conclude(outcome)
+        except Exception as error:
+            self._fail(error)
 
     def _expire(self) -> None:
         """The deadline has passed."""
         if self.response_complete:
             return
-        if self._future is None:
+        if self._pending is None:
             raise upload_timeout()
         self._conclude(DeadlineExceeded())
 
@@ -149,14 +145,14 @@ class Exchange(DirectCycle):
         """The server will wait no longer."""
         if self.response_complete:
             return
-        if self._future is None:
+        if self._pending is None:
             note_unreceived(EngineStopped(), self._served.metrics)
             raise EngineStopped
         self._conclude(EngineStopped())
 
     def _leave(self) -> None:
         """The client is gone."""
-        if self._future is not None:
+        if self._pending is not None:
             self._served.metrics.count_failed_image("client_gone")
         raise ClientGone
 
@@ -185,11 +181,12 @@ class Exchange(DirectCycle):
         self._in_progress.discard(self)
         self._held.give_back()
         self.answer(status, body, record.request_id, retry_after)
-        for begun in (self._future, self._parsing):
-            if begun is not None:
-                begun.cancel()
+        if self._pending is not None:
+            self._pending.withdraw()
+        if self._parsing is not None:
+            self._parsing.cancel()
         # They refer to this, and this stays with its connection until the next request.
-        self._future = self._parsing = None
+        self._pending = self._parsing = None
         self.body = bytearray()
         self._served.note_end("POST", ROUTE, record, time.perf_counter() - record.started_at)
 

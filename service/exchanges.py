@@ -12,7 +12,6 @@ from service.direct_route import parameters_in
 from service.errors import ApiError
 from service.exchange import Exchange
 from service.http_protocol import GuardedProtocol
-from service.mailbox import Mailbox
 from service.request_ids import request_id
 from service.request_record import RequestRecord
 from service.uploads import is_form, most_bytes
@@ -31,7 +30,6 @@ class Exchanges:
 
     def __init__(self, served: Context) -> None:
         self._served = served
-        self._mailbox = Mailbox()
         # Pages of other origins are told so by the application.
         self._unusual = _UNUSUAL | {b"origin"} if served.settings.cors_origins else _UNUSUAL
 
@@ -57,4 +55,4 @@ class Exchanges:
             return None
         record = RequestRecord(request_id(connection.headers), arrived)
         form_type = content_type if form else None
-        return Exchange(connection, served, self._mailbox, record, deadline, parameters, form_type)
+        return Exchange(connection, served, record, deadline, parameters, form_type)

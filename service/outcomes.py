@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future
 
 from service.engine.errors import EngineError
-from service.engine.worker import Answer, Outcome
+from service.engine.worker import Outcome
 from service.errors import error_type
 from service.images import ImageError
 from service.metrics import Metrics
 from service.request_record import RequestRecord
-
-
-def outcome_of(future: Future[Answer]) -> Outcome:
-    """What came of one image that is done."""
-    error = future.exception()
-    if error is None:
-        return future.result()
-    if isinstance(error, Exception):
-        return error
-    raise error
 
 
 def note_outcomes(outcomes: Sequence[Outcome], record: RequestRecord, metrics: Metrics) -> None:

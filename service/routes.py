@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
-from concurrent.futures import Future
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, TypeVar
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from service.access import account_of
+from service.accounts import Account
 from service.context import Context, context
 from service.deadlines import HEADER, Deadline, deadline_of, upload_timeout
 from service.direct_route import DirectRoute
 from service.engine.errors import EngineStopped, Overloaded
+from service.engine.request import PendingRequest
 from service.engine.worker import Answer, Outcome
 from service.errors import ClientGone, classify_error, error_type
 from service.images import FORMATS
@@ -35,7 +36,7 @@ from service.schemas import (
     Status,
 )
 from service.uploads import Upload, read_image, read_images
-from service.waiting import wait_for_answers
+from service.waiting import Answers
 
 router = APIRouter()
 metrics_router = APIRouter()
@@ -246,25 +247,32 @@ async def _classify(request: Request, served: Context, deadline: Deadline, uploa
         account.take(len(uploads))
     record = record_of(request)
     record.submitted_at = time.perf_counter()
-    outcomes: list[Outcome | None] = []
-    futures: list[Future[Answer]] = []
-    for upload in uploads:
+    answers = Answers(len(uploads))
+    pending: list[PendingRequest[bytes, Answer]] = []
+    for place, upload in enumerate(uploads):
         try:
-            futures.append(served.engine.submit(upload.data, deadline_s))
-            if account:
-                account.charge(futures[-1])
-            outcomes.append(None)
+            pending.append(served.engine.submit(upload.data, deadline_s, _noting(answers, place, account)))
         except (Overloaded, EngineStopped) as error:
-            outcomes.append(error)
+            answers.note(place, error)
     try:
-        answers = iter(await wait_for_answers(request, futures, deadline_s) if futures else [])
+        outcomes = await answers.wait(request, pending, deadline_s)
     except ClientGone as error:
         for _ in uploads:
             served.metrics.count_failed_image(error_type(error))
         raise
-    complete = [next(answers) if outcome is None else outcome for outcome in outcomes]
-    note_outcomes(complete, record, served.metrics)
-    return complete
+    note_outcomes(outcomes, record, served.metrics)
+    return outcomes
+
+
+def _noting(answers: Answers, place: int, account: Account | None) -> Callable[[Outcome], None]:
+    """What to do with the outcome of one image, also where nobody waits for it any more."""
+
+    def note(outcome: Outcome) -> None:
+        answers.note(place, outcome)
+        if account:
+            account.charge(outcome)
+
+    return note
 
 
 def _written(served: Context, parameters: ClassifyParameters, answer: Answer, arrived: float) -> bytes:

@@ -1,11 +1,12 @@
-"""How the event loop and the worker threads share the processor."""
+"""How the event loop and the workers share the processor."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from service.engine.scheduling_policy import set_policy
 
 # A worker that has run an image waits for the interpreter for at most this long, in seconds. Python's 5 ms are longer
 # than many an image takes.
@@ -22,22 +23,10 @@ def favouring_workers() -> Iterator[None]:
     """
     interval = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    changed = _set_policy("SCHED_BATCH")
+    changed = set_policy("SCHED_BATCH")
     try:
         yield
     finally:
         sys.setswitchinterval(interval)
         if changed:
-            _set_policy("SCHED_OTHER")
-
-
-def _set_policy(name: str) -> bool:
-    """Set the calling thread's scheduling policy, where the system has it and allows it."""
-    policy = getattr(os, name, None)  # on Linux only
-    if policy is None:
-        return False
-    try:
-        os.sched_setscheduler(0, policy, os.sched_param(0))
-    except OSError:
-        return False
-    return True
+            set_policy("SCHED_OTHER")

@@ -4,61 +4,69 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import Future
 
 from fastapi import Request
 
 from service.engine.errors import DeadlineExceeded
+from service.engine.request import PendingRequest
 from service.engine.worker import Answer, Outcome
 from service.errors import ClientGone
-from service.outcomes import outcome_of
 
 
-async def wait_for_answers(request: Request, futures: Sequence[Future[Answer]], deadline_s: float) -> list[Outcome]:
-    """Wait for the answers to one request's images.
+class Answers:
+    """What comes of the images of one request.
 
     Args:
-        request: whose body has been read to its end.
-        futures: of the engine. Those still pending when this returns or raises are cancelled.
-        deadline_s: longest time to wait, in seconds.
-
-    Returns:
-        The answer or the exception of each image, in order.
-
-    Raises:
-        ClientGone: the client closed the connection first.
+        count: of images.
     """
-    loop = asyncio.get_running_loop()
-    # One future that ends the wait, whatever it is that happens first. asyncio's own tools make a future and several
-    # callbacks of every answer, which takes longer than all the rest of a request.
-    over: asyncio.Future[None] = loop.create_future()
-    unanswered = set(futures)
 
-    def end() -> None:
-        if not over.done():
-            over.set_result(None)
+    def __init__(self, count: int) -> None:
+        self._outcomes: list[Outcome | None] = [None] * count
+        self._unanswered = count
+        # Ends the wait, whatever it is that happens first. asyncio's own tools make a future and several callbacks of
+        # every answer, which takes longer than all the rest of a request.
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def note(future: Future[Answer]) -> None:
-        unanswered.discard(future)
-        if not unanswered:
-            end()
+    def note(self, place: int, outcome: Outcome) -> None:
+        """Note what came of one image."""
+        self._outcomes[place] = outcome
+        self._unanswered -= 1
+        if not self._unanswered:
+            self._wake()
 
-    for future in futures:
-        # A future that is cancelled below, after the wait, calls back too; the loop may be closed by then.
-        future.add_done_callback(lambda done: None if over.done() else loop.call_soon_threadsafe(note, done))
-    timer = loop.call_later(deadline_s, end)
-    departure = asyncio.ensure_future(_departure(request))
-    departure.add_done_callback(lambda _: end())
-    try:
-        await over
-        if departure.done() and unanswered:
-            raise ClientGone
-        return [outcome_of(future) if future.done() else DeadlineExceeded() for future in futures]
-    finally:
-        timer.cancel()
-        departure.cancel()
-        for future in futures:
-            future.cancel()
+    async def wait(
+        self, request: Request, pending: Sequence[PendingRequest[bytes, Answer]], deadline_s: float
+    ) -> list[Outcome]:
+        """Wait for all of them.
+
+        Args:
+            request: whose body has been read to its end.
+            pending: the images that the engine has. Those not answered when this returns or raises are withdrawn.
+            deadline_s: longest time to wait, in seconds.
+
+        Returns:
+            The answer or the exception of each image, in order.
+
+        Raises:
+            ClientGone: the client closed the connection first.
+        """
+        timer = asyncio.get_running_loop().call_later(deadline_s, self._wake)
+        departure = asyncio.ensure_future(_departure(request))
+        departure.add_done_callback(lambda _: self._wake())
+        try:
+            await self._over
+            if departure.done() and self._unanswered:
+                raise ClientGone
+            return [DeadlineExceeded() if outcome is None else outcome for outcome in self._outcomes]
+        finally:
+            timer.cancel()
+            departure.cancel()
+            for image in pending:
+                image.withdraw()
+
+    def _wake(self) -> None:
+        if not self._over.done():
+            self._over.set_result(None)
 
 
 async def _departure(request: Request) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 
 from artifact.manifest import ArtifactError, Manifest, read_manifest
 from artifact.probes import read_probes
+from service.engine.opening import Opened
+from service.engine.process_side import serve
 from service.engine.runtime import description, open_runtime
 from service.engine.selection import chosen_before
 from service.engine.tuning import tune
 from service.engine.worker import LocalWorker
-from service.engine.worker_process import Opened, serve
 from service.images import IMAGE_ERRORS, ImageDecoder
 from service.logs import logged
 from service.settings import Settings

@@ -2,45 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from threading import Event
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Generic
 
 from artifact.manifest import ArtifactError
 from service.engine.batcher import Batcher
-from service.engine.errors import EngineError, EngineStopped, InferenceFailed, WorkerLost
-from service.engine.health import Health
-from service.engine.request import PayloadT, PendingRequest
-from service.engine.worker import Answer, Job, Outcome, Worker
+from service.engine.dispatcher import Dispatcher
+from service.engine.errors import EngineError, WorkerLost
+from service.engine.request import PayloadT
+from service.engine.results import Results
+from service.engine.worker import Answer, Outcome, Worker
+from service.engine.workload import Batch, Workload
 
 _log = logging.getLogger(__name__)
 
-# How often an idle worker is looked after, in seconds.
-_PULSE_S = 0.5
 # How long to wait before another try to start a worker that could not be started; it doubles up to the longest.
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 0.5, 30.0
-
-
-@dataclass
-class _Batch(Generic[PayloadT]):
-    """Requests that run together.
-
-    Attributes:
-        requests: claimed from the queue.
-        jobs: what a worker is told of them.
-        begun: when a worker began with them, in seconds of the engine's clock.
-    """
-
-    requests: list[PendingRequest[PayloadT, Answer]]
-    jobs: list[Job[PayloadT]] = field(init=False, default_factory=list)
-    begun: float = field(init=False, default=0.0)
-
-    def begin(self, now: float) -> None:
-        """Note when a worker begins with them: until then they waited. It knows what it was sent ahead by its list."""
-        self.begun = now
-        self.jobs[:] = [Job(each.payload, each.deadline - now, now - each.queued_at) for each in self.requests]
 
 
 @dataclass(frozen=True)
@@ -48,149 +29,155 @@ class Surroundings(Generic[PayloadT]):
     """What the caretakers of an engine share.
 
     Attributes:
-        batcher: hands out the work.
-        health: is told what comes of it.
-        on_batch: told the size of every batch that ran.
+        batcher, dispatcher: hand out the work.
+        results: is told what comes of it.
         on_loss: told why, whenever a worker is lost.
+        on_rest: told whenever a worker has nothing to do any more.
         clock: seconds that never go back.
         stopping: set when no more work is taken.
         over: set when what is left is given up.
     """
 
     batcher: Batcher[PayloadT, Answer]
-    health: Health
-    on_batch: Callable[[int], None]
+    dispatcher: Dispatcher[PayloadT, Answer]
+    results: Results
     on_loss: Callable[[str], None]
+    on_rest: Callable[[], None]
     clock: Callable[[], float]
-    stopping: Event
-    over: Event
+    stopping: asyncio.Event
+    over: asyncio.Event
 
 
 class Caretaker(Generic[PayloadT]):
-    """Has a thread to itself.
+    """Everything happens on the event loop, but for what takes long.
 
     Args:
         worker: that it takes care of.
         around: what it shares with the others.
+
+    Attributes:
+        given_up: whether the worker could not be started again before the engine stopped.
     """
 
     def __init__(self, worker: Worker[PayloadT], around: Surroundings[PayloadT]) -> None:
-        self._worker = worker
+        self.worker = worker
+        self.given_up = False
         self._around = around
+        self._load = Workload(worker, around.batcher, around.dispatcher, around.clock)
+        self._check: asyncio.Future[None] | None = None
+        self._revival: asyncio.Task[None] | None = None
+        self._serving = False
 
-    def run(self) -> None:
-        """Keep the worker alive and give it work, until the engine stops."""
-        worker, around = self._worker, self._around
-        following: _Batch[PayloadT] | None = None
-        while worker.busy or self._kept_alive(following):
-            batch, following = following or self._taken(), None
-            if batch is None:
-                break
-            if around.over.is_set() and not worker.alive:  # it was ended
-                following = batch
-                break
-            if not (worker.alive or worker.busy or self._replaced(batch)):
-                continue
-            if batch.requests:
-                ahead = around.batcher.take_ahead() if worker.takes_ahead else []
-                following = self._batch(ahead) if ahead else None
-                self._run(batch, following)
-            elif around.health.failing:
-                self._probe()
-        if following:
-            self._answer(following, [EngineStopped()] * len(following.requests))
-        worker.close()
+    @property
+    def busy(self) -> bool:
+        """Whether the worker has something to run."""
+        return len(self._load) > 0 or self._check is not None
 
-    def _taken(self) -> _Batch[PayloadT] | None:
-        requests = self._around.batcher.take(_PULSE_S)
-        return None if requests is None else self._batch(requests)
+    @property
+    def starting(self) -> bool:
+        """Whether the worker is being started."""
+        return self._revival is not None
 
-    def _batch(self, requests: list[PendingRequest[PayloadT, Answer]]) -> _Batch[PayloadT]:
-        batch = _Batch(requests)
-        batch.begin(self._around.clock())
-        return batch
+    async def open(self) -> None:
+        """Start the worker.
 
-    def _kept_alive(self, following: _Batch[PayloadT] | None) -> bool:
-        """Start a worker that is not alive, trying again until it is; False when the engine stops before.
-
-        What follows then begins anew.
+        Raises:
+            ArtifactError, EngineError: it cannot be.
         """
-        retry_s = _FIRST_RETRY_S
-        if self._worker.died and not self._around.over.is_set():
-            self._around.on_loss("died")
-        while not self._worker.alive:
-            if self._around.over.is_set():
-                return False
-            if self._started():
-                if following:
-                    following.begin(self._around.clock())
+        await asyncio.to_thread(self.worker.start)
+        await self.worker.connect(self._take, self._lose)
+
+    async def check(self, batch_size: int) -> None:
+        """Have the worker, which has nothing to do, run the model once on that many images.
+
+        Raises:
+            InferenceFailed: it does not run.
+            WorkerLost: the worker is lost.
+        """
+        if not self.worker.check(batch_size):
+            raise WorkerLost("died")
+        self._check = asyncio.get_running_loop().create_future()
+        try:
+            await self._check
+        finally:
+            self._check = None
+
+    def serve(self) -> None:
+        """Have the worker given work, now and whenever it is started again."""
+        self._serving = True
+        self._come_free()
+
+    def revive(self) -> None:
+        """Start the worker, trying again until it is, and have it given work."""
+        self._serving = True
+        self._revival = asyncio.get_running_loop().create_task(self._started_at_last())
+
+    def run(self, batch: Batch[PayloadT], /) -> None:
+        """Give the worker a batch, having nothing else to do."""
+        self._load.begin(batch)
+
+    async def end(self) -> None:
+        """End the worker."""
+        self._serving = False
+        self._around.dispatcher.leave(self)
+        self.worker.disconnect()
+        await asyncio.to_thread(self.worker.close)
+
+    async def _started_at_last(self) -> None:
+        around, retry_s = self._around, _FIRST_RETRY_S
+        while not around.over.is_set():
+            try:
+                await self.open()
+            except (ArtifactError, EngineError) as error:
+                _log.error("a worker cannot be started: %s", error)
             else:
-                if self._around.stopping.wait(retry_s):
-                    return False
-                retry_s = min(2 * retry_s, _LONGEST_RETRY_S)
-        return True
+                self._revival = None
+                self._come_free()
+                return
+            with suppress(TimeoutError):
+                await asyncio.wait_for(around.stopping.wait(), retry_s)
+                break
+            retry_s = min(2 * retry_s, _LONGEST_RETRY_S)
+        self._revival = None
+        self.given_up = True
+        around.on_rest()
 
-    def _replaced(self, batch: _Batch[PayloadT]) -> bool:
-        """Start a worker that died while it had nothing to do, for which its next batch need not pay if it can be."""
-        self._around.on_loss("died")
-        if not self._started():
-            self._answer(batch, [WorkerLost("died")] * len(batch.requests))
-            return False
-        batch.begin(self._around.clock())
-        return True
+    def _come_free(self) -> None:
+        self._around.dispatcher.come_free(self)
+        self._around.on_rest()
 
-    def _started(self) -> bool:
-        """Start the worker, and say whether that could be done."""
-        try:
-            self._worker.start()
-        except (ArtifactError, EngineError) as error:
-            _log.error("a worker cannot be started: %s", error)
-            return False
-        return True
+    def _take(self, outcomes: list[Outcome]) -> None:
+        """Take what the worker says; it goes on with the next batch before anybody is answered."""
+        if not self._load:  # it was a check
+            self._end_check(outcomes[0] if outcomes else None)
+            return
+        done = self._load.go_on()
+        if not self._load:
+            self._around.dispatcher.come_free(self)
+        self._around.results.tell(done, outcomes)
+        if not self._load:
+            self._around.on_rest()
 
-    def _run(self, batch: _Batch[PayloadT], following: _Batch[PayloadT] | None) -> None:
-        """Run a batch and answer its requests; the worker may begin with the one that follows."""
-        outcomes: list[Outcome]
-        try:
-            outcomes = self._worker.work(batch.jobs, following.jobs if following else ())
-        except WorkerLost as loss:
-            self._around.on_loss(loss.reason)
-            outcomes = [loss] * len(batch.requests)
-        except Exception as error:  # this thread must not end by it: nobody else gives this worker work
-            outcomes = [error] * len(batch.requests)
-        now = self._around.clock()
-        self._answer(batch, outcomes)
-        self._around.batcher.note_speed(now - batch.begun, len(batch.requests))
-        if following:
-            following.begin(now)
+    def _lose(self, reason: str) -> None:
+        """Answer for a worker that is lost, and start it again."""
+        around, loss = self._around, WorkerLost(reason)
+        around.dispatcher.leave(self)
+        around.on_loss(reason)
+        if self._check is not None:
+            self._end_check(loss)
+        lost = self._load.end()
+        if around.over.is_set():
+            around.batcher.drop_all()
+        elif self._serving:
+            self.revive()
+        around.results.tell(lost, [loss] * len(lost))
+        around.dispatcher.hand_out()
+        around.on_rest()
 
-    def _answer(self, batch: _Batch[PayloadT], outcomes: list[Outcome]) -> None:
-        self._note(outcomes)
-        for request, outcome in zip(batch.requests, outcomes, strict=True):
-            if isinstance(outcome, Exception):
-                request.future.set_exception(outcome)
-            else:
-                request.future.set_result(outcome)
-
-    def _note(self, outcomes: list[Outcome]) -> None:
-        """Tell the health and the observer what ran."""
-        sizes = [outcome.batch_size for outcome in outcomes if isinstance(outcome, Answer)]
-        while sizes:
-            self._around.on_batch(sizes[0])
-            del sizes[: sizes[0]]
-        for outcome in outcomes:
-            if isinstance(outcome, Answer):
-                self._around.health.note(succeeded=True)
-            elif isinstance(outcome, InferenceFailed | WorkerLost):
-                self._around.health.note(succeeded=False)
-
-    def _probe(self) -> None:
-        """See whether the model runs again; nobody may be sending images, because the service is not ready."""
-        try:
-            self._worker.check(1)
-        except WorkerLost as loss:
-            self._around.on_loss(loss.reason)
-        except InferenceFailed:
-            pass
+    def _end_check(self, outcome: object) -> None:
+        if self._check is None or self._check.done():
+            return
+        if isinstance(outcome, Exception):
+            self._check.set_exception(outcome)
         else:
-            self._around.health.note(succeeded=True)
+            self._check.set_result(None)

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
-from threading import Event, Thread
+from contextlib import suppress
 from typing import Generic
 
 from service.engine.batcher import Batcher
 from service.engine.caretaker import Caretaker, Surroundings
+from service.engine.dispatcher import Dispatcher
 from service.engine.errors import EngineStopped
 from service.engine.health import Health
 from service.engine.pool import WorkerPool
+from service.engine.probing import Probing
 from service.engine.request import PayloadT, PendingRequest
-from service.engine.worker import Answer
+from service.engine.results import Results
+from service.engine.worker import Answer, Outcome
 
 # How long to wait for those who waited for a worker that was ended to be told so, in seconds.
 _LONGEST_END_S = 1.0
 
 
 class Engine(Generic[PayloadT]):
-    """Runs requests on the workers of a pool, each of which has a thread here.
+    """Runs requests on the workers of a pool. It lives on an event loop: no thread stands between it and the workers.
 
     Preparing (decoding) happens in the workers too, so that neither a slow nor a hostile image holds up the service.
 
@@ -31,7 +34,7 @@ class Engine(Generic[PayloadT]):
         capacity: most requests queued.
         on_batch: told the size of every batch that ran.
         on_loss: told why, whenever a worker is lost: "died" or "stuck".
-        clock: seconds that never go back.
+        clock: seconds that never go back, the same in all workers.
     """
 
     def __init__(
@@ -47,13 +50,19 @@ class Engine(Generic[PayloadT]):
         self._batcher: Batcher[PayloadT, Answer] = Batcher(capacity, pool.tuning.policy, clock)
         self._health = Health()
         self._running = False
-        self._stopping = Event()
-        self._over = Event()
-        surroundings = Surroundings(self._batcher, self._health, on_batch, on_loss, clock, self._stopping, self._over)
-        self._threads = [
-            Thread(target=Caretaker(worker, surroundings).run, name=f"engine-{number}", daemon=True)
-            for number, worker in enumerate(pool.workers)
-        ]
+        self._stopping, self._over, self._rested = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._around = Surroundings(
+            batcher=self._batcher,
+            dispatcher=Dispatcher(self._batcher),
+            results=Results(self._health, on_batch),
+            on_loss=on_loss,
+            on_rest=self._rested.set,
+            clock=clock,
+            stopping=self._stopping,
+            over=self._over,
+        )
+        self._caretakers = [Caretaker(worker, self._around) for worker in pool.workers]
+        self._probing = Probing(self._health, self._caretakers, self._around.dispatcher)
 
     @property
     def problem(self) -> str | None:
@@ -88,19 +97,20 @@ class Engine(Generic[PayloadT]):
         workers = {f"worker-{number}": worker.pid for number, worker in enumerate(self.pool.workers)}
         return {"server": os.getpid()} | {name: pid for name, pid in workers.items() if pid is not None}
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Run the model on one image and on a full batch, then take requests. Other workers may still be starting.
 
         Raises:
             ArtifactError, EngineError: the model does not run here.
         """
-        first = self.pool.workers[0]
-        if not first.alive:
-            first.start()
+        first, *others = self._caretakers
+        await first.open()
         for batch_size in {1, self.pool.tuning.policy.max_batch}:
-            first.check(batch_size)
-        for thread in self._threads:
-            thread.start()
+            await first.check(batch_size)
+        first.serve()
+        for caretaker in others:
+            caretaker.revive()
+        self._probing.begin()
         self._running = True
 
     def require_room(self) -> None:
@@ -114,8 +124,15 @@ class Engine(Generic[PayloadT]):
             raise EngineStopped
         self._batcher.require_room()
 
-    def submit(self, payload: PayloadT, deadline_s: float) -> Future[Answer]:
-        """Queue a payload, to be answered within `deadline_s` seconds. Cancelling the future withdraws it.
+    def submit(
+        self, payload: PayloadT, deadline_s: float, answered: Callable[[Outcome], None]
+    ) -> PendingRequest[PayloadT, Answer]:
+        """Queue a payload, to be answered within `deadline_s` seconds. It goes to an idle worker at once.
+
+        Args:
+            payload: what to run.
+            deadline_s: how long its answer is of any worth.
+            answered: called on the loop with what came of it, unless it was withdrawn before a worker had it.
 
         Raises:
             Overloaded: the queue is full.
@@ -124,27 +141,39 @@ class Engine(Generic[PayloadT]):
         if not self._running:
             raise EngineStopped
         now = self._clock()
-        request: PendingRequest[PayloadT, Answer] = PendingRequest(payload, now, now + deadline_s)
+        request: PendingRequest[PayloadT, Answer] = PendingRequest(payload, now, now + deadline_s, answered)
         self._batcher.put(request)
-        return request.future
+        self._around.dispatcher.hand_out()
+        return request
 
-    def stop(self, drain_s: float) -> None:
+    async def stop(self, drain_s: float) -> None:
         """Take no more requests, finish those queued for at most `drain_s` seconds, fail the rest, end the workers."""
-        was_running, self._running = self._running, False
+        self._running = False
         self._stopping.set()
         self._batcher.close()
-        give_up = self._clock() + drain_s
-        if was_running:
-            for thread in self._threads:
-                thread.join(max(0.0, give_up - self._clock()))
+        self._around.dispatcher.hand_out()
+        await self._until(self._drained, drain_s)
         self._over.set()
+        self._probing.end()
         self._batcher.drop_all()
-        late = [thread for thread in self._threads if thread.is_alive()]
-        for worker, thread in zip(self.pool.workers, self._threads, strict=True):
-            if thread in late:
-                worker.abort()
-            else:
-                worker.close()
-        give_up = self._clock() + _LONGEST_END_S
-        for thread in late:
-            thread.join(max(0.0, give_up - self._clock()))
+        for caretaker in self._caretakers:
+            if caretaker.busy or caretaker.starting:
+                caretaker.worker.abort()
+        await self._until(self._at_rest, _LONGEST_END_S)
+        await asyncio.gather(*(caretaker.end() for caretaker in self._caretakers))
+
+    def _drained(self) -> bool:
+        """Whether nothing that was accepted will still be run."""
+        nobody = all(caretaker.given_up for caretaker in self._caretakers)
+        return nobody or not (self._batcher or any(caretaker.busy for caretaker in self._caretakers))
+
+    def _at_rest(self) -> bool:
+        return not any(caretaker.busy or caretaker.starting for caretaker in self._caretakers)
+
+    async def _until(self, condition: Callable[[], bool], longest_s: float) -> None:
+        """Wait until something is so, or for so many seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(longest_s):
+                while not condition():
+                    self._rested.clear()
+                    await self._rested.wait()

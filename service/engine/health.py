@@ -7,7 +7,7 @@ _FAILURES = 3
 
 
 class Health:
-    """Counts failures since the last success. Safe to use from several threads: what is lost to a race is one count."""
+    """Counts failures since the last success."""
 
     def __init__(self) -> None:
         self._failures = 0

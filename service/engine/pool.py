@@ -9,6 +9,7 @@ from typing import Generic
 from artifact.manifest import Manifest
 from service.engine.request import PayloadT
 from service.engine.runtime import Runtime, RuntimeDescription, description
+from service.engine.thread_worker import ThreadWorker
 from service.engine.tuning import Tuning
 from service.engine.worker import LocalWorker, Worker
 from service.engine.worker_process import WorkerProcess
@@ -33,7 +34,8 @@ class WorkerPool(Generic[PayloadT]):
 
 def local_pool(runtime: Runtime, worker: LocalWorker[PayloadT], tuning: Tuning) -> WorkerPool[PayloadT]:
     """Workers that are threads of this process."""
-    return WorkerPool(runtime.manifest, description(runtime), tuning, [worker] * tuning.policy.workers)
+    threads = [ThreadWorker(worker) for _ in range(tuning.policy.workers)]
+    return WorkerPool(runtime.manifest, description(runtime), tuning, threads)
 
 
 def process_pool(

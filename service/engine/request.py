@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 PayloadT = TypeVar("PayloadT")
 AnswerT = TypeVar("AnswerT")
 
 
-@dataclass(eq=False)
-class PendingRequest(Generic[PayloadT, AnswerT]):
-    """Work that waits for an answer.
+@dataclass(slots=True)
+class Job(Generic[PayloadT]):
+    """What a worker is told of an image. Times are in seconds of one clock, which all processes share.
 
     Attributes:
-        payload: what to work on.
-        queued_at: when it was submitted, in seconds of the engine's clock.
-        deadline: when its answer is worthless, on the same clock.
-        future: where the answer goes; cancelling it withdraws the request.
+        payload: what to prepare and run.
+        queued_at: when it was submitted.
+        deadline: when its answer is worthless.
     """
 
     payload: PayloadT
     queued_at: float
     deadline: float
-    future: Future[AnswerT] = field(default_factory=Future)
+
+
+@dataclass(eq=False, slots=True)
+class PendingRequest(Job[PayloadT], Generic[PayloadT, AnswerT]):
+    """Work that waits for an answer.
+
+    Attributes:
+        answered: called with what came of it, once, on the event loop; never where it was withdrawn in time.
+        withdrawn: whether nobody waits for it any more.
+    """
+
+    answered: Callable[[AnswerT | Exception], None]
+    withdrawn: bool = False
+
+    def withdraw(self) -> None:
+        """Have it dropped, unless a worker has it already."""
+        self.withdrawn = True

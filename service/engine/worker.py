@@ -1,4 +1,5 @@
-"""A worker: takes a batch, prepares each image by itself, runs them together, and says what came of each."""
+"""Workers: what they are to the engine, and the work itself: each image of a batch is prepared by itself, then run with
+the others."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from artifact.agreement import LogitsAndMargins
 from artifact.preprocessing import Float32Array
 from service.engine.errors import DeadlineExceeded, InferenceFailed
-from service.engine.request import PayloadT
+from service.engine.request import Job, PayloadT
 from service.engine.runtime import Runtime
 
 _log = logging.getLogger(__name__)
@@ -47,23 +48,15 @@ class Answer:
 Outcome = Answer | Exception
 
 
-@dataclass(frozen=True, slots=True)
-class Job(Generic[PayloadT]):
-    """One image for a worker.
-
-    Attributes:
-        payload: what to prepare and run.
-        remaining_s: seconds until its answer is worthless.
-        queue_s: seconds it has waited, for its answer to tell.
-    """
-
-    payload: PayloadT
-    remaining_s: float
-    queue_s: float
+Answered = Callable[[list[Outcome]], None]
 
 
 class Worker(Protocol[PayloadT]):
-    """Runs one batch at a time. Only the thread it belongs to calls it, but for `abort`, `alive` and `pid`."""
+    """Runs batches, in the order in which it is given them, and begins with the next as soon as it is done with one.
+
+    `start` and `close` take their time and are called by any thread, one at a time; all may look at `pid` and `alive`;
+    the rest belongs to the event loop.
+    """
 
     @property
     def pid(self) -> int | None:
@@ -71,19 +64,7 @@ class Worker(Protocol[PayloadT]):
 
     @property
     def alive(self) -> bool:
-        """Whether it can be given work."""
-
-    @property
-    def died(self) -> bool:
-        """Whether it has died and nobody has been told."""
-
-    @property
-    def busy(self) -> bool:
-        """Whether it has begun with what follows, and will answer that or be lost by it."""
-
-    @property
-    def takes_ahead(self) -> bool:
-        """Whether it gains by knowing what follows."""
+        """Whether it can be given work, as far as anybody can tell."""
 
     def start(self) -> None:
         """Make it able to take work, again where it has been lost.
@@ -92,31 +73,30 @@ class Worker(Protocol[PayloadT]):
             ArtifactError, EngineError: it cannot be.
         """
 
-    def work(self, jobs: Sequence[Job[PayloadT]], following: Sequence[Job[PayloadT]] = (), /) -> list[Outcome]:
-        """The outcome of each job, in order.
+    async def connect(self, answered: Answered, lost: Callable[[str], None]) -> None:
+        """Take what comes from it, after it was started.
 
         Args:
-            jobs: of one batch.
-            following: what it will be asked for next (the same object), which it may begin with as soon as it is
-                done; then it is `busy`. If it is lost before, they have to be asked for again.
-
-        Raises:
-            WorkerLost: it died or got stuck; it must be started again.
+            answered: called on the loop with the outcome of each job of a batch, in order; after a check with nothing,
+                or with what was wrong.
+            lost: called on the loop, once and with the reason, when it is lost with all that it was given: "died", or
+                "stuck". It must be started again.
         """
 
-    def check(self, batch_size: int) -> None:
-        """Run the model once on that many images.
+    def give(self, jobs: Sequence[Job[PayloadT]], /) -> bool:
+        """Give it a batch, and say whether it is still there; where it is not, it has not begun with that."""
 
-        Raises:
-            InferenceFailed: the model does not run.
-            WorkerLost: as for `work`.
-        """
+    def check(self, batch_size: int) -> bool:
+        """Have it run the model once on that many images; else as for `give`."""
 
     def abort(self) -> None:
-        """Make whoever waits for its work hear that it was lost, where that can be done."""
+        """Have it lost at once and for good, where that can be done."""
+
+    def disconnect(self) -> None:
+        """Hear nothing more of it."""
 
     def close(self) -> None:
-        """End it."""
+        """End it, after it was disconnected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,19 +107,13 @@ class _Prepared:
 
 
 class LocalWorker(Generic[PayloadT]):
-    """A worker in this process.
+    """Does the work, right here.
 
     Args:
         runtime: runs the model.
         prepare: from a payload to one network input (3, H, W); what it raises becomes that image's outcome.
-        clock: seconds that never go back.
+        clock: the one that the jobs' times are told in.
     """
-
-    pid: int | None = None
-    alive: bool = True
-    died: bool = False
-    busy: bool = False
-    takes_ahead: bool = False
 
     def __init__(
         self,
@@ -151,17 +125,12 @@ class LocalWorker(Generic[PayloadT]):
         self._prepare = prepare
         self._clock = clock
 
-    def start(self) -> None:
-        """Nothing is to be done."""
-
-    def abort(self) -> None:
-        """A thread cannot be stopped; it ends with what it runs."""
-
-    def close(self) -> None:
-        """Nothing is to be done."""
-
     def check(self, batch_size: int) -> None:
-        """Run the model on black images of which every second has its gates forced open, the others closed."""
+        """Run the model on black images of which every second has its gates forced open, the others closed.
+
+        Raises:
+            InferenceFailed: it does not run.
+        """
         side = self._runtime.manifest.input_size
         images = np.zeros((batch_size, 3, side, side), np.float32)
         try:
@@ -169,14 +138,14 @@ class LocalWorker(Generic[PayloadT]):
         except Exception as error:  # whatever a runtime raises
             raise InferenceFailed from error
 
-    def work(self, jobs: Sequence[Job[PayloadT]], _following: Sequence[Job[PayloadT]] = (), /) -> list[Outcome]:
+    def work(self, jobs: Sequence[Job[PayloadT]]) -> list[Outcome]:
         """The outcome of each job: a failure is its own and nobody else's."""
         started = self._clock()
         outcomes: list[Outcome] = [DeadlineExceeded()] * len(jobs)
         prepared = []
         for row, job in enumerate(jobs):
             begun = self._clock()
-            if begun - started >= job.remaining_s:  # those before it took too long
+            if begun >= job.deadline:  # it was sent ahead of others, or those before it took too long
                 continue
             try:
                 images = self._prepare(job.payload)[None]
@@ -185,9 +154,9 @@ class LocalWorker(Generic[PayloadT]):
                 continue
             ended = self._clock()
             # An answer that would come too late is not worth its compute either.
-            if ended - started < job.remaining_s:
+            if ended < job.deadline:
                 prepared.append(_Prepared(row, images, ended - begun))
-        self._run(jobs, prepared, outcomes)
+        self._run([started - job.queued_at for job in jobs], prepared, outcomes)
         return outcomes
 
     def _outputs(self, images: Float32Array, offsets: Float32Array) -> LogitsAndMargins:
@@ -197,7 +166,7 @@ class LocalWorker(Generic[PayloadT]):
             raise ArithmeticError("the model's output has values that are no numbers")
         return logits, margins
 
-    def _run(self, jobs: Sequence[Job[PayloadT]], batch: list[_Prepared], outcomes: list[Outcome]) -> None:
+    def _run(self, queue_s: Sequence[float], batch: list[_Prepared], outcomes: list[Outcome]) -> None:
         """Run a batch and note its outcomes; where it fails as a whole, each image gets a second try alone."""
         if not batch:
             return
@@ -212,7 +181,7 @@ class LocalWorker(Generic[PayloadT]):
             if len(batch) > 1:
                 _log.warning("a batch of %d failed; running its images one by one", len(batch), exc_info=error)
                 for prepared in batch:
-                    self._run(jobs, [prepared], outcomes)
+                    self._run(queue_s, [prepared], outcomes)
                 return
             _log.error("inference failed", exc_info=error)
             failure = InferenceFailed()
@@ -228,6 +197,6 @@ class LocalWorker(Generic[PayloadT]):
                 macs=int(macs[index]),
                 batch_size=len(batch),
                 decode_s=prepared.decode_s,
-                queue_s=jobs[prepared.row].queue_s,
+                queue_s=queue_s[prepared.row],
                 inference_s=inference_s,
             )

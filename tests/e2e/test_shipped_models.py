@@ -7,13 +7,13 @@ import pytest
 
 from artifact.manifest import file_digest, read_manifest, verified_file
 from service.engine.runtime import open_runtime
-from service.engine.worker import Job, LocalWorker
+from service.engine.worker import LocalWorker
 from service.images import ImageDecoder
 from service.inference_graph import describe
 from service.settings import Settings
 from tests.e2e.process import ROOT
 from tests.image_files import encoded, photograph
-from tests.runtimes import PATIENCE_S
+from tests.service.engine.processes import job
 
 SHIPPED = sorted(path.parent for path in (ROOT / "model_repository").glob("*/*/manifest.json"))
 
@@ -34,7 +34,7 @@ def test_shipped_model_is_whole_and_classifies(folder: object) -> None:
     decoder = ImageDecoder(manifest.preprocessing, max_bytes=10**7, max_pixels=10**7)
     worker = LocalWorker(runtime, decoder.decode)
     pictures = [encoded(photograph(300, 200, seed), "JPEG") for seed in range(4)]
-    (answers,) = zip(*(worker.work([Job(data, PATIENCE_S, 0.0)]) for data in pictures), strict=True)
+    (answers,) = zip(*(worker.work([job(data)]) for data in pictures), strict=True)
     images = np.stack([decoder.decode(data) for data in pictures])
     other = open_runtime(folder, "torchscript", "cpu").run(images, np.zeros(4, np.float32))
     # Tolerances are relative to the largest number where that is above 1.

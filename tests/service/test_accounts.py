@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from concurrent.futures import Future
-
 import numpy as np
 import pytest
 
@@ -23,10 +21,8 @@ def _account(clock: Clock, spent: list[int] | None = None, **limits: float) -> A
 
 def _run(account: Account, macs: int) -> None:
     """An image that was run for the account."""
-    future: Future[Answer] = Future()
-    account.charge(future)
     nothing = np.zeros(0, np.float32)
-    future.set_result(Answer(nothing, nothing, np.zeros(0, np.bool_), macs, 1, 0.0, 0.0, 0.0))
+    account.charge(Answer(nothing, nothing, np.zeros(0, np.bool_), macs, 1, 0.0, 0.0, 0.0))
 
 
 def test_account_without_limits_is_never_refused(clock: Clock) -> None:
@@ -117,11 +113,6 @@ def test_quota_counts_what_images_really_cost(clock: Clock) -> None:
 def test_image_that_was_not_run_costs_nothing(clock: Clock) -> None:
     spent: list[int] = []
     account = _account(clock, spent, macs_per_window=1)
-    failed: Future[Answer] = Future()
-    withdrawn: Future[Answer] = Future()
-    account.charge(failed)
-    account.charge(withdrawn)
-    failed.set_exception(ValueError())
-    withdrawn.cancel()
+    account.charge(ValueError())
     account.require()
     assert spent == []

@@ -11,6 +11,7 @@ import pytest
 
 from service.app import create_app
 from service.engine.engine import Engine
+from service.engine.worker import Outcome
 from service.settings import Settings
 from tests.image_files import solid
 from tests.runtimes import PATIENCE_S, EchoRuntime
@@ -75,11 +76,12 @@ async def _busy(app: Any, runtime: EchoRuntime) -> AsyncIterator[Engine[bytes]]:
     engine = app.state.context.engine
     async with app.router.lifespan_context(app):
         runtime.hold()
-        running = engine.submit(solid(10), PATIENCE_S)
+        running: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        engine.submit(solid(10), PATIENCE_S, running.set_result)
         runtime.wait_until_running()
         yield engine
         runtime.release()
-        await asyncio.wrap_future(running)
+        await running
 
 
 async def _until(condition: Any) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from service.engine.errors import InferenceFailed, WorkerLost
 from service.engine.onnx_runtime import OnnxRuntime
+from service.engine.worker import LocalWorker
 from service.exchanges import Exchanges
 from service.request_record import current_record
 from tests.image_files import encoded, photograph, pngs, solid
@@ -197,7 +198,7 @@ def test_unexpected_error_is_told_without_details_and_logged_with_its_request(
 def test_failure_of_the_engine_is_told(
     echo: HttpServer, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
 ) -> None:
-    monkeypatch.setattr(echo.context.engine.pool.workers[0], "work", _raising(error))
+    monkeypatch.setattr(LocalWorker, "work", _raising(error))
     assert ask(echo, post(solid(20))).status == status
 
 

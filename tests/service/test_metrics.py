@@ -142,7 +142,7 @@ def test_gauges_tell_the_state_of_the_service(server: Server, runtime: OnnxRunti
     total, ungated = str(runtime.manifest.total_macs), str(runtime.manifest.ungated_macs)
     facts = {"name": "small", "version": "1", "total_macs": total, "ungated_macs": ungated, "blocks": "5"}
     assert _value(samples, "aig_model_info", **facts) == 1
-    server.context.engine.stop(drain_s=0)
+    server.wait_for(server.context.engine.stop(drain_s=0))
     assert _value(_scrape(server), "aig_ready") == 0
 
 

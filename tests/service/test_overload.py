@@ -168,7 +168,7 @@ def test_image_the_model_fails_on_is_told_and_harms_nobody(server: Server, runti
 
 def test_stopping_service_takes_nothing_and_is_not_ready(server: Server) -> None:
     assert server.get("/readyz").status_code == 200
-    server.context.engine.stop(drain_s=0)
+    server.wait_for(server.context.engine.stop(drain_s=0))
     assert _error(server.classify(solid(20))) == (503, "stopping")
     assert _error(server.classify_batch([solid(20), solid(30)])) == (503, "stopping")
     assert server.get("/readyz").status_code == 503

@@ -12,10 +12,10 @@ import pytest
 
 from bench.chaos.pictures import Gallery, Picture
 from service.engine.runtime import open_runtime
-from service.engine.worker import Job, LocalWorker
+from service.engine.worker import LocalWorker
 from service.images import ImageDecoder
 from service.inference_graph import describe
-from tests.runtimes import PATIENCE_S
+from tests.service.engine.processes import job
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def _told(artifact: Path, picture: Picture) -> Any:
     """What the service would say."""
     runtime = open_runtime(artifact, "onnx", "cpu")
     decoder = ImageDecoder(runtime.manifest.preprocessing, max_bytes=10**6, max_pixels=10**6)
-    (answer,) = LocalWorker(runtime, decoder.decode).work([Job(picture.data, PATIENCE_S, 0.0)])
+    (answer,) = LocalWorker(runtime, decoder.decode).work([job(picture.data)])
     described = describe(runtime.manifest, answer, top_k=1000, graph="full", total_s=0.0)  # type: ignore[arg-type]
     return orjson.loads(orjson.dumps(asdict(described)))
 

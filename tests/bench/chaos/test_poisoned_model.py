@@ -11,9 +11,9 @@ from bench.chaos.model_folder import ModelFolder
 from bench.chaos.poisoned_model import poisons, write_poisoned_model
 from service.engine.errors import InferenceFailed
 from service.engine.runtime import open_runtime
-from service.engine.worker import Answer, Job, LocalWorker
+from service.engine.worker import Answer, LocalWorker
 from service.images import ImageDecoder
-from tests.runtimes import PATIENCE_S
+from tests.service.engine.processes import job
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_poisons_fail_each_in_its_way_and_nobody_beside_them(poisoned: Path, pic
     worker = LocalWorker(runtime, decoder.decode)
     deadly = poisons(runtime.manifest)
     files = [pictures[0], deadly["nan"], pictures[1], deadly["raise"]]
-    outcomes = worker.work([Job(data, PATIENCE_S, 0.0) for data in files])
+    outcomes = worker.work([job(data) for data in files])
     assert [type(outcome) for outcome in outcomes] == [Answer, InferenceFailed, Answer, InferenceFailed]
     assert "no numbers" in str(outcomes[1].__cause__)  # type: ignore[union-attr]
     assert "out of data bounds" in str(outcomes[3].__cause__)  # type: ignore[union-attr]

@@ -18,10 +18,11 @@ from service.engine.worker_process import WorkerProcess
 from tests.runtimes import PATIENCE_S, EchoRuntime, echo_input
 from tests.service.engine.artifacts import Exported, exported_shape
 from tests.service.engine.lab import Lab
-from tests.service.engine.processes import MakeWorker, echo_process
+from tests.service.engine.looped import LoopedEngine, Master
+from tests.service.engine.processes import MakeMaster, MakeWorker, echo_process
 from tests.service.engine.queueing import Clock, MakeBatcher
 
-MakeEngine = Callable[..., Engine[float]]
+MakeEngine = Callable[..., LoopedEngine[float]]
 
 
 @pytest.fixture
@@ -55,17 +56,16 @@ def make_engine(runtime: EchoRuntime) -> Iterator[MakeEngine]:
         prepare: Callable[[float], Float32Array] = echo_input,
         clock: Callable[[], float] = time.monotonic,
         **arguments: object,
-    ) -> Engine[float]:
+    ) -> LoopedEngine[float]:
         tuning = Tuning(BatchPolicy(workers, max_batch, max_wait_ms=0))
         pool = local_pool(runtime, LocalWorker(runtime, prepare, clock), tuning)
-        engine = Engine(pool, capacity, clock=clock, **arguments)
-        engines.append(engine)
-        return engine
+        engines.append(LoopedEngine(Engine(pool, capacity, clock=clock, **arguments)))
+        return engines[-1]
 
     yield make
     runtime.release()
     for engine in engines:
-        engine.stop(PATIENCE_S)
+        engine.close()
 
 
 @pytest.fixture
@@ -81,6 +81,20 @@ def make_worker() -> Iterator[MakeWorker]:
     for worker in made:
         worker.abort()
         worker.close()
+
+
+@pytest.fixture
+def make_master() -> Iterator[MakeMaster]:
+    """Masters of worker processes, which are ended at the end."""
+    made = []
+
+    def make(stuck_s: float = PATIENCE_S, **options: object) -> Master[bytes]:
+        made.append(Master(echo_process(stuck_s, **options)))
+        return made[-1]
+
+    yield make
+    for master in made:
+        master.close()
 
 
 @pytest.fixture

@@ -21,10 +21,11 @@ from artifact.manifest import ArtifactError, Manifest
 from artifact.preprocessing import Float32Array
 from service.engine.batcher import BatchPolicy
 from service.engine.errors import InferenceFailed, RuntimeUnavailable
+from service.engine.opening import Opened
+from service.engine.process_side import serve
 from service.engine.runtime import description
 from service.engine.tuning import Tuning
 from service.engine.worker import LocalWorker
-from service.engine.worker_process import Opened, serve
 from tests.runtimes import EchoRuntime, echo_input
 
 POISON = 666.0

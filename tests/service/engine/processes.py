@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from service.engine.request import Job, PayloadT
 from service.engine.wire import OutcomeCodec
-from service.engine.worker import Answer, Job, Outcome
+from service.engine.worker import Answer, Outcome
 from service.engine.worker_process import WorkerProcess
 from tests.runtimes import PATIENCE_S, echo_manifest
 from tests.service.engine.echo_worker import BadNumber
+from tests.service.engine.looped import Master
 
 MODULE = "tests.service.engine.echo_worker"
 MakeWorker = Callable[..., WorkerProcess]
+MakeMaster = Callable[..., Master[bytes]]
 
 
 def echo_process(stuck_s: float = PATIENCE_S, **options: object) -> WorkerProcess:
@@ -21,8 +25,14 @@ def echo_process(stuck_s: float = PATIENCE_S, **options: object) -> WorkerProces
     return WorkerProcess(MODULE, options, OutcomeCodec(echo_manifest(), [BadNumber]), stuck_s)
 
 
+def job(payload: PayloadT, within: float = PATIENCE_S) -> Job[PayloadT]:
+    """One that is asked for now."""
+    now = time.monotonic()
+    return Job(payload, now, now + within)
+
+
 def jobs(*payloads: str) -> list[Job[bytes]]:
-    return [Job(payload.encode(), PATIENCE_S, 0.0) for payload in payloads]
+    return [job(payload.encode()) for payload in payloads]
 
 
 def values(outcomes: Sequence[Outcome]) -> list[float | str]:

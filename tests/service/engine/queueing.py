@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from threading import Thread
 
 from service.engine.batcher import Batcher
 from service.engine.request import PendingRequest
-from tests.runtimes import PATIENCE_S
 
-Request = PendingRequest[str, str]
 MakeBatcher = Callable[..., Batcher[str, str]]
 
 
@@ -23,36 +20,26 @@ class Clock:
         return self.now
 
 
-class Taking:
-    """A `take` on a thread of its own."""
+class Put(PendingRequest[str, str]):
+    """A request that remembers what it was answered."""
 
-    def __init__(self, batcher: Batcher[str, str]) -> None:
-        self.batches: list[list[str] | None] = []
-        self._thread = Thread(target=lambda: self.batches.append(taken(batcher)), daemon=True)
-        self._thread.start()
+    def __init__(self, payload: str, queued_at: float, deadline: float) -> None:
+        super().__init__(payload, queued_at, deadline, self._note)
+        self.outcomes: list[str | Exception] = []
 
-    @property
-    def still_waits(self) -> bool:
-        # Long enough for a take that need not wait to come back, so a wrong return is seen; never too short to pass.
-        self._thread.join(0.05)
-        return self._thread.is_alive()
-
-    def result(self) -> list[str] | None:
-        self._thread.join(PATIENCE_S)
-        assert self.batches, "take did not return"
-        return self.batches[0]
+    def _note(self, outcome: str | Exception) -> None:
+        self.outcomes.append(outcome)
 
 
-def put(batcher: Batcher[str, str], clock: Clock, *payloads: str, within: float = 10.0) -> list[Request]:
-    requests = [PendingRequest[str, str](payload, clock(), clock() + within) for payload in payloads]
+def put(batcher: Batcher[str, str], clock: Clock, *payloads: str, within: float = 10.0) -> list[Put]:
+    requests = [Put(payload, clock(), clock() + within) for payload in payloads]
     for request in requests:
         batcher.put(request)
     return requests
 
 
-def taken(batcher: Batcher[str, str]) -> list[str] | None:
-    batch = batcher.take()
-    return None if batch is None else [request.payload for request in batch]
+def taken(batcher: Batcher[str, str]) -> list[str]:
+    return [request.payload for request in batcher.take()]
 
 
 def ahead(batcher: Batcher[str, str]) -> list[str]:
@@ -61,6 +48,4 @@ def ahead(batcher: Batcher[str, str]) -> list[str]:
 
 def until_empty(batcher: Batcher[str, str]) -> Iterator[list[str]]:
     while len(batcher):
-        batch = taken(batcher)
-        assert batch is not None
-        yield batch
+        yield taken(batcher)

@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 
 from service.engine.errors import DeadlineExceeded, EngineStopped, Overloaded
-from tests.runtimes import PATIENCE_S, wait_until
-from tests.service.engine.queueing import Clock, MakeBatcher, Taking, ahead, put, taken, until_empty
+from tests.service.engine.queueing import Clock, MakeBatcher, ahead, put, taken, until_empty
 
 
 def test_first_in_is_first_out(make_batcher: MakeBatcher, clock: Clock) -> None:
@@ -67,33 +66,26 @@ def test_refusal_estimates_when_there_will_be_room(make_batcher: MakeBatcher, cl
 def test_withdrawn_request_is_never_handed_out(make_batcher: MakeBatcher, clock: Clock) -> None:
     batcher = make_batcher()
     requests = put(batcher, clock, *"abc")
-    assert requests[1].future.cancel()
+    requests[1].withdraw()
     assert taken(batcher) == ["a", "c"]
 
 
 def test_withdrawn_request_does_not_count_as_part_of_a_batch(make_batcher: MakeBatcher, clock: Clock) -> None:
     batcher = make_batcher(max_batch=2)
     requests = put(batcher, clock, *"abcd")
-    requests[0].future.cancel()
-    requests[1].future.cancel()
+    requests[0].withdraw()
+    requests[1].withdraw()
     assert taken(batcher) == ["c", "d"]
 
 
 def test_withdrawn_request_holds_no_place_in_the_queue(make_batcher: MakeBatcher, clock: Clock) -> None:
     batcher = make_batcher(capacity=2)
     requests = put(batcher, clock, "a", "b")
-    requests[0].future.cancel()
+    requests[0].withdraw()
     put(batcher, clock, "c")
     with pytest.raises(Overloaded):
         put(batcher, clock, "d")
     assert list(until_empty(batcher)) == [["b", "c"]]
-
-
-def test_request_handed_out_can_no_longer_be_withdrawn(make_batcher: MakeBatcher, clock: Clock) -> None:
-    batcher = make_batcher()
-    (request,) = put(batcher, clock, "a")
-    batcher.take()
-    assert not request.future.cancel()
 
 
 def test_expired_request_fails_before_it_costs_anything(make_batcher: MakeBatcher, clock: Clock) -> None:
@@ -102,77 +94,80 @@ def test_expired_request_fails_before_it_costs_anything(make_batcher: MakeBatche
     (fine,) = put(batcher, clock, "fine", within=5.1)
     clock.now += 5.0
     assert taken(batcher) == ["fine"]
-    assert isinstance(late.future.exception(timeout=0), DeadlineExceeded)
-    assert not fine.future.done()
+    assert [type(outcome) for outcome in late.outcomes] == [DeadlineExceeded]
+    assert fine.outcomes == []
 
 
-def test_take_waits_on_when_all_that_was_queued_is_worthless(make_batcher: MakeBatcher, clock: Clock) -> None:
-    batcher = make_batcher()
-    (late,) = put(batcher, clock, "late", within=5.0)
-    (withdrawn,) = put(batcher, clock, "withdrawn")
-    withdrawn.future.cancel()
-    clock.now += 5.0
-    taking = Taking(batcher)
-    assert taking.still_waits
-    assert isinstance(late.future.exception(timeout=PATIENCE_S), DeadlineExceeded)
-    put(batcher, clock, "fresh")
-    assert taking.result() == ["fresh"]
-
-
-def test_take_waits_for_a_request(make_batcher: MakeBatcher, clock: Clock) -> None:
-    batcher = make_batcher()
-    taking = Taking(batcher)
-    assert taking.still_waits
-    put(batcher, clock, "a")
-    assert taking.result() == ["a"]
-
-
-def test_closed_batcher_hands_out_the_rest_and_then_none(make_batcher: MakeBatcher, clock: Clock) -> None:
+def test_closed_batcher_hands_out_the_rest(make_batcher: MakeBatcher, clock: Clock) -> None:
     batcher = make_batcher(max_batch=2)
     put(batcher, clock, *"abc")
     batcher.close()
     with pytest.raises(EngineStopped):
         put(batcher, clock, "d")
-    assert [taken(batcher) for _ in range(4)] == [["a", "b"], ["c"], None, None]
-
-
-def test_closing_wakes_every_worker(make_batcher: MakeBatcher) -> None:
-    batcher = make_batcher(workers=3)
-    takings = [Taking(batcher) for _ in range(3)]
-    assert all(taking.still_waits for taking in takings)
-    batcher.close()
-    assert [taking.result() for taking in takings] == [None] * 3
+    assert [taken(batcher) for _ in range(3)] == [["a", "b"], ["c"], []]
 
 
 def test_dropping_fails_all_that_is_queued(make_batcher: MakeBatcher, clock: Clock) -> None:
     batcher = make_batcher()
     requests = put(batcher, clock, *"abc")
-    requests[1].future.cancel()
+    requests[1].withdraw()
     batcher.close()
     batcher.drop_all()
-    assert isinstance(requests[0].future.exception(timeout=0), EngineStopped)
-    assert requests[1].future.cancelled()
-    assert isinstance(requests[2].future.exception(timeout=0), EngineStopped)
+    assert [[type(one) for one in request.outcomes] for request in requests] == [[EngineStopped], [], [EngineStopped]]
     assert len(batcher) == 0
-    assert taken(batcher) is None
+    assert taken(batcher) == []
+
+
+def test_nothing_is_handed_out_where_all_that_was_queued_is_worthless(make_batcher: MakeBatcher, clock: Clock) -> None:
+    batcher = make_batcher(max_batch=1)
+    (late,) = put(batcher, clock, "late", within=5.0)
+    (withdrawn,) = put(batcher, clock, "withdrawn")
+    withdrawn.withdraw()
+    clock.now += 5.0
+    assert taken(batcher) == []
+    assert [type(outcome) for outcome in late.outcomes] == [DeadlineExceeded]
+    assert withdrawn.outcomes == []
+    put(batcher, clock, "fresh")
+    assert taken(batcher) == ["fresh"]
+
+
+def test_what_is_put_back_is_taken_next(make_batcher: MakeBatcher, clock: Clock) -> None:
+    batcher = make_batcher(capacity=3, max_batch=2)
+    put(batcher, clock, *"abc")
+    batch = batcher.take()
+    put(batcher, clock, "d", "e")
+    batcher.put_back(batch)  # though that makes them more than there is room for
+    assert list(until_empty(batcher)) == [["a", "b"], ["c", "d"], ["e"]]
+
+
+def test_what_is_put_back_may_have_expired_or_been_withdrawn_meanwhile(make_batcher: MakeBatcher, clock: Clock) -> None:
+    batcher = make_batcher()
+    (late,) = put(batcher, clock, "late", within=5.0)
+    (withdrawn, fine) = put(batcher, clock, "withdrawn", "fine")
+    batch = batcher.take()
+    clock.now += 5.0
+    withdrawn.withdraw()
+    batcher.put_back(batch)
+    assert taken(batcher) == ["fine"]
+    assert [type(outcome) for outcome in late.outcomes] == [DeadlineExceeded]
+    assert withdrawn.outcomes == fine.outcomes == []
+
+
+def test_request_that_is_made_by_the_end_of_another_is_taken_in_its_turn(
+    make_batcher: MakeBatcher, clock: Clock
+) -> None:
+    batcher = make_batcher()
+    (late,) = put(batcher, clock, "late", within=5.0)
+    late.answered = lambda _: put(batcher, clock, "next") and None
+    put(batcher, clock, "fine")
+    clock.now += 5.0
+    assert list(until_empty(batcher)) == [["fine", "next"]]
 
 
 def test_busy_worker_takes_its_share_ahead(make_batcher: MakeBatcher, clock: Clock) -> None:
     batcher = make_batcher(workers=2, max_batch=2)
     put(batcher, clock, *"abcdef")
     assert [ahead(batcher) for _ in range(5)] == [["a", "b"], ["c", "d"], ["e"], ["f"], []]
-
-
-def test_nothing_is_taken_ahead_while_another_is_idle(make_batcher: MakeBatcher, clock: Clock) -> None:
-    batcher = make_batcher(workers=2)
-    taking = Taking(batcher)
-    wait_until(lambda: len(batcher._idle) == 1)
-    with batcher._lock:  # which the other needs to go on, now that it is woken
-        put(batcher, clock, "a")
-        assert ahead(batcher) == []
-    assert taking.result() == ["a"]
-    put(batcher, clock, "b")
-    assert ahead(batcher) == ["b"]
 
 
 def test_nothing_is_taken_ahead_where_batches_are_waited_for(make_batcher: MakeBatcher, clock: Clock) -> None:
@@ -182,20 +177,19 @@ def test_nothing_is_taken_ahead_where_batches_are_waited_for(make_batcher: MakeB
     assert taken(batcher) == ["a", "b"]
 
 
-def test_what_is_taken_ahead_is_claimed(make_batcher: MakeBatcher, clock: Clock) -> None:
+def test_what_is_taken_ahead_is_worth_running(make_batcher: MakeBatcher, clock: Clock) -> None:
     batcher = make_batcher(max_batch=2)
     (late,) = put(batcher, clock, "late", within=5.0)
     (withdrawn, fine) = put(batcher, clock, "withdrawn", "fine")
-    withdrawn.future.cancel()
+    withdrawn.withdraw()
     clock.now += 5.0
     assert ahead(batcher) == ["fine"]
-    assert isinstance(late.future.exception(timeout=0), DeadlineExceeded)
-    assert not fine.future.cancel()
+    assert [type(outcome) for outcome in late.outcomes] == [DeadlineExceeded]
+    assert not fine.withdraw()
 
 
-def test_closed_batcher_hands_out_the_rest_ahead_too(make_batcher: MakeBatcher, clock: Clock) -> None:
+def test_closed_batcher_gives_the_rest_ahead_too(make_batcher: MakeBatcher, clock: Clock) -> None:
     batcher = make_batcher()
     put(batcher, clock, "a")
     batcher.close()
     assert [ahead(batcher), ahead(batcher)] == [["a"], []]
-    assert taken(batcher) is None

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from artifact.preprocessing import Float32Array
-from service.engine.engine import Engine
 from service.engine.errors import DeadlineExceeded, InferenceFailed, Overloaded
 from service.engine.worker import Answer
 from tests.runtimes import PATIENCE_S, EchoRuntime, echo_input
 from tests.service.engine.conftest import MakeEngine
+from tests.service.engine.looped import LoopedEngine
 from tests.service.engine.queueing import Clock
 
 
 @pytest.fixture
-def engine(make_engine: MakeEngine) -> Engine[float]:
+def engine(make_engine: MakeEngine) -> LoopedEngine[float]:
     """A started engine with one worker."""
     engine = make_engine()
     engine.start()
@@ -26,7 +26,7 @@ def _value(answer: Answer) -> float:
     return float(answer.logits[0])
 
 
-def _hold_on(engine: Engine[float], runtime: EchoRuntime, value: float = 1.0) -> object:
+def _hold_on(engine: LoopedEngine[float], runtime: EchoRuntime, value: float = 1.0) -> object:
     """Keep the worker busy with one image until the runtime is released."""
     runtime.hold()
     future = engine.submit(value, PATIENCE_S)
@@ -34,7 +34,7 @@ def _hold_on(engine: Engine[float], runtime: EchoRuntime, value: float = 1.0) ->
     return future
 
 
-def test_answer_tells_what_ran_and_what_it_cost(engine: Engine[float]) -> None:
+def test_answer_tells_what_ran_and_what_it_cost(engine: LoopedEngine[float]) -> None:
     answer = engine.submit(7.0, PATIENCE_S).result(PATIENCE_S)
     assert answer.logits.tolist() == [7, 0, 0]
     assert answer.margins.tolist() == [1, -1]
@@ -90,7 +90,7 @@ def test_requests_that_wait_are_run_together(make_engine: MakeEngine, runtime: E
     assert sizes == [1, 4, 2]
 
 
-def test_poisonous_image_fails_alone(engine: Engine[float], runtime: EchoRuntime) -> None:
+def test_poisonous_image_fails_alone(engine: LoopedEngine[float], runtime: EchoRuntime) -> None:
     _hold_on(engine, runtime)
     runtime.poison = {3.0}
     futures = [engine.submit(float(value), PATIENCE_S) for value in range(2, 6)]
@@ -158,19 +158,20 @@ def test_full_queue_refuses_at_once(make_engine: MakeEngine, runtime: EchoRuntim
     waiting = [engine.submit(2.0, PATIENCE_S), engine.submit(3.0, PATIENCE_S)]
     with pytest.raises(Overloaded):
         engine.submit(4.0, PATIENCE_S)
-    assert (engine.queue_depth, engine.queue_capacity) == (2, 2)
+    assert (engine.queue_depth, engine.engine.queue_capacity) == (2, 2)
     runtime.release()
     assert [_value(future.result(PATIENCE_S)) for future in waiting] == [2.0, 3.0]
     assert 4.0 not in runtime.seen
 
 
-def test_withdrawn_request_is_never_run(engine: Engine[float], runtime: EchoRuntime) -> None:
+def test_withdrawn_request_is_never_run(engine: LoopedEngine[float], runtime: EchoRuntime) -> None:
     _hold_on(engine, runtime)
     withdrawn, other = engine.submit(2.0, PATIENCE_S), engine.submit(3.0, PATIENCE_S)
-    assert withdrawn.cancel()
+    withdrawn.withdraw()
     runtime.release()
     other.result(PATIENCE_S)
     assert runtime.seen[-2:] == [1.0, 3.0]
+    assert not withdrawn.done()
 
 
 def test_expired_request_is_never_run(make_engine: MakeEngine, runtime: EchoRuntime) -> None:

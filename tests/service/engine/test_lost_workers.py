@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from threading import Event, Thread
 
 import pytest
 
 from artifact.manifest import ArtifactError
 from service.engine import caretaker as module
+from service.engine import probing
 from service.engine.batcher import BatchPolicy
 from service.engine.engine import Engine
 from service.engine.errors import EngineStopped, InferenceFailed, Overloaded, WorkerLost
 from service.engine.pool import WorkerPool
+from service.engine.request import Job
 from service.engine.runtime import description
 from service.engine.tuning import Tuning
-from service.engine.worker import Answer, Job, LocalWorker, Outcome, Worker
+from service.engine.worker import Answered, LocalWorker, Worker
 from tests.runtimes import PATIENCE_S, EchoRuntime, echo_input, echo_manifest, wait_until
 from tests.service.engine.conftest import MakeEngine
+from tests.service.engine.looped import Asked, LoopedEngine
 from tests.service.engine.processes import MakeWorker, is_running
 from tests.service.engine.queueing import Clock
 
 Payload = bytes
-MakeEngineOn = Callable[..., Engine[Payload]]
+MakeEngineOn = Callable[..., LoopedEngine[Payload]]
 
 
 class ScriptedWorker:
@@ -38,16 +41,12 @@ class ScriptedWorker:
     """
 
     pid: int | None = None
-    died = False
-    busy = False
-    takes_ahead = False
 
-    def __init__(self, alive: bool = True) -> None:
-        self.alive = alive
+    def __init__(self) -> None:
+        self.alive = True
         self.problems: list[Exception] = []
         self.starts = 0
-        self._runtime = EchoRuntime()
-        self._inner = LocalWorker[Payload](self._runtime, lambda payload: echo_input(float(payload)))
+        self._inner = LocalWorker[Payload](EchoRuntime(), lambda payload: echo_input(float(payload)))
 
     def start(self) -> None:
         self.starts += 1
@@ -55,18 +54,29 @@ class ScriptedWorker:
             raise self.problems.pop(0)
         self.alive = True
 
-    def work(self, jobs: Sequence[Job[Payload]], _following: Sequence[Job[Payload]] = (), /) -> list[Outcome]:
-        if not self.alive:
-            raise WorkerLost("died")
-        if any(job.payload == b"bug" for job in jobs):
-            raise LookupError("a bug of the service")
-        return self._inner.work(jobs)
+    async def connect(self, answered: Answered, lost: Callable[[str], None]) -> None:
+        self._loop, self._answered, self._lost = asyncio.get_running_loop(), answered, lost
 
-    def check(self, batch_size: int) -> None:
+    def give(self, jobs: Sequence[Job[Payload]], /) -> bool:
+        if self.alive:
+            self._loop.call_soon(self._answered, self._inner.work(jobs))
+        return self.alive
+
+    def check(self, batch_size: int) -> bool:
         self._inner.check(batch_size)
+        self._loop.call_soon(self._answered, [])
+        return self.alive
+
+    def die(self) -> None:
+        """End by itself."""
+        self.alive = False
+        self._loop.call_soon_threadsafe(self._lost, "died")
 
     def abort(self) -> None:
-        self.alive = False
+        self.die()
+
+    def disconnect(self) -> None:
+        pass
 
     def close(self) -> None:
         self.alive = False
@@ -74,7 +84,7 @@ class ScriptedWorker:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PULSE_S", 0.01)
+    monkeypatch.setattr(probing, "_PULSE_S", 0.01)
     monkeypatch.setattr(module, "_FIRST_RETRY_S", 0.01)
 
 
@@ -90,31 +100,30 @@ def make_engine_on(losses: list[str], request: pytest.FixtureRequest) -> Iterato
     request.getfixturevalue("make_worker")  # made before, so that they are ended after their engines
     engines = []
 
-    def make(*workers: Worker[Payload]) -> Engine[Payload]:
+    def make(*workers: Worker[Payload]) -> LoopedEngine[Payload]:
         tuning = Tuning(BatchPolicy(len(workers), max_batch=1, max_wait_ms=0))
         pool = WorkerPool(echo_manifest(), description(EchoRuntime()), tuning, workers)
-        engine = Engine(pool, 100, on_loss=losses.append)
-        engines.append(engine)
-        engine.start()
-        return engine
+        engines.append(LoopedEngine(Engine(pool, 100, on_loss=losses.append)))
+        engines[-1].start()
+        return engines[-1]
 
     yield make
     for engine in engines:
-        engine.stop(0)
+        engine.close()
 
 
-def _submit(engine: Engine[Payload], *payloads: str) -> list[Future[Answer]]:
-    return [engine.submit(payload.encode(), PATIENCE_S) for payload in payloads]
+def _submit(engine: LoopedEngine[Payload], *payloads: str) -> list[Asked]:
+    return engine.submit_together([payload.encode() for payload in payloads], PATIENCE_S)
 
 
-def _ask(engine: Engine[Payload], payload: str) -> float:
-    (future,) = _submit(engine, payload)
-    return float(future.result(PATIENCE_S).logits[0])
+def _ask(engine: LoopedEngine[Payload], payload: str) -> float:
+    (asked,) = _submit(engine, payload)
+    return float(asked.result(PATIENCE_S).logits[0])
 
 
-def _failure(engine: Engine[Payload], payload: str) -> BaseException | None:
-    (future,) = _submit(engine, payload)
-    return future.exception(PATIENCE_S)
+def _failure(engine: LoopedEngine[Payload], payload: str) -> BaseException | None:
+    (asked,) = _submit(engine, payload)
+    return asked.exception(PATIENCE_S)
 
 
 def test_worker_that_dies_idle_is_noticed_and_started_again(
@@ -188,7 +197,6 @@ def test_stopping_answers_everybody_even_if_a_worker_hangs(
     # No other is started in its place, nor is that tried.
     assert worker.pid is None
     assert "cannot be started" not in caplog.text
-    assert not any(thread.is_alive() for thread in engine._threads)
 
 
 def test_worker_that_is_lost_while_stopping_is_started_again_for_what_was_accepted(
@@ -206,26 +214,26 @@ def test_start_that_fails_is_tried_again(make_engine_on: MakeEngineOn, caplog: p
     worker = ScriptedWorker()
     engine = make_engine_on(worker)
     worker.problems = [ArtifactError("the model is damaged"), WorkerLost("died"), ArtifactError("the model is damaged")]
-    worker.alive = False
-    assert engine.problem == "no worker is running"
+    worker.die()
     wait_until(lambda: worker.alive)
     assert _ask(engine, "5") == 5.0
-    assert worker.starts == 4
+    assert worker.starts == 5
     assert caplog.messages.count("a worker cannot be started: the model is damaged") == 2
     assert engine.ready
 
 
-def test_worker_that_dies_and_cannot_be_started_is_lost_once(
-    make_engine_on: MakeEngineOn, losses: list[str], monkeypatch: pytest.MonkeyPatch
+def test_images_wait_for_a_worker_that_died_idle_and_is_started_again(
+    make_engine_on: MakeEngineOn, losses: list[str]
 ) -> None:
-    monkeypatch.setattr(module, "_PULSE_S", PATIENCE_S)  # so that it is a request that finds it dead
     worker = ScriptedWorker()
     engine = make_engine_on(worker)
     assert _ask(engine, "1") == 1.0
     worker.problems = [ArtifactError("the model is damaged")] * 2
-    worker.alive = False
-    assert isinstance(_failure(engine, "2"), WorkerLost)
-    assert _ask(engine, "3") == 3.0
+    worker.alive = False  # which nobody has been told yet
+    assert engine.problem == "no worker is running"
+    waiting = _submit(engine, "2", "3")
+    worker.die()
+    assert [float(asked.result(PATIENCE_S).logits[0]) for asked in waiting] == [2.0, 3.0]
     assert losses == ["died"]
 
 
@@ -236,18 +244,12 @@ def test_stopping_does_not_wait_for_a_worker_that_cannot_be_started(
     worker = ScriptedWorker()
     engine = make_engine_on(worker)
     worker.problems = [ArtifactError("the model is damaged")] * 3
-    worker.alive = False
+    worker.die()
     wait_until(lambda: worker.starts == 2)
     stopping = Thread(target=engine.stop, args=(PATIENCE_S,))
     stopping.start()
     stopping.join(PATIENCE_S / 2)
     assert not stopping.is_alive()
-
-
-def test_what_nobody_foresaw_does_not_end_the_thread(make_engine_on: MakeEngineOn) -> None:
-    engine = make_engine_on(ScriptedWorker())
-    assert isinstance(_failure(engine, "bug"), LookupError)
-    assert _ask(engine, "5") == 5.0
 
 
 def test_service_is_not_ready_while_inference_fails_and_finds_out_by_itself_when_it_works_again(
@@ -321,9 +323,9 @@ def test_processes_are_told_by_name(make_engine_on: MakeEngineOn, make_worker: M
     workers = [make_worker(), make_worker()]
     engine = make_engine_on(*workers)
     wait_until(lambda: all(worker.alive for worker in workers))
-    assert engine.pids() == {"server": os.getpid(), "worker-0": workers[0].pid, "worker-1": workers[1].pid}
+    assert engine.engine.pids() == {"server": os.getpid(), "worker-0": workers[0].pid, "worker-1": workers[1].pid}
     engine.stop(PATIENCE_S)
-    assert engine.pids() == {"server": os.getpid()}
+    assert engine.engine.pids() == {"server": os.getpid()}
 
 
 def test_readiness_can_be_asked_for_while_workers_come_and_go(
@@ -336,7 +338,7 @@ def test_readiness_can_be_asked_for_while_workers_come_and_go(
     def ask() -> None:
         while not over.is_set():
             try:
-                _ = engine.problem, engine.pids()
+                _ = engine.problem, engine.engine.pids()
             except Exception as error:  # what must not be
                 surprises.append(error)
 

@@ -63,5 +63,5 @@ def test_engine_says_whether_it_has_room(make_engine: MakeEngine, runtime: EchoR
     queued = engine.submit(2.0, PATIENCE_S)
     with pytest.raises(Overloaded):
         engine.require_room()
-    queued.cancel()
+    queued.withdraw()
     engine.require_room()

@@ -5,8 +5,10 @@ import pytest
 
 from artifact.preprocessing import Float32Array
 from service.engine.errors import DeadlineExceeded, InferenceFailed
-from service.engine.worker import Answer, Job, LocalWorker, Outcome
+from service.engine.request import Job
+from service.engine.worker import Answer, LocalWorker, Outcome
 from tests.runtimes import EchoRuntime, echo_input
+from tests.service.engine.processes import job
 from tests.service.engine.queueing import Clock
 
 
@@ -16,7 +18,7 @@ def worker(runtime: EchoRuntime) -> LocalWorker[float]:
 
 
 def _work(worker: LocalWorker[float], *values: float) -> list[Outcome]:
-    return worker.work([Job(value, 10.0, 0.0) for value in values])
+    return worker.work([job(value) for value in values])
 
 
 def _values(outcomes: list[Outcome]) -> list[float | str]:
@@ -62,13 +64,29 @@ def test_time_that_its_neighbours_take_counts_against_an_image(runtime: EchoRunt
         clock.now += 3
         return echo_input(value)
 
-    jobs = [Job(1.0, 4.0, 0.0), Job(2.0, 5.0, 0.0), Job(3.0, 6.0, 0.0), Job(4.0, 5.5, 0.0)]
+    jobs = [Job(float(row), clock.now, clock.now + within) for row, within in enumerate((4.0, 5.0, 6.0, 5.5), start=1)]
     outcomes = LocalWorker(runtime, prepare, clock).work(jobs)
     # The second is ready after six seconds, which is too late; the third is not even begun; nor the fourth.
     assert _values(outcomes) == [1.0, *["DeadlineExceeded"] * 3]
     assert all(type(one) is DeadlineExceeded for one in outcomes[1:])
     assert prepared == [1.0, 2.0]
     assert runtime.batches == [[1.0]]
+
+
+def test_wait_before_the_batch_begins_is_time_in_the_queue(runtime: EchoRuntime) -> None:
+    clock = Clock()
+    jobs = [Job(1.0, clock.now - 3.0, clock.now + 9.0), Job(2.0, clock.now - 1.0, clock.now + 9.0)]
+    clock.now += 2.0
+    outcomes = LocalWorker(runtime, echo_input, clock).work(jobs)
+    assert [one.queue_s for one in outcomes if isinstance(one, Answer)] == [5.0, 3.0]
+
+
+def test_job_that_has_waited_too_long_is_not_begun(runtime: EchoRuntime) -> None:
+    clock = Clock()
+    late, fine = Job(1.0, clock.now, clock.now + 2.0), Job(2.0, clock.now, clock.now + 2.5)
+    clock.now += 2.0
+    assert _values(LocalWorker(runtime, echo_input, clock).work([late, fine])) == ["DeadlineExceeded", 2.0]
+    assert runtime.batches == [[2.0]]
 
 
 def test_check_runs_a_batch_with_gates_both_open_and_closed(worker: LocalWorker[float], runtime: EchoRuntime) -> None:

@@ -6,52 +6,49 @@ import signal
 import subprocess
 import sys
 import time
-from itertools import pairwise
 from pathlib import Path
-from threading import Thread
-from typing import Any
 
 import pytest
 
 from artifact.manifest import ArtifactError
-from service.engine import wire, worker_process
+from service.engine import worker_process
 from service.engine.batcher import BatchPolicy
-from service.engine.errors import InferenceFailed, RuntimeUnavailable, WorkerLost
+from service.engine.errors import DeadlineExceeded, InferenceFailed, RuntimeUnavailable, WorkerLost
 from service.engine.wire import UnexpectedError
-from service.engine.worker import Job
-from service.engine.worker_process import WorkerProcess
+from service.engine.worker import Answer
 from tests.runtimes import PATIENCE_S, wait_until
 from tests.service.engine.echo_worker import WORKERS, BadNumber
-from tests.service.engine.processes import MakeWorker, children, is_running, jobs, open_files, values
+from tests.service.engine.looped import Master
+from tests.service.engine.processes import MakeMaster, MakeWorker, children, is_running, job, jobs, open_files, values
 
 
 @pytest.fixture
-def worker(make_worker: MakeWorker) -> WorkerProcess:
-    """A started worker."""
-    worker = make_worker()
-    worker.start()
-    return worker
+def master(make_master: MakeMaster) -> Master[bytes]:
+    """Of a started worker."""
+    master = make_master()
+    master.start()
+    return master
 
 
-def _assert_works(worker: WorkerProcess) -> None:
-    assert values(worker.work(jobs("5"))) == [5.0]
+def _assert_works(master: Master[bytes]) -> None:
+    assert values(master.work(jobs("5"))) == [5.0]
 
 
-def test_worker_runs_in_a_process_of_its_own(worker: WorkerProcess) -> None:
-    assert worker.alive
-    assert worker.pid is not None
-    assert worker.pid != os.getpid()
-    outcomes = worker.work(jobs("3", "1", "2"))
+def test_worker_runs_in_a_process_of_its_own(master: Master[bytes]) -> None:
+    assert master.worker.alive
+    assert master.worker.pid is not None
+    assert master.worker.pid != os.getpid()
+    outcomes = master.work(jobs("3", "1", "2"))
     assert values(outcomes) == [3.0, 1.0, 2.0]
-    worker.check(4)
+    assert master.check(4) == []
 
 
-def test_what_goes_wrong_with_an_image_keeps_its_kind_and_is_nobody_elses(worker: WorkerProcess) -> None:
-    outcomes = worker.work(jobs("1", "five", "666", "nan", "surprise", "2"))
+def test_what_goes_wrong_with_an_image_keeps_its_kind_and_is_nobody_elses(master: Master[bytes]) -> None:
+    outcomes = master.work(jobs("1", "five", "666", "nan", "surprise", "2"))
     assert [type(one) for one in outcomes[1:5]] == [BadNumber, InferenceFailed, InferenceFailed, UnexpectedError]
     assert [str(outcomes[1]), str(outcomes[4])] == ["five is no number", "LookupError: what a surprise"]
     assert [values(outcomes)[row] for row in (0, 5)] == [1.0, 2.0]
-    _assert_works(worker)
+    _assert_works(master)
 
 
 def test_worker_that_opens_the_model_says_how(make_worker: MakeWorker) -> None:
@@ -94,213 +91,235 @@ def test_process_that_is_lost_while_it_starts_is_told(make_worker: MakeWorker, o
 
 
 def test_process_that_the_system_does_not_let_start_is_told(
-    make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+    make_master: MakeMaster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = make_worker()
+    master = make_master()
     files = open_files()
     with monkeypatch.context() as patch:
         patch.setattr(worker_process.sys, "executable", "/nowhere/python")
         with pytest.raises(RuntimeUnavailable, match="No such file"):
-            worker.start()
+            master.start()
     assert open_files() == files
-    worker.start()
-    _assert_works(worker)
+    master.start()
+    _assert_works(master)
 
 
 @pytest.mark.parametrize("order", ["die", "nonsense", "absurdity", "half"])
-def test_process_that_is_lost_at_work_is_told_and_can_be_started_again(make_worker: MakeWorker, order: str) -> None:
-    worker = make_worker()
-    worker.start()
-    lost = worker.pid
+def test_process_that_is_lost_at_work_is_told_and_can_be_started_again(master: Master[bytes], order: str) -> None:
+    lost = master.worker.pid
     assert lost is not None
     with pytest.raises(WorkerLost) as caught:
-        worker.work(jobs("1", order))
+        master.work(jobs("1", order))
     assert caught.value.reason == "died"
-    assert (worker.alive, worker.pid, is_running(lost)) == (False, None, False)
-    with pytest.raises(WorkerLost):
-        worker.work(jobs("1"))
-    worker.start()
-    assert worker.pid != lost
-    _assert_works(worker)
+    assert not master.worker.alive
+    assert not master.give(jobs("1"))
+    master.start()
+    assert not is_running(lost)
+    assert master.worker.pid != lost
+    _assert_works(master)
 
 
 @pytest.mark.parametrize("order", ["hang", "stutter"])
-def test_process_that_takes_too_long_is_ended(make_worker: MakeWorker, order: str) -> None:
-    worker = make_worker(stuck_s=0.3)
-    worker.start()
-    lost = worker.pid
+def test_process_that_takes_too_long_is_ended(make_master: MakeMaster, order: str) -> None:
+    master = make_master(stuck_s=0.3)
+    master.start()
+    lost = master.worker.pid
     assert lost is not None
     started = time.monotonic()
     with pytest.raises(WorkerLost) as caught:
-        worker.work(jobs(order))
+        master.work(jobs(order))
     assert time.monotonic() - started >= 0.3
     assert caught.value.reason == "stuck"
+    master.start()
     assert not is_running(lost)
-    worker.start()
-    _assert_works(worker)
+    _assert_works(master)
 
 
-def test_what_follows_is_there_before_the_first_answer_is_read(
-    worker: WorkerProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    receive = wire.receive
+def test_batch_that_follows_is_begun_before_the_first_answer_is_taken(master: Master[bytes]) -> None:
+    def give_both() -> None:
+        assert master.worker.give(jobs("1"))
+        assert master.worker.give(jobs("die"))
+        wait_until(lambda: not master.worker.alive)  # the loop, and so the answer, waits meanwhile
 
-    def late(*arguments: Any) -> bytearray:
-        wait_until(lambda: worker.died)  # which it does only when it has been told to
-        return receive(*arguments)
-
-    following = jobs("die")
-    with monkeypatch.context() as patch:
-        patch.setattr(wire, "receive", late)
-        assert values(worker.work(jobs("1"), following)) == [1.0]
-    assert worker.busy
+    master.loop.do(give_both)
+    assert values(master.answer()) == [1.0]
     with pytest.raises(WorkerLost):
-        worker.work(following)
-    assert not worker.busy
+        master.answer()
 
 
-def test_batches_sent_ahead_are_answered_in_order_and_run_once(worker: WorkerProcess) -> None:
-    batches = [jobs(str(number), "2") for number in range(5)]
-    for batch, following in pairwise(batches):
-        assert values(worker.work(batch, following))[0] == float(batch[0].payload)
-        assert worker.busy
-    assert values(worker.work(batches[-1])) == [4.0, 2.0]
-    assert not worker.busy
-    worker.check(1)  # nothing else is waiting to be read
+def test_batches_given_ahead_are_answered_in_order_and_run_once(master: Master[bytes]) -> None:
+    for number in range(5):
+        assert master.give(jobs(str(number), "2"))
+    assert [values(master.answer()) for _ in range(5)] == [[float(number), 2.0] for number in range(5)]
+    assert master.check(1) == []
+    assert master.nothing_came()
 
 
 @pytest.mark.parametrize("order", ["die", "nonsense"])
-def test_what_follows_is_forgotten_with_the_process_and_sent_again_to_the_next(
-    worker: WorkerProcess, order: str
-) -> None:
-    following = jobs("2")
+def test_what_follows_is_forgotten_with_the_process(master: Master[bytes], order: str) -> None:
+    master.loop.do(lambda: [master.worker.give(jobs(payload)) for payload in (order, "2")])
     with pytest.raises(WorkerLost):
-        worker.work(jobs(order), following)
-    assert not worker.busy
-    worker.start()
-    assert values(worker.work(following)) == [2.0]
-    _assert_works(worker)
+        master.answer()
+    master.start()
+    _assert_works(master)
+    assert master.nothing_came()
 
 
-def test_aborted_process_forgets_what_follows(worker: WorkerProcess) -> None:
-    following = jobs("hang")
-    assert values(worker.work(jobs("1"), following)) == [1.0]
-    worker.abort()
+def test_process_that_is_gone_is_given_nothing_though_nobody_has_been_told(master: Master[bytes]) -> None:
+    def kill() -> bool:
+        assert master.worker.pid is not None
+        os.kill(master.worker.pid, signal.SIGKILL)
+        wait_until(lambda: not master.worker.alive)
+        return master.worker.give(jobs("1"))
+
+    assert not master.loop.do(kill)
     with pytest.raises(WorkerLost):
-        worker.work(following)
-    assert not worker.busy
+        master.answer()
 
 
-def test_process_that_dies_before_it_can_be_sent_what_follows_has_died_and_its_answer_counts(
-    worker: WorkerProcess,
-) -> None:
-    answered = jobs("2")
-    worker.work(jobs("1"), answered)
-    assert worker.pid is not None
-    connection = worker._connection
-    assert connection is not None
-    wait_until(lambda: bool(select.select([connection], [], [], 0)[0]))
-    os.kill(worker.pid, signal.SIGKILL)
-    wait_until(lambda: worker.died)
-    following = jobs("3")
-    assert values(worker.work(answered, following)) == [2.0]
-    assert (worker.died, worker.busy) == (True, False)
-    worker.start()
-    assert values(worker.work(following)) == [3.0]
+def test_what_a_process_said_before_it_died_is_heard(master: Master[bytes]) -> None:
+    def kill() -> None:
+        assert master.worker.give(jobs("1"))
+        connection = master.worker._dialogue._connection._socket  # type: ignore[attr-defined]
+        wait_until(lambda: bool(select.select([connection], [], [], 0)[0]))
+        assert master.worker.pid is not None
+        os.kill(master.worker.pid, signal.SIGSTOP)
+        for _ in range(3):  # which it does not read any more
+            assert master.worker.give(jobs("2"))
+        os.kill(master.worker.pid, signal.SIGKILL)
+        wait_until(lambda: not master.worker.alive)
+
+    master.loop.do(kill)
+    assert values(master.answer()) == [1.0]
+    with pytest.raises(WorkerLost):
+        master.answer()
 
 
-def test_each_batch_may_take_as_long_as_any(make_worker: MakeWorker) -> None:
-    worker = make_worker(stuck_s=2.0)
-    worker.start()
-    following = jobs("nap")
-    for jobs_, next_ in ((jobs("nap"), following), (following, ())):
-        assert values(worker.work(jobs_, next_)) == ["BadNumber"]
+def test_images_larger_than_a_socket_holds_arrive(master: Master[bytes]) -> None:
+    large = b"7" + b" " * 3_000_000
+    for _ in range(3):
+        assert master.give([job(large), job(b"2")])
+    assert [values(master.answer()) for _ in range(3)] == [[7.0, 2.0]] * 3
 
 
-def test_time_in_the_socket_counts_against_what_follows(worker: WorkerProcess) -> None:
-    following = [Job(b"2", 0.6, 0.0), Job(b"3", PATIENCE_S, 0.0)]
-    worker.work(jobs("nap"), following)
-    assert values(worker.work(following)) == ["DeadlineExceeded", 3.0]
+def test_each_batch_may_take_as_long_as_any(make_master: MakeMaster) -> None:
+    master = make_master(stuck_s=2.0)
+    master.start()
+    for _ in range(2):
+        assert master.give(jobs("nap"))
+    assert [values(master.answer()) for _ in range(2)] == [["BadNumber"]] * 2
+
+
+def test_time_behind_other_batches_counts_against_what_follows(master: Master[bytes]) -> None:
+    master.give(jobs("nap"))
+    master.give([job(b"2", within=0.6), job(b"3")])
+    master.answer()
+    late, fine = master.answer()
+    assert isinstance(late, DeadlineExceeded)
+    assert isinstance(fine, Answer)
+    assert 1.0 < fine.queue_s < PATIENCE_S
 
 
 def test_process_that_is_stopped_counts_as_stuck_and_is_ended_at_once(
-    make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+    make_master: MakeMaster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_process, "_LONGEST_END_S", PATIENCE_S)
     started = time.monotonic()
-    worker = make_worker(stuck_s=0.3)
-    worker.start()
-    assert worker.pid is not None
-    os.kill(worker.pid, signal.SIGSTOP)
+    master = make_master(stuck_s=0.3)
+    master.start()
+    assert master.worker.pid is not None
+    os.kill(master.worker.pid, signal.SIGSTOP)
     with pytest.raises(WorkerLost) as caught:
-        worker.check(1)
+        master.check(1)
     assert caught.value.reason == "stuck"
-    assert worker.pid is None
+    master.worker.close()
+    assert master.worker.pid is None
     assert time.monotonic() - started < PATIENCE_S
 
 
-def test_process_that_dies_idle_is_not_alive_and_can_be_started_again(
-    worker: WorkerProcess, caplog: pytest.LogCaptureFixture
+def test_process_that_dies_idle_is_told_and_can_be_started_again(
+    master: Master[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
-    lost = worker.pid
+    lost = master.worker.pid
     assert lost is not None
     os.kill(lost, signal.SIGKILL)
-    wait_until(lambda: not worker.alive)
-    worker.start()
+    with pytest.raises(WorkerLost):
+        master.answer()
+    master.start()
+    worker = master.worker
     assert worker.pid != lost
-    _assert_works(worker)
+    _assert_works(master)
     told = [f"worker process {lost} died, exit status -9", f"worker process {worker.pid} has taken the place of {lost}"]
     assert caplog.messages == told
 
 
-def test_failing_check_is_told(make_worker: MakeWorker) -> None:
-    worker = make_worker(poison=[0])
-    worker.start()
-    with pytest.raises(InferenceFailed):
-        worker.check(1)
-    _assert_works(worker)
+def test_process_that_dies_before_it_takes_work_is_told_once(make_master: MakeMaster) -> None:
+    master = make_master()
+    master.worker.start()
+    assert master.worker.pid is not None
+    os.kill(master.worker.pid, signal.SIGKILL)
+    wait_until(lambda: not master.worker.alive)
+
+    def connect() -> None:
+        master.connect()
+        master.answer()
+
+    with pytest.raises(WorkerLost):  # at once or in a moment
+        connect()
+    assert master.nothing_came()
+    master.start()
+    _assert_works(master)
 
 
-def test_restarts_leave_nothing_behind(worker: WorkerProcess) -> None:
+def test_failing_check_is_told(make_master: MakeMaster) -> None:
+    master = make_master(poison=[0])
+    master.start()
+    assert [type(one) for one in master.check(1)] == [InferenceFailed]
+    _assert_works(master)
+
+
+def test_restarts_leave_nothing_behind(master: Master[bytes]) -> None:
     files, processes = open_files(), children()
     for order in ("die", "nonsense"):
         with pytest.raises(WorkerLost):
-            worker.work(jobs(order))
-        worker.start()
-    assert open_files() == files
+            master.work(jobs(order))
+        master.start()
+    wait_until(lambda: open_files() == files)
     assert len(children()) == len(processes)
-    worker.close()
-    assert open_files() == files - 1
+    master.loop.do(master.worker.disconnect)
+    master.worker.close()
+    wait_until(lambda: open_files() == files - 1)
     assert len(children()) == len(processes) - 1
 
 
-def test_closing_ends_a_process_even_if_it_does_not_react(worker: WorkerProcess) -> None:
-    pid = worker.pid
+def test_closing_ends_a_process_even_if_it_does_not_react(master: Master[bytes]) -> None:
+    pid = master.worker.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
-    worker.close()
+    master.loop.do(master.worker.disconnect)
+    master.worker.close()
     assert not is_running(pid)
-    worker.close()  # twice is harmless
+    master.worker.close()  # twice is harmless
 
 
-def test_whoever_waits_for_an_aborted_worker_is_told(make_worker: MakeWorker) -> None:
-    worker = make_worker()
-    worker.start()
-    reasons = []
+def test_nothing_is_heard_of_a_process_that_was_hung_up_on(master: Master[bytes]) -> None:
+    master.loop.do(master.worker.disconnect)
+    master.worker.close()
+    master.loop.do(lambda: None)
+    assert master.nothing_came()
+    assert not master.give(jobs("1"))
 
-    def wait() -> None:
-        try:
-            worker.work(jobs("hang"))
-        except WorkerLost as loss:
-            reasons.append(loss.reason)
 
-    waiting = Thread(target=wait, daemon=True)
-    waiting.start()
-    waiting.join(0.2)
-    assert waiting.is_alive()
-    worker.abort()
-    waiting.join(PATIENCE_S)
-    assert reasons == ["died"]
+def test_whoever_waits_for_an_aborted_worker_is_told(master: Master[bytes]) -> None:
+    assert master.give(jobs("hang"))
+    assert master.give(jobs("1"))
+    time.sleep(0.1)
+    assert master.nothing_came()
+    master.worker.abort()
+    with pytest.raises(WorkerLost) as caught:
+        master.answer()
+    assert caught.value.reason == "died"
+    assert master.nothing_came()
 
 
 def test_aborted_worker_stays_down(make_worker: MakeWorker) -> None:
@@ -313,11 +332,12 @@ def test_aborted_worker_stays_down(make_worker: MakeWorker) -> None:
 
 _SERVICE = """
 import sys
+from tests.service.engine.looped import Master
 from tests.service.engine.processes import echo_process, jobs
-worker = echo_process()
-worker.start()
-print(worker.pid, flush=True)
-worker.work(jobs(sys.argv[1]) if sys.argv[1] else sys.stdin.read())
+master = Master(echo_process())
+master.start()
+print(master.worker.pid, flush=True)
+master.work(jobs(sys.argv[1])) if sys.argv[1] else sys.stdin.read()
 """
 
 

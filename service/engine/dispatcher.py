@@ -1,0 +1,66 @@
+"""Which worker is given what is queued: of those that are idle, the one that came last."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Generic, Protocol
+
+from service.engine.batcher import Batcher
+from service.engine.request import AnswerT, PayloadT, PendingRequest
+
+
+class Taker(Protocol[PayloadT, AnswerT]):
+    """Whoever is given batches."""
+
+    def run(self, batch: list[PendingRequest[PayloadT, AnswerT]], /) -> None:
+        """Run a batch, having nothing else to do."""
+
+
+class Dispatcher(Generic[PayloadT, AnswerT]):
+    """Keeps the idle ones as a stack: what the last one ran is still in the caches of its core.
+
+    Args:
+        batcher: of what is queued.
+    """
+
+    def __init__(self, batcher: Batcher[PayloadT, AnswerT]) -> None:
+        self._batcher = batcher
+        self._idle: list[Taker[PayloadT, AnswerT]] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def hand_out(self) -> None:
+        """Give what may be taken now to those that are idle; called whenever there is more of either."""
+        while self._idle and self._batcher:
+            if wait_s := self._batcher.wait_s:
+                self._come_back(wait_s)
+                return
+            taker = self._idle.pop()
+            if batch := self._batcher.take():
+                taker.run(batch)
+            else:
+                self._idle.append(taker)
+
+    def come_free(self, taker: Taker[PayloadT, AnswerT]) -> None:
+        """Note that a worker has nothing to do."""
+        self._idle.append(taker)
+        self.hand_out()
+
+    def leave(self, taker: Taker[PayloadT, AnswerT]) -> bool:
+        """Give a worker nothing any more, and say whether it was idle."""
+        if taker not in self._idle:
+            return False
+        self._idle.remove(taker)
+        return True
+
+    def ahead(self) -> list[PendingRequest[PayloadT, AnswerT]]:
+        """A batch for a worker that has one already; empty where another could run it sooner."""
+        return [] if self._idle else self._batcher.take_ahead()
+
+    def _come_back(self, wait_s: float) -> None:
+        """Hand out again when the oldest has waited long enough for company."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self._waited)
+
+    def _waited(self) -> None:
+        self._timer = None
+        self.hand_out()

@@ -1,0 +1,46 @@
+"""What comes of batches, told to those who wait for it and to those who watch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from service.engine.errors import InferenceFailed, WorkerLost
+from service.engine.health import Health
+from service.engine.request import PayloadT, PendingRequest
+from service.engine.worker import Answer, Outcome
+
+_log = logging.getLogger(__name__)
+
+
+class Results:
+    """Tells everybody.
+
+    Args:
+        health: is told whether inference works.
+        on_batch: told the size of every batch that ran.
+    """
+
+    def __init__(self, health: Health, on_batch: Callable[[int], None]) -> None:
+        self._health = health
+        self._on_batch = on_batch
+
+    def tell(self, batch: Sequence[PendingRequest[PayloadT, Answer]], outcomes: Sequence[Outcome]) -> None:
+        """Answer the requests of a batch."""
+        self._note(outcomes)
+        for request, outcome in zip(batch, outcomes, strict=True):
+            try:
+                request.answered(outcome)
+            except Exception:  # it is this one's alone
+                _log.exception("an answer was not taken")
+
+    def _note(self, outcomes: Sequence[Outcome]) -> None:
+        sizes = [outcome.batch_size for outcome in outcomes if isinstance(outcome, Answer)]
+        while sizes:
+            self._on_batch(sizes[0])
+            del sizes[: sizes[0]]
+        for outcome in outcomes:
+            if isinstance(outcome, Answer):
+                self._health.note(succeeded=True)
+            elif isinstance(outcome, InferenceFailed | WorkerLost):
+                self._health.note(succeeded=False)

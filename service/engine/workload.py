@@ -1,0 +1,88 @@
+"""What one worker has to do: the batch it runs, and those it has been given ahead."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Generic
+
+from service.engine.batcher import Batcher
+from service.engine.dispatcher import Dispatcher
+from service.engine.request import PayloadT, PendingRequest
+from service.engine.worker import Answer, Worker
+
+# How much work a worker is given ahead, in seconds, and one batch in any case. It is how late the event loop may be
+# without a core having nothing to do; what a worker has, no other can run any sooner.
+_AHEAD_S = 0.004
+
+Batch = list[PendingRequest[PayloadT, Answer]]
+
+
+class Workload(Generic[PayloadT]):
+    """Gives the worker batches, and knows which of them it runs.
+
+    Args:
+        worker: whose it is.
+        batcher: to which what was never begun goes back.
+        dispatcher: says what there is to be done ahead.
+        clock: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        worker: Worker[PayloadT],
+        batcher: Batcher[PayloadT, Answer],
+        dispatcher: Dispatcher[PayloadT, Answer],
+        clock: Callable[[], float],
+    ) -> None:
+        self._worker = worker
+        self._batcher = batcher
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._given: deque[Batch[PayloadT]] = deque()
+        self._begun = 0.0  # with the first of them
+
+    def __len__(self) -> int:
+        """How many batches the worker has."""
+        return len(self._given)
+
+    def begin(self, batch: Batch[PayloadT]) -> None:
+        """Give a batch to the worker, which has none, and what is to follow."""
+        if self._worker.give(batch):
+            self._given.append(batch)
+            self._begun = self._clock()
+            self._go_ahead()
+        else:  # it died while it had nothing to do, for which its next batch need not pay
+            self._batcher.put_back(batch)
+
+    def go_on(self) -> Batch[PayloadT]:
+        """The batch the worker is done with; it goes on with the next."""
+        done, now = self._given.popleft(), self._clock()
+        self._batcher.note_speed(now - self._begun, len(done))
+        self._begun = now
+        if self._given:
+            self._go_ahead()
+        return done
+
+    def end(self) -> Batch[PayloadT]:
+        """The batch that the worker was lost with; those ahead are the next for whoever takes some."""
+        if not self._given:
+            return []
+        lost = self._given.popleft()
+        self._batcher.note_speed(self._clock() - self._begun, len(lost))
+        while self._given:
+            self._batcher.put_back(self._given.pop())
+        return lost
+
+    def _go_ahead(self) -> None:
+        each = self._batcher.seconds_each or _AHEAD_S  # as long as nobody knows
+        ahead_s = each * sum([len(batch) for batch in self._given]) - each * len(self._given[0])
+        while len(self._given) == 1 or ahead_s < _AHEAD_S:
+            batch = self._dispatcher.ahead()
+            if not batch:
+                return
+            if not self._worker.give(batch):
+                self._batcher.put_back(batch)
+                return
+            self._given.append(batch)
+            ahead_s += each * len(batch)

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from service.engine.dispatcher import Dispatcher
+from service.engine.errors import DeadlineExceeded
+from service.engine.request import PendingRequest
+from tests.service.engine.queueing import Clock, MakeBatcher, put
+
+Batch = list[PendingRequest[str, str]]
+
+
+class Worker:
+    """Notes what it is given."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+
+    def run(self, batch: Batch, /) -> None:
+        self.batches.append([request.payload for request in batch])
+
+
+def test_idle_worker_is_given_at_once_what_is_queued(make_batcher: MakeBatcher, clock: Clock) -> None:
+    batcher, worker = make_batcher(max_batch=2), Worker()
+    dispatcher = Dispatcher(batcher)
+    dispatcher.come_free(worker)
+    put(batcher, clock, *"abc")
+    dispatcher.hand_out()
+    assert worker.batches == [["a", "b"]]
+    dispatcher.come_free(worker)
+    assert worker.batches == [["a", "b"], ["c"]]
+
+
+def test_worker_that_came_last_is_the_first_to_be_given_work(make_batcher: MakeBatcher, clock: Clock) -> None:
+    batcher, workers = make_batcher(max_batch=1, workers=3), [Worker() for _ in range(3)]
+    dispatcher = Dispatcher(batcher)
+    for worker in workers:
+        dispatcher.come_free(worker)
+    for payload in "ab":
+        put(batcher, clock, payload)
+        dispatcher.hand_out()
+    assert [worker.batches for worker in workers] == [[], [["b"]], [["a"]]]
+
+
+def test_worker_that_left_is_given_nothing(make_batcher: MakeBatcher, clock: Clock) -> None:
+    batcher, staying, leaving = make_batcher(), Worker(), Worker()
+    dispatcher = Dispatcher(batcher)
+    dispatcher.come_free(staying)
+    dispatcher.come_free(leaving)
+    assert dispatcher.leave(leaving)
+    assert not dispatcher.leave(leaving)
+    put(batcher, clock, "a")
+    dispatcher.hand_out()
+    assert (staying.batches, leaving.batches) == ([["a"]], [])
+
+
+def test_worker_stays_idle_where_all_that_was_queued_is_worthless(make_batcher: MakeBatcher, clock: Clock) -> None:
+    batcher, worker = make_batcher(), Worker()
+    dispatcher = Dispatcher(batcher)
+    (late,) = put(batcher, clock, "late", within=5.0)
+    clock.now += 5.0
+    dispatcher.come_free(worker)
+    assert isinstance(late.outcomes[0], DeadlineExceeded)
+    put(batcher, clock, "a")
+    dispatcher.hand_out()
+    assert worker.batches == [["a"]]
+
+
+def test_request_that_is_made_while_another_is_told_that_it_is_too_late_finds_the_worker(
+    make_batcher: MakeBatcher, clock: Clock
+) -> None:
+    batcher, worker = make_batcher(), Worker()
+    dispatcher = Dispatcher(batcher)
+    (late,) = put(batcher, clock, "late", within=5.0)
+
+    def ask_again(_: object) -> None:
+        put(batcher, clock, "again")
+        dispatcher.hand_out()
+
+    late.answered = ask_again
+    clock.now += 5.0
+    dispatcher.come_free(worker)
+    assert worker.batches == [["again"]]
+
+
+def test_nothing_is_to_be_done_ahead_while_another_is_idle(make_batcher: MakeBatcher, clock: Clock) -> None:
+    batcher, worker = make_batcher(max_batch=2, max_wait_ms=0), Worker()
+    dispatcher = Dispatcher(batcher)
+    dispatcher.come_free(worker)
+    put(batcher, clock, "a")
+    assert dispatcher.ahead() == []
+    dispatcher.hand_out()
+    put(batcher, clock, "b")
+    assert [request.payload for request in dispatcher.ahead()] == ["b"]
+
+
+@pytest.fixture
+def real() -> float:
+    """A wait for company that a test can wait for, in ms."""
+    return 30.0
+
+
+def test_batch_is_handed_out_when_it_has_waited_for_company(
+    make_batcher: MakeBatcher, clock: Clock, real: float
+) -> None:
+    batcher, worker = make_batcher(max_batch=4, max_wait_ms=real), Worker()
+
+    async def scenario() -> None:
+        dispatcher = Dispatcher(batcher)
+        dispatcher.come_free(worker)
+        put(batcher, clock, "a")
+        dispatcher.hand_out()
+        await asyncio.sleep(0)
+        put(batcher, clock, "b")
+        dispatcher.hand_out()
+        assert worker.batches == []
+        clock.now += real / 1000
+        async with asyncio.timeout(30):
+            while not worker.batches:
+                await asyncio.sleep(0.001)
+
+    asyncio.run(scenario())
+    assert worker.batches == [["a", "b"]]
+
+
+def test_timer_that_comes_too_early_waits_on(make_batcher: MakeBatcher, clock: Clock, real: float) -> None:
+    batcher, worker = make_batcher(max_batch=2, max_wait_ms=real), Worker()
+
+    async def scenario() -> None:
+        dispatcher = Dispatcher(batcher)
+        dispatcher.come_free(worker)
+        put(batcher, clock, "a")
+        dispatcher.hand_out()
+        await asyncio.sleep(2 * real / 1000)  # on this clock no time has passed
+        assert worker.batches == []
+        clock.now += real / 1000
+        await asyncio.sleep(2 * real / 1000)
+
+    asyncio.run(scenario())
+    assert worker.batches == [["a"]]
+
+
+def test_full_batch_is_handed_out_at_once(make_batcher: MakeBatcher, clock: Clock) -> None:
+    batcher, workers = make_batcher(max_batch=2, max_wait_ms=60_000), [Worker(), Worker()]
+
+    async def scenario() -> None:
+        dispatcher = Dispatcher(batcher)
+        for worker in workers:
+            dispatcher.come_free(worker)
+        for payload in "abc":
+            put(batcher, clock, payload)
+            dispatcher.hand_out()
+
+    asyncio.run(scenario())
+    assert [worker.batches for worker in workers] == [[], [["a", "b"]]]
+    assert len(batcher) == 1

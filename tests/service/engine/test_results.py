@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from service.engine.errors import DeadlineExceeded, InferenceFailed, WorkerLost
+from service.engine.health import Health
+from service.engine.request import PendingRequest
+from service.engine.results import Results
+from service.engine.worker import Answer, Outcome
+
+
+def _answer(batch_size: int) -> Answer:
+    nothing = np.zeros(0, np.float32)
+    return Answer(nothing, nothing, np.zeros(0, np.bool_), 1, batch_size, 0.0, 0.0, 0.0)
+
+
+def _requests(count: int, answered: Callable[[Outcome], None]) -> list[PendingRequest[bytes, Answer]]:
+    return [PendingRequest(b"", 0.0, 1.0, answered) for _ in range(count)]
+
+
+def test_everybody_is_told_their_own_in_order() -> None:
+    told: list[Outcome] = []
+    outcomes: list[Outcome] = [_answer(2), DeadlineExceeded(), _answer(2)]
+    Results(Health(), lambda _: None).tell(_requests(3, told.append), outcomes)
+    assert told == outcomes
+
+
+def test_every_batch_that_ran_is_counted_once() -> None:
+    sizes: list[int] = []
+    results = Results(Health(), sizes.append)
+    results.tell(_requests(4, lambda _: None), [_answer(3), ValueError(), _answer(3), _answer(3)])
+    results.tell(_requests(3, lambda _: None), [_answer(1), InferenceFailed(), _answer(1)])  # each ran again alone
+    assert sizes == [3, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "failing"),
+    [(InferenceFailed(), True), (WorkerLost("died"), True), (ValueError("no image"), False), (_answer(1), False)],
+)
+def test_health_is_told_what_says_something_about_the_model(outcome: Outcome, failing: bool) -> None:
+    health = Health()
+    Results(health, lambda _: None).tell(_requests(3, lambda _: None), [outcome] * 3)
+    assert health.failing is failing
+
+
+def test_whoever_cannot_take_their_answer_keeps_nobody_from_theirs(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[Outcome] = []
+
+    def take(outcome: Outcome) -> None:
+        told.append(outcome)
+        if len(told) == 1:
+            raise LookupError("a bug of the service")
+
+    outcomes: list[Outcome] = [_answer(2), _answer(2)]
+    Results(Health(), lambda _: None).tell(_requests(2, take), outcomes)
+    assert told == outcomes
+    assert "a bug of the service" in caplog.text
