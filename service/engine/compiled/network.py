@@ -92,10 +92,8 @@ class _Compilation:
         """A block with its gate; its output takes the place of its input where the shortcut is the identity."""
         if block.shortcut_nodes:
             expect(block.shortcut_nodes, "Conv")
-            window, weights = (
-                window_of(block.shortcut_nodes[0]),
-                self._layers.shortcut(block.shortcut_nodes[0], block.name),
-            )
+            node = block.shortcut_nodes[0]
+            window, weights = window_of(node), self._layers.shortcut(node, block.name)
             side, unit = window.over(features.layout.width), self._layers.unit_after(block.name)
             output = self._features("features", len(weights.bias), side, unit)
             if output.offset == features.offset:  # a stride has nothing to leave out of a single pixel
@@ -103,7 +101,8 @@ class _Compilation:
             # Eight bits without a sign are for what is a ReLU's already.
             signed = output
             if output.layout.numbers is Numbers.UINT8:
-                signed = self._place("projected", len(weights.bias), side, 0, Numbers.BFLOAT16)
+                numbers = Numbers.BFLOAT16 if self._pairs else Numbers.FLOAT32
+                signed = self._place("projected", len(weights.bias), side, 0, numbers)
 
             def opened() -> None:
                 self._program.convolve(window.convolution(features.layout, signed.layout), weights, features, signed)
