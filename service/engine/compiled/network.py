@@ -8,14 +8,13 @@ import numpy as np
 from onnx import numpy_helper
 
 from artifact.preprocessing import Float32Array
-from service.engine.compiled.layers import FloatLayers, Int8Layers, Layers, Weights
+from service.engine.compiled.layers import Layers, Weights
 from service.engine.compiled.layout import blocked
 from service.engine.compiled.numbers import Numbers
 from service.engine.compiled.processor import Vectors
 from service.engine.compiled.program import Place, Program
 from service.engine.compiled.stem import emit_stem
 from service.engine.compiled.window import expect, window_of
-from service.engine.int8_graph import Int8Graph
 from service.engine.portable_graph import GateWeights, PortableBlock, PortableGraph, UnknownGraph
 
 
@@ -23,8 +22,7 @@ def compile_network(
     graph: PortableGraph,
     gate_threshold: float,
     vectors: Vectors,
-    numbers: Numbers = Numbers.FLOAT32,
-    int8: Int8Graph | None = None,
+    layers: Layers,
 ) -> Program:
     """The program for one image at a time.
 
@@ -34,14 +32,12 @@ def compile_network(
         graph: the network.
         gate_threshold: of its gates.
         vectors: of the processor.
-        numbers: that features are kept in.
-        int8: the same network in whole numbers, for features of 8 bits.
+        layers: its weights, which say what features are kept in.
 
     Raises:
         UnknownGraph: the network has parts that no kernel here is for.
     """
     try:
-        layers = Int8Layers(graph.weights, int8) if int8 else FloatLayers(graph.weights, numbers)
         return _Compilation(graph, gate_threshold, vectors, layers).program()
     except UnknownGraph:
         raise
