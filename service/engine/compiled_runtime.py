@@ -120,6 +120,7 @@ def _aligned(values: Float32Array) -> Float32Array:
 def _build(path: Path, int8_path: Path | None, manifest: Manifest, precision: Precision) -> KeptProgram:
     # The onnx package is needed to make the program, not to run it.
     try:
+        from service.engine.compiled.layers import FloatLayers, Int8Layers, Layers
         from service.engine.compiled.network import compile_network
         from service.engine.compiled.numbers import NUMBERS
         from service.engine.int8_graph import read_int8_graph
@@ -129,8 +130,12 @@ def _build(path: Path, int8_path: Path | None, manifest: Manifest, precision: Pr
 
     try:
         graph = read_portable_graph(path, manifest)
-        int8 = read_int8_graph(int8_path) if int8_path else None
-        program = compile_network(graph, manifest.gate_threshold, vectors(), NUMBERS[precision], int8)
+        layers: Layers = (
+            Int8Layers(graph.weights, read_int8_graph(int8_path))
+            if int8_path
+            else FloatLayers(graph.weights, NUMBERS[precision])
+        )
+        program = compile_network(graph, manifest.gate_threshold, vectors(), layers)
     except UnknownGraph as error:
         raise RuntimeUnavailable(f"{path} cannot be compiled: {error}") from error
     code = compiled_code(str(program.module))

@@ -57,7 +57,7 @@ def read_int8_graph(path: Path) -> Int8Graph:
     try:
         return _taken_apart(onnx.load(str(path)).graph)
     except Exception as error:  # protobuf's on other files, and missing weights
-        raise UnknownGraph(f"it cannot be taken apart: {error!r}") from error
+        raise UnknownGraph(f"{path.name} cannot be taken apart: {error!r}") from error
 
 
 def _taken_apart(graph: GraphProto) -> Int8Graph:
@@ -66,15 +66,21 @@ def _taken_apart(graph: GraphProto) -> Int8Graph:
     def array(node: NodeProto, number: int) -> npt.NDArray[Any]:
         return numpy_helper.to_array(weights[node.input[number]])
 
+    def scale(node: NodeProto, number: int) -> float:
+        found = float(array(node, number))
+        if not 0 < found < float("inf"):
+            raise ValueError(f"{node.name} has a scale of {found}")
+        return found
+
     convolutions, output_scales = {}, {}
     for node in _nodes(graph):
         # The inputs of both are a tensor, its scale and its zero point, three times, and for a convolution the bias.
         if node.op_type == "QLinearConv" and not array(node, 2).any():
             convolutions[node.input[3].removesuffix(_WEIGHT)] = Int8Convolution(
-                array(node, 3), array(node, 4), array(node, 8), float(array(node, 1))
+                array(node, 3), array(node, 4), array(node, 8), scale(node, 1)
             )
         elif node.op_type == "QLinearAdd":
-            output_scales[node.name.removesuffix(_SUM).split("/")[-1]] = float(array(node, 6))
+            output_scales[node.name.removesuffix(_SUM).split("/")[-1]] = scale(node, 6)
     return Int8Graph(convolutions, output_scales)
 
 

@@ -14,8 +14,9 @@ from service.engine.compiled.processor import Vectors
 from tests.service.engine.compiled.kernels import BFLOAT16, FLOAT32, UINT8, assert_convolves, convolution
 
 KINDS = list(Numbers)
-# What this processor multiplies, in its widest vectors.
+# What this processor multiplies, in its widest vectors, and what it can write.
 INPUTS = [FLOAT32, *[BFLOAT16] * processor.vectors().pairs, *[UINT8] * processor.vectors().fours]
+OUTPUTS = [FLOAT32, *[BFLOAT16] * processor.vectors().pairs, UINT8]
 # To compile a kernel takes much longer than to try a request.
 EACH = settings().max_examples // 20
 
@@ -31,7 +32,7 @@ def _convolutions(draw: st.DrawFn) -> tuple[Convolution, Vectors]:
     adds, relu, pools = draw(st.sampled_from([False, True, *KINDS])), draw(st.booleans()), draw(st.booleans())
     numbers = (FLOAT32, FLOAT32)
     if vectors.lanes == 16:
-        numbers = draw(st.sampled_from(INPUTS)), draw(st.sampled_from(KINDS))
+        numbers = draw(st.sampled_from(INPUTS)), draw(st.sampled_from(OUTPUTS))
     if vectors.lanes < 4 or numbers[1] is UINT8:  # a word holds four, and no negative ones
         adds, relu = bool(adds), True
     shape = width, kernel, stride, padding, borders, height

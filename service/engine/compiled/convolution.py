@@ -67,8 +67,8 @@ class Convolution:
     def blocks_at_a_time(self) -> int:
         """How many blocks of input channels are summed for all pixels before the next.
 
-        Meanwhile the sums are where the output will be, which must have the bits for that. Where it has not, weights
-        have fewer as well, and nothing would be gained.
+        Meanwhile the sums are where the output will be, which has to have the bits for that. Numbers of fewer than 32
+        have not, and then weights have fewer as well, so that nothing is gained.
         """
         blocks = self.source.blocks
         weights = self.kernel**2 * self.source.lanes * self.group  # of one block

@@ -8,14 +8,13 @@ import numpy as np
 from onnx import numpy_helper
 
 from artifact.preprocessing import Float32Array
-from service.engine.compiled.layers import FloatLayers, Int8Layers, Layers, Weights
+from service.engine.compiled.layers import Layers, Weights
 from service.engine.compiled.layout import blocked
 from service.engine.compiled.numbers import Numbers
 from service.engine.compiled.processor import Vectors
 from service.engine.compiled.program import Place, Program
 from service.engine.compiled.stem import emit_stem
 from service.engine.compiled.window import expect, window_of
-from service.engine.int8_graph import Int8Graph
 from service.engine.portable_graph import GateWeights, PortableBlock, PortableGraph, UnknownGraph
 
 
@@ -23,8 +22,7 @@ def compile_network(
     graph: PortableGraph,
     gate_threshold: float,
     vectors: Vectors,
-    numbers: Numbers = Numbers.FLOAT32,
-    int8: Int8Graph | None = None,
+    layers: Layers,
 ) -> Program:
     """The program for one image at a time.
 
@@ -34,14 +32,12 @@ def compile_network(
         graph: the network.
         gate_threshold: of its gates.
         vectors: of the processor.
-        numbers: that features are kept in.
-        int8: the same network in whole numbers, for features of 8 bits.
+        layers: its weights, which say what features are kept in.
 
     Raises:
         UnknownGraph: the network has parts that no kernel here is for.
     """
     try:
-        layers = Int8Layers(graph.weights, int8) if int8 else FloatLayers(graph.weights, numbers)
         return _Compilation(graph, gate_threshold, vectors, layers).program()
     except UnknownGraph:
         raise
@@ -92,10 +88,8 @@ class _Compilation:
         """A block with its gate; its output takes the place of its input where the shortcut is the identity."""
         if block.shortcut_nodes:
             expect(block.shortcut_nodes, "Conv")
-            window, weights = (
-                window_of(block.shortcut_nodes[0]),
-                self._layers.shortcut(block.shortcut_nodes[0], block.name),
-            )
+            node = block.shortcut_nodes[0]
+            window, weights = window_of(node), self._layers.shortcut(node, block.name)
             side, unit = window.over(features.layout.width), self._layers.unit_after(block.name)
             output = self._features("features", len(weights.bias), side, unit)
             if output.offset == features.offset:  # a stride has nothing to leave out of a single pixel
@@ -103,7 +97,8 @@ class _Compilation:
             # Eight bits without a sign are for what is a ReLU's already.
             signed = output
             if output.layout.numbers is Numbers.UINT8:
-                signed = self._place("projected", len(weights.bias), side, 0, Numbers.BFLOAT16)
+                numbers = Numbers.BFLOAT16 if self._pairs else Numbers.FLOAT32
+                signed = self._place("projected", len(weights.bias), side, 0, numbers)
 
             def opened() -> None:
                 self._program.convolve(window.convolution(features.layout, signed.layout), weights, features, signed)

@@ -34,7 +34,11 @@ class Numbers(Enum):
         return emit.builder.uitofp(emit.read(emit.vector_of(BYTE), pointer, *terms), emit.vector)
 
     def store(self, emit: Emitter, value: ir.Value, pointer: ir.Value, *terms: Term) -> None:
-        """Write a vector of float32 to memory, rounded to nearest even; for 8 bits it must not be negative."""
+        """Write a vector of float32 to memory, rounded to nearest even.
+
+        For 8 bits it must not be negative. For bfloat16 the processor needs `Vectors.pairs`: without them LLVM calls a
+        function that is in no library here, and to call what is not there ends the process.
+        """
         if self is Numbers.BFLOAT16:
             value = emit.builder.fptrunc(value, emit.vector_of(BFLOAT))
         elif self is Numbers.UINT8:

@@ -123,12 +123,18 @@ class Program:
     def convolve(
         self, convolution: Convolution, weights: Weights, source: Place, target: Place, addend: Place | None = None
     ) -> None:
-        """Run a convolution from one place to another, adding what is in a third where it is one that adds."""
+        """Run a convolution from one place to another, adding what is in a third where it is one that adds.
+
+        Raises:
+            ValueError: the weights are of another shape or type.
+        """
         expected = target.layout.channels, source.layout.channels, convolution.kernel, convolution.kernel
+        numbers = source.layout.numbers
         if weights.weight.shape != expected or weights.bias.shape != expected[:1]:
             raise ValueError(f"weights of {weights.weight.shape} where {expected} belong")
+        if weights.weight.dtype != (kind := np.dtype(np.int8 if numbers is Numbers.UINT8 else np.float32)):
+            raise ValueError(f"weights in {weights.weight.dtype} where {kind} belongs")
         kernel = self._kernel(convolution)
-        numbers = source.layout.numbers
         weight = to_bfloat16(weights.weight) if numbers is Numbers.BFLOAT16 else weights.weight
         before = [weights.bias] if weights.scale is None else [weights.bias, weights.scale]
         packed = packed_weights(weight, before, source.layout.lanes, convolution.group)

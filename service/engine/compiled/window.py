@@ -22,7 +22,13 @@ class Window:
     padding: int
 
     def over(self, size: int) -> int:
-        """Size of the output, in pixels."""
+        """Size of the output, in pixels.
+
+        Raises:
+            UnknownGraph: there is none, because the input is smaller than the window.
+        """
+        if self.kernel > size + 2 * self.padding:
+            raise self._beyond()
         return (size + 2 * self.padding - self.kernel) // self.stride + 1
 
     def convolution(
@@ -46,21 +52,27 @@ class Window:
         return MaxPool(self.kernel, self.stride, self.padding, source, target)
 
     def _check(self, source: Layout, target: Layout) -> None:
-        if self.padding > source.padding or not 0 < target.width == self.over(source.width):
-            raise UnknownGraph(f"a filter of {self.kernel} x {self.kernel} reaches beyond its input")
+        if self.padding > source.padding or target.width != self.over(source.width):
+            raise self._beyond()
+
+    def _beyond(self) -> UnknownGraph:
+        return UnknownGraph(f"a filter of {self.kernel} x {self.kernel} reaches beyond its input")
 
 
 def window_of(node: NodeProto) -> Window:
     """Of a node whose filter is square.
 
     Raises:
-        UnknownGraph: it is not.
+        UnknownGraph: it is not, or has no size.
     """
     found = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     sizes = [{*found[name]} for name in ("kernel_shape", "strides", "pads")]
     if any(len(each) != 1 for each in sizes) or not {*found} <= {"kernel_shape", "strides", "pads"}:
         raise UnknownGraph(f"{node.name} has a filter that is not square, or dilated, or grouped")
-    return Window(*(each.pop() for each in sizes))
+    window = Window(*(each.pop() for each in sizes))
+    if window.kernel < 1 or window.stride < 1 or window.padding < 0:
+        raise UnknownGraph(f"{node.name} has {window}, which is none")
+    return window
 
 
 def expect(nodes: Sequence[NodeProto], *known: str) -> None:

@@ -98,7 +98,7 @@ def test_network_in_int8_is_as_near_to_fp32_as_in_another_library(
     for offset in OFFSETS:
         ours, theirs = _agreement(runtime, exported, offset), _agreement(other, exported, offset)
         assert ours.equal_gates > theirs.equal_gates - 0.03
-        assert ours.equal_predictions > theirs.equal_predictions - 0.05
+        assert ours.equal_predictions > theirs.equal_predictions - 0.1
         # Relative to the largest of a batch; a branch that computes something else is off by about 1.
         assert ours.margin_difference < 1.5 * theirs.margin_difference + 0.02
         assert ours.logit_difference < 1.5 * theirs.logit_difference + 0.02
@@ -141,7 +141,12 @@ def test_channels_that_fill_no_widest_vectors_are_refused(
 
 @needs_fours
 def test_int8_does_without_pairs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiled_without_pairs(assembly: str) -> bytes:
+        assert "bfloat" not in assembly  # for which LLVM would call a function that is nowhere
+        return processor.compiled_code(assembly)
+
     monkeypatch.setattr(module, "vectors", lambda: Vectors(16, 32, fours=True))
+    monkeypatch.setattr(module, "compiled_code", compiled_without_pairs)
     exported = _exported(tmp_path_factory.getbasetemp(), "imagenet stem, bottlenecks")
     agreement = _agreement(_open(exported, "int8"), exported, 0.0)
     assert agreement.low_precision_problem(0.9) is None

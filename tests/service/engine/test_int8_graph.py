@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import GraphProto, helper
+from onnx import GraphProto, helper, numpy_helper
 
 from artifact.manifest import INT8_NAME
 from export.calibration import calibrate, convolutions, output_name, residual_name, shortcut_name
@@ -51,6 +51,22 @@ def _assert_convolution(
     np.testing.assert_array_equal(found.bias, bias)
     assert found.input_scale == pytest.approx(input_scale)
     assert (found.weights.dtype, found.bias.dtype) == (np.int8, np.int32)
+
+
+@pytest.mark.parametrize("scale", [0, -0.1, np.nan, np.inf])
+@pytest.mark.parametrize("of", ["stem.scale", "/output.scale"])
+def test_scale_that_is_none_is_refused(tmp_path: Path, of: str, scale: float) -> None:
+    network = small_network()
+    inference, names = InferenceNetwork(network, 0.0), list(network.blocks)
+    write_int8(inference, names, SIDE, calibrate(inference, names, inputs(network, 20)), tmp_path / INT8_NAME)
+    model = onnx.load(str(tmp_path / INT8_NAME))
+    changed = [tensor for tensor in model.graph.initializer if tensor.name.endswith(of)]
+    assert changed
+    for tensor in changed:
+        tensor.CopyFrom(numpy_helper.from_array(np.array(scale, np.float32), tensor.name))
+    onnx.save(model, str(tmp_path / INT8_NAME))
+    with pytest.raises(UnknownGraph, match=f"{INT8_NAME} cannot be taken apart: .* has a scale of"):
+        read_int8_graph(tmp_path / INT8_NAME)
 
 
 def _conv_without_weights() -> GraphProto:

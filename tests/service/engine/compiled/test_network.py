@@ -8,7 +8,9 @@ import pytest
 from onnx import NodeProto, helper, numpy_helper
 
 from artifact.manifest import ONNX_NAME
+from service.engine.compiled.layers import FloatLayers
 from service.engine.compiled.network import compile_network
+from service.engine.compiled.numbers import Numbers
 from service.engine.compiled.processor import Vectors
 from service.engine.compiled.program import Program
 from service.engine.portable_graph import PortableGraph, UnknownGraph, read_portable_graph
@@ -30,7 +32,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> PortableGraph:
 
 
 def _compiled(graph: PortableGraph, vectors: Vectors = VECTORS) -> Program:
-    return compile_network(graph, 0.0, vectors)
+    return compile_network(graph, 0.0, vectors, FloatLayers(graph.weights, Numbers.FLOAT32))
 
 
 @pytest.mark.parametrize(
@@ -138,6 +140,10 @@ def _gate(part: str, *shape: int) -> Change:
         pytest.param(_residual(2, pads=[1, 1, 0, 0]), "not square", id="padded on two sides"),
         pytest.param(_residual(2, pads=None), "not square|fit together", id="padding that is not told"),
         pytest.param(_residual(2, kernel_shape=None), "not square|fit together", id="size that is not told"),
+        pytest.param(_stem(0, strides=[0, 0]), "stride=0, padding=3\\), which is none", id="no step"),
+        pytest.param(_residual(0, pads=[-1] * 4), "padding=-1\\), which is none", id="padding that takes away"),
+        pytest.param(_stem(2, kernel_shape=[0, 0]), "kernel=0, .* which is none", id="pooling of nothing"),
+        pytest.param(_stem(0, kernel_shape=[40, 40]), "beyond its input", id="a filter larger than the image"),
         pytest.param(_stem(2, ceil_mode=1), "not square", id="pooling that rounds up"),
         pytest.param(_stem(2, pads=[2, 2, 2, 2], kernel_shape=[5, 5]), "beyond its input", id="pooling of more"),
         pytest.param(_shortcut(pads=[1, 1, 1, 1]), "beyond its input", id="projection that reads a border"),

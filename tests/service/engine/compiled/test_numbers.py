@@ -7,7 +7,7 @@ from llvmlite import ir
 from artifact.preprocessing import Float32Array
 from service.engine.compiled.emitter import POINTER, Emitter
 from service.engine.compiled.numbers import NUMBERS, Numbers, to_bfloat16
-from tests.service.engine.compiled.kernels import BFLOAT16, FLOAT32, UINT8, Memory, as_float, kept_as, run
+from tests.service.engine.compiled.kernels import BFLOAT16, FLOAT32, UINT8, Memory, as_float, kept_as, needs_pairs, run
 
 LANES = 8
 NAN, INF = np.nan, np.inf
@@ -41,6 +41,7 @@ def test_float32_is_kept_as_it_is() -> None:
     np.testing.assert_array_equal(_stored(FLOAT32, values), values)
 
 
+@needs_pairs
 def test_bfloat16_has_eight_bits_of_precision_and_rounds_to_even() -> None:
     values = np.array([1, 257, 258, 259, 261, -1.00390625, INF, NAN], np.float32)
     np.testing.assert_array_equal(_stored(BFLOAT16, values), [1, 256, 258, 260, 260, -1, INF, NAN])
@@ -55,6 +56,7 @@ def test_what_is_beyond_whole_numbers_is_the_largest() -> None:
     assert _stored(UINT8, np.array([3e9, INF, NAN, 1e38, 0, 1, 2, 3], np.float32)).tolist() == [255] * 4 + [0, 1, 2, 3]
 
 
+@needs_pairs
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
 def test_weights_are_rounded_as_features_are(rng: np.random.Generator, scale: float) -> None:
     values = (rng.standard_normal(LANES) * scale).astype(np.float32)

@@ -116,6 +116,14 @@ def test_weights_of_another_shape_are_refused(program: Program, weight: tuple[in
         program.convolve(spec, Weights(np.zeros(weight, np.float32), np.zeros(bias, np.float32)), source, target)
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float64, np.int8])
+def test_weights_of_another_type_are_refused(program: Program, kind: type[np.generic]) -> None:
+    source, target = program.vector(LANES), program.vector(LANES)
+    spec = Convolution(1, 1, 0, source.layout, target.layout)
+    with pytest.raises(ValueError, match=f"weights in {np.dtype(kind)} where float32 belongs"):
+        program.convolve(spec, Weights(np.zeros((8, 8, 1, 1), kind), np.zeros(8, np.float32)), source, target)
+
+
 def _branch(program: Program, margin: float, threshold: float, offset: float) -> Answer:
     """A gate that gives this margin; the logit is 1 where it is open and 2 where it is closed."""
     source, gate, logit = (program.vector(LANES) for _ in range(3))
