@@ -41,13 +41,14 @@ EACH = pytest.mark.parametrize(
 )
 SINGLE_PIXEL = IMAGENET | {"stage_blocks": (1,) * 5, "stage_widths": (16,) * 5, "target_rates": (0.5,) * 5}
 SHAPES = BLOCKABLE | {"projection of a single pixel": SINGLE_PIXEL}
+NARROW = {"widths 8, 16, 32": {"stage_widths": (8, 16, 32)}}
 
 
 @cache
 def _exported(root: Path, shape: str) -> Exported:
     """The network of a shape with its int8 graph, exported by the first who asks; nobody may write to it."""
     # Of two classes, whose predictions 8 bits do not turn.
-    network = small_network(seed=3, labels=("ant", "bee"), **SHAPES[shape])
+    network = small_network(seed=3, labels=("ant", "bee"), **(SHAPES | NARROW)[shape])
     folder = export(network, root / f"{shape} in 8 bits")
     exported = Exported.opened(network, folder)
     inference, names = InferenceNetwork(network, 0.0), list(network.blocks)
@@ -133,8 +134,7 @@ def test_every_precision_is_kept_by_itself(
 def test_channels_that_fill_no_widest_vectors_are_refused(
     precision: Precision, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    SHAPES["narrow"] = {"stage_widths": (8, 16, 32)}
-    exported = _exported(tmp_path_factory.getbasetemp(), "narrow")
+    exported = _exported(tmp_path_factory.getbasetemp(), *NARROW)
     with pytest.raises(RuntimeUnavailable, match="channels fill no vectors"):
         _open(exported, precision)
 
