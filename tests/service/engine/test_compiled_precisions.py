@@ -39,7 +39,12 @@ from tests.service.engine.compiled.kernels import needs_fours, needs_pairs
 EACH = pytest.mark.parametrize(
     "precision", [pytest.param("bf16", marks=needs_pairs), pytest.param("int8", marks=needs_fours)]
 )
-SINGLE_PIXEL = IMAGENET | {"stage_blocks": (1,) * 5, "stage_widths": (16,) * 5, "target_rates": (0.5,) * 5}
+# The last two stages are of a single pixel, and of more channels than are computed together.
+SINGLE_PIXEL = IMAGENET | {
+    "stage_blocks": (1,) * 5,
+    "stage_widths": (16, 16, 16, 144, 144),
+    "target_rates": (0.5,) * 5,
+}
 SHAPES = BLOCKABLE | {"projection of a single pixel": SINGLE_PIXEL}
 NARROW = {"widths 8, 16, 32": {"stage_widths": (8, 16, 32)}}
 
