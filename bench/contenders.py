@@ -49,16 +49,23 @@ def gated_runtimes(folder: Path, manifest: Manifest) -> dict[str, Runtime]:
         "portable": OnnxRuntime(folder, manifest, "cpu"),
         "blocked": BlockedRuntime(folder, manifest, MachineCache([], manifest)),
         "ONNX Runtime int8": Int8Runtime(folder, manifest),
+        **compiled_runtimes(folder, manifest),
     }
-    for precision in PRECISIONS:
-        with _left_out_where_unavailable():
-            runtime = CompiledRuntime(folder, manifest, MachineCache([], manifest), precision)
-            runtimes[f"{OURS} {precision}"] = runtime
     for precision in PRECISIONS[:2]:
         with _left_out_where_unavailable():
             from service.engine.openvino_runtime import OpenVinoRuntime  # raises where that is not installed
 
             runtimes[f"OpenVINO {precision}"] = OpenVinoRuntime(folder, manifest, precision)
+    return runtimes
+
+
+def compiled_runtimes(folder: Path, manifest: Manifest) -> dict[str, Runtime]:
+    """The compiled network in every precision that this processor has, from the highest down."""
+    runtimes: dict[str, Runtime] = {}
+    for precision in PRECISIONS:
+        with _left_out_where_unavailable():
+            runtime = CompiledRuntime(folder, manifest, MachineCache([], manifest), precision)
+            runtimes[f"{OURS} {precision}"] = runtime
     return runtimes
 
 

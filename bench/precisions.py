@@ -20,16 +20,13 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from artifact.manifest import Manifest, read_manifest
+from artifact.manifest import read_manifest
 from artifact.preprocessing import Float32Array
-from bench.contenders import PRECISIONS
+from bench.contenders import JUDGED, OURS, compiled_runtimes
 from bench.report import print_result, table
 from models.data import split
 from models.sources import open_examples
-from service.engine.compiled_runtime import CompiledRuntime
-from service.engine.errors import RuntimeUnavailable
 from service.engine.int8_runtime import Int8Runtime
-from service.engine.machine_cache import MachineCache
 from service.engine.runtime import Precision, Runtime
 
 _SHIPPED = Path(__file__).resolve().parent.parent / "model_repository" / "convnet-aig-38-cifar10" / "1"
@@ -81,13 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     _, held_out = split(examples, arguments.held_out)
     pixels = np.stack([examples.fitted(int(index), manifest.preprocessing) for index in held_out])
     images, classes = manifest.preprocessing.normalise(pixels), examples.classes[held_out]
-    measured = {
-        name: (precision, answers(runtime, images, classes, name))
-        for name, precision, runtime in _runtimes(arguments.model, manifest)
-    }
-    _, exact = measured["compiled fp32"]
-    rows = [beside(exact, name, precision, found) for name, (precision, found) in measured.items()]
-    failures = problems([row for row in rows if row.runtime.startswith("compiled")])
+    runtimes = compiled_runtimes(arguments.model, manifest)
+    runtimes["ONNX Runtime int8"] = Int8Runtime(arguments.model, manifest)
+    measured = {name: answers(runtime, images, classes, name) for name, runtime in runtimes.items()}
+    rows = [beside(measured[JUDGED], name, runtimes[name].precision, found) for name, found in measured.items()]
+    failures = problems([row for row in rows if row.runtime.startswith(OURS)])
     print(_table(rows))
     for failure in failures:
         print(f"missed: {failure}")
@@ -132,18 +127,6 @@ def problems(rows: Sequence[Precise]) -> list[str]:
         if row.image_ms >= above.image_ms:
             found.append(f"{row.runtime} takes {row.image_ms:.3f} ms, {above.runtime} {above.image_ms:.3f}")
     return found
-
-
-def _runtimes(folder: Path, manifest: Manifest) -> list[tuple[str, Precision, Runtime]]:
-    opened: list[tuple[str, Precision, Runtime]] = []
-    for precision in PRECISIONS:
-        try:
-            runtime = CompiledRuntime(folder, manifest, MachineCache([], manifest), precision)
-        except RuntimeUnavailable as error:
-            print(f"left out: {error}")
-        else:
-            opened.append((f"compiled {precision}", precision, runtime))
-    return [*opened, ("ONNX Runtime int8", "int8", Int8Runtime(folder, manifest))]
 
 
 def _table(rows: Sequence[Precise]) -> str:

@@ -53,7 +53,7 @@ def compiled_ungated(folder: Path, image: Float32Array, precision: Precision) ->
     """A run of this project's own machine code, for the artifact of a network without gates.
 
     Raises:
-        RuntimeUnavailable: llvmlite is not installed, or the processor lacks the precision.
+        RuntimeUnavailable: the processor lacks the precision.
     """
     manifest = read_manifest(folder)
     runtime = CompiledRuntime(folder, manifest, MachineCache([], manifest), precision)

@@ -39,15 +39,21 @@ from tests.service.engine.compiled.kernels import needs_fours, needs_pairs
 EACH = pytest.mark.parametrize(
     "precision", [pytest.param("bf16", marks=needs_pairs), pytest.param("int8", marks=needs_fours)]
 )
-SINGLE_PIXEL = IMAGENET | {"stage_blocks": (1,) * 5, "stage_widths": (16,) * 5, "target_rates": (0.5,) * 5}
+# The last two stages are of a single pixel, and of more channels than are computed together.
+SINGLE_PIXEL = IMAGENET | {
+    "stage_blocks": (1,) * 5,
+    "stage_widths": (16, 16, 16, 144, 144),
+    "target_rates": (0.5,) * 5,
+}
 SHAPES = BLOCKABLE | {"projection of a single pixel": SINGLE_PIXEL}
+NARROW = {"widths 8, 16, 32": {"stage_widths": (8, 16, 32)}}
 
 
 @cache
 def _exported(root: Path, shape: str) -> Exported:
     """The network of a shape with its int8 graph, exported by the first who asks; nobody may write to it."""
     # Of two classes, whose predictions 8 bits do not turn.
-    network = small_network(seed=3, labels=("ant", "bee"), **SHAPES[shape])
+    network = small_network(seed=3, labels=("ant", "bee"), **(SHAPES | NARROW)[shape])
     folder = export(network, root / f"{shape} in 8 bits")
     exported = Exported.opened(network, folder)
     inference, names = InferenceNetwork(network, 0.0), list(network.blocks)
@@ -133,8 +139,7 @@ def test_every_precision_is_kept_by_itself(
 def test_channels_that_fill_no_widest_vectors_are_refused(
     precision: Precision, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    SHAPES["narrow"] = {"stage_widths": (8, 16, 32)}
-    exported = _exported(tmp_path_factory.getbasetemp(), "narrow")
+    exported = _exported(tmp_path_factory.getbasetemp(), *NARROW)
     with pytest.raises(RuntimeUnavailable, match="channels fill no vectors"):
         _open(exported, precision)
 

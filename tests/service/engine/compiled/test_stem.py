@@ -39,7 +39,7 @@ def _nodes(kernel: int, stride: int, padding: int, pools: bool = False) -> list[
 def _run(
     nodes: list[NodeProto], weights: Weights, image: Float32Array, numbers: Numbers, pairs: bool
 ) -> tuple[Float32Array, bool]:
-    """What the stem gives for an image, and whether that was computed in pairs."""
+    """What the stem gives for an image, after seeing its sums, and whether that was computed in pairs."""
     program, side = Program(Vectors(LANES, 32), LANES), image.shape[1]
 
     def reserve(_: str, channels: int, side: int, border: int | None) -> Place:
@@ -53,7 +53,9 @@ def _run(
     scratch = run_program(program, image).scratch
     words = scratch[features.offset : features.offset + features.layout.size]
     kept = words.view(kept_as(numbers, words[:0]).dtype)[positions(features.layout)]
-    return as_float(numbers, kept), "dpbf16ps" in str(program.module)
+    found = as_float(numbers, kept)
+    np.testing.assert_allclose(scratch[features.sums :][: len(found)], found.sum(axis=(1, 2)), rtol=0.01)
+    return found, "dpbf16ps" in str(program.module)
 
 
 def _expected(window: Window, weights: Weights, image: Float32Array) -> Float32Array:
