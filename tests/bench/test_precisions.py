@@ -18,13 +18,14 @@ def _answers(predictions: list[int], opened: list[bool], image_ms: float = 1.0) 
 
 
 def _row(precision: Precision, difference: float, image_ms: float) -> Precise:
-    return Precise(f"compiled {precision}", precision, 0.9, difference, 0.01, 0.6, 0.99, 0.99, image_ms)
+    return Precise(f"compiled {precision}", precision, 0.9, difference, 0.01, 0.6, 0.99, 0.99, 0.05, image_ms)
 
 
 def test_answers_are_compared_image_by_image() -> None:
     exact = _answers([1, 1, 0, 2], [True, True, False, False])
     row = beside(exact, "compiled int8", "int8", _answers([1, 0, 0, 3], [True, False, False, False], 0.3))
     assert (row.accuracy, row.difference, row.equal_predictions, row.equal_gates) == (0.25, -0.25, 0.5, 0.75)
+    assert row.other_paths == 0.25
     assert row.interval == pytest.approx(1.96 * np.std([0, -1, 0, 0]) / 2)
     assert (row.macs, row.image_ms) == (0.5, 0.3)
     assert beside(exact, "compiled fp32", "fp32", exact).difference == 0
