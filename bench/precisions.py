@@ -139,6 +139,7 @@ def _table(rows: Sequence[Precise]) -> str:
         "MACs",
         "predictions equal",
         "gates equal",
+        "other paths",
         "ms an image",
     )
     cells = [
