@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 
 from llvmlite import ir
 
-from service.engine.compiled.emitter import BFLOAT, BYTE, WORD, Emitter, Term
+from service.engine.compiled.emitter import BFLOAT, BYTE, FLOAT, WORD, Emitter, Term
 from service.engine.compiled.numbers import Numbers
 
 
@@ -18,41 +18,37 @@ class Products(ABC):
     """Emits products.
 
     Attributes:
+        kind: of the numbers.
+        in_a_word: how many of them a word holds.
         constants: how many numbers for each output channel come before its weights: the bias, and for sums that are
             whole numbers what 1 of them stands for.
     """
 
+    kind: ir.Type
+    in_a_word: int
     constants = 1
 
     def __init__(self, emit: Emitter) -> None:
         self._emit = emit
 
-    @abstractmethod
     def weights(self, pointer: ir.Value, *terms: Term) -> ir.Value:
         """Weights from memory, for one step."""
+        return self._emit.read(self._emit.vector_of(self.kind, self.in_a_word), pointer, *terms)
 
-    @abstractmethod
     def inputs(self, pointer: ir.Value, *terms: Term) -> ir.Value:
         """A pixel's word from memory, spread over a vector."""
+        spread = self._emit.spread(self._emit.read(WORD, pointer, *terms))
+        return self._emit.builder.bitcast(spread, self._emit.vector_of(self.kind, self.in_a_word))
 
     @abstractmethod
     def add(self, total: ir.Value, weights: ir.Value, inputs: ir.Value) -> ir.Value:
         """Sums with the products of one step."""
 
-    def _spread_word(self, kind: ir.VectorType, pointer: ir.Value, *terms: Term) -> ir.Value:
-        return self._emit.builder.bitcast(self._emit.spread(self._emit.read(WORD, pointer, *terms)), kind)
-
 
 class FloatProducts(Products):
     """In float32."""
 
-    def weights(self, pointer: ir.Value, *terms: Term) -> ir.Value:
-        """See `Products.weights`."""
-        return self._emit.load(pointer, *terms)
-
-    def inputs(self, pointer: ir.Value, *terms: Term) -> ir.Value:
-        """See `Products.inputs`."""
-        return self._emit.spread(self._emit.number(pointer, *terms))
+    kind, in_a_word = FLOAT, 1
 
     def add(self, total: ir.Value, weights: ir.Value, inputs: ir.Value) -> ir.Value:
         """See `Products.add`."""
@@ -62,13 +58,7 @@ class FloatProducts(Products):
 class PairProducts(Products):
     """In bfloat16, with sums in float32, by AVX-512 BF16."""
 
-    def weights(self, pointer: ir.Value, *terms: Term) -> ir.Value:
-        """See `Products.weights`."""
-        return self._emit.read(self._emit.vector_of(BFLOAT, 2), pointer, *terms)
-
-    def inputs(self, pointer: ir.Value, *terms: Term) -> ir.Value:
-        """See `Products.inputs`."""
-        return self._spread_word(self._emit.vector_of(BFLOAT, 2), pointer, *terms)
+    kind, in_a_word = BFLOAT, 2
 
     def add(self, total: ir.Value, weights: ir.Value, inputs: ir.Value) -> ir.Value:
         """See `Products.add`."""
@@ -79,20 +69,13 @@ class PairProducts(Products):
 class ByteProducts(Products):
     """In 8 bits, of which the weights' have a sign, by AVX-512 VNNI; sums are whole numbers."""
 
+    kind, in_a_word = BYTE, 4
     constants = 2
 
     @property
     def nothing(self) -> ir.Value:
         """Sums of no products."""
         return ir.Constant(self._emit.vector_of(WORD), [0] * self._emit.lanes)
-
-    def weights(self, pointer: ir.Value, *terms: Term) -> ir.Value:
-        """See `Products.weights`."""
-        return self._emit.read(self._emit.vector_of(BYTE, 4), pointer, *terms)
-
-    def inputs(self, pointer: ir.Value, *terms: Term) -> ir.Value:
-        """See `Products.inputs`."""
-        return self._spread_word(self._emit.vector_of(BYTE, 4), pointer, *terms)
 
     def add(self, total: ir.Value, weights: ir.Value, inputs: ir.Value) -> ir.Value:
         """See `Products.add`."""
