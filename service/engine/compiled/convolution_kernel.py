@@ -18,7 +18,7 @@ from service.engine.compiled.convolution import Convolution
 from service.engine.compiled.emitter import POINTER, Emitter, integer
 from service.engine.compiled.layout import Layout
 from service.engine.compiled.processor import Vectors
-from service.engine.compiled.products import ByteProducts, products_of
+from service.engine.compiled.products import products_of
 
 # Rows up to this wide are joined where they may be, so that fewer tiles are cut off at their ends.
 _WIDEST_JOINED = 14
@@ -76,7 +76,7 @@ class _Kernel:
         self._together = spec.together()
         self._registers = vectors.registers
         self._emitter = Emitter(module, name, [POINTER] * 5, vectors.lanes)
-        self._products = products_of(spec.source.numbers)(self._emitter)
+        self._products = products_of(spec.source.numbers, self._emitter)
         self._input, self._weights, self._addend, self._output, self._sums = self._emitter.function.args
 
     def emit(self) -> ir.Function:
@@ -175,9 +175,11 @@ class _Kernel:
         target = self._spec.target
         if not part.begins:
             return [target.numbers.load(self._emitter, at) for at in self._addresses(tile, self._output, target)]
-        if isinstance(self._products, ByteProducts):
-            return [self._products.nothing] * (self._together * tile.pixels)
-        return self._with_addend(self._constant(weights, 0, tile.pixels), tile)
+        return self._products.begun(
+            self._together * tile.pixels,
+            lambda number: self._constant(weights, number, tile.pixels),
+            lambda sums: self._with_addend(sums, tile),
+        )
 
     def _with_addend(self, sums: list[ir.Value], tile: _Tile) -> list[ir.Value]:
         emit, adds = self._emitter, self._spec.adds
@@ -228,10 +230,12 @@ class _Kernel:
     def _write(self, sums: list[ir.Value], tile: _Tile, weights: ir.Value, part: _Part) -> None:
         """What is done with the sums of a tile after a part."""
         emit, spec = self._emitter, self._spec
-        if isinstance(self._products, ByteProducts):
-            bias, scale = (self._constant(weights, number, tile.pixels) for number in range(2))
-            sums = [self._products.real(each, *of) for each, *of in zip(sums, scale, bias, strict=True)]
-            sums = self._with_addend(sums, tile)
+        if part.ends:
+            sums = self._products.ended(
+                sums,
+                lambda number: self._constant(weights, number, tile.pixels),
+                lambda sums: self._with_addend(sums, tile),
+            )
         if part.ends and spec.relu:
             sums = [emit.larger(each, emit.zero) for each in sums]
         for each, at in zip(sums, self._addresses(tile, self._output, spec.target), strict=True):

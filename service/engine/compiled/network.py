@@ -18,12 +18,7 @@ from service.engine.compiled.window import expect, window_of
 from service.engine.portable_graph import GateWeights, PortableBlock, PortableGraph, UnknownGraph
 
 
-def compile_network(
-    graph: PortableGraph,
-    gate_threshold: float,
-    vectors: Vectors,
-    layers: Layers,
-) -> Program:
+def compile_network(graph: PortableGraph, gate_threshold: float, vectors: Vectors, layers: Layers) -> Program:
     """The program for one image at a time.
 
     A gate is open where margin + offset > gate_threshold.

@@ -7,11 +7,16 @@ output channels: one product in float32, two in bfloat16 and four in 8 bits are 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from llvmlite import ir
 
 from service.engine.compiled.emitter import BFLOAT, BYTE, FLOAT, WORD, Emitter, Term
 from service.engine.compiled.numbers import Numbers
+
+# Loads one of the constants before the weights, for each of a tile's sums; and adds to them what they are added to.
+Constants = Callable[[int], list[ir.Value]]
+Addition = Callable[[list[ir.Value]], list[ir.Value]]
 
 
 class Products(ABC):
@@ -44,6 +49,16 @@ class Products(ABC):
     def add(self, total: ir.Value, weights: ir.Value, inputs: ir.Value) -> ir.Value:
         """Sums with the products of one step."""
 
+    def begun(self, count: int, constants: Constants, added: Addition) -> list[ir.Value]:
+        """So many sums before any product: the bias, and what the convolution is added to."""
+        del count
+        return added(constants(0))
+
+    def ended(self, sums: list[ir.Value], constants: Constants, added: Addition) -> list[ir.Value]:
+        """What sums with all their products stand for, in float32."""
+        del constants, added
+        return sums
+
 
 class FloatProducts(Products):
     """In float32."""
@@ -72,25 +87,29 @@ class ByteProducts(Products):
     kind, in_a_word = BYTE, 4
     constants = 2
 
-    @property
-    def nothing(self) -> ir.Value:
-        """Sums of no products."""
-        return ir.Constant(self._emit.vector_of(WORD), [0] * self._emit.lanes)
-
     def add(self, total: ir.Value, weights: ir.Value, inputs: ir.Value) -> ir.Value:
         """See `Products.add`."""
         return self._emit.instruction("llvm.x86.avx512.vpdpbusd.512", total, inputs, weights)
 
-    def real(self, total: ir.Value, scale: ir.Value, bias: ir.Value) -> ir.Value:
-        """What sums stand for, in float32."""
-        return self._emit.multiply_add(self._emit.builder.sitofp(total, self._emit.vector), scale, bias)
+    def begun(self, count: int, constants: Constants, added: Addition) -> list[ir.Value]:
+        """Nothing: bias and what is added are no whole numbers."""
+        del constants, added
+        return [ir.Constant(self._emit.vector_of(WORD), [0] * self._emit.lanes)] * count
+
+    def ended(self, sums: list[ir.Value], constants: Constants, added: Addition) -> list[ir.Value]:
+        """See `Products.ended`."""
+        emit, bias, scale = self._emit, constants(0), constants(1)
+        real = [emit.builder.sitofp(each, emit.vector) for each in sums]
+        return added([emit.multiply_add(*each) for each in zip(real, scale, bias, strict=True)])
 
 
-def products_of(numbers: Numbers) -> type[FloatProducts | PairProducts | ByteProducts]:
+_PRODUCTS: dict[Numbers, type[Products]] = {
+    Numbers.FLOAT32: FloatProducts,
+    Numbers.BFLOAT16: PairProducts,
+    Numbers.UINT8: ByteProducts,
+}
+
+
+def products_of(numbers: Numbers, emit: Emitter) -> Products:
     """How products with inputs of this kind are summed."""
-    kinds: dict[Numbers, type[FloatProducts | PairProducts | ByteProducts]] = {
-        Numbers.FLOAT32: FloatProducts,
-        Numbers.BFLOAT16: PairProducts,
-        Numbers.UINT8: ByteProducts,
-    }
-    return kinds[numbers]
+    return _PRODUCTS[numbers](emit)
