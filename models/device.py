@@ -33,11 +33,12 @@ def fast_precision(device: torch.device) -> Literal["bf16", "fp32"]:
     return "bf16" if torch.cpu.get_capabilities().get("avx512_bf16", False) else "fp32"
 
 
-def use_sound_gradients() -> None:
-    """Leave oneDNN out on processors without AVX-512, for the rest of this process.
+def use_sound_gradients(device: torch.device) -> None:
+    """Before gradients are computed there: leave oneDNN out on x86 processors without AVX-512, from now on.
 
     There the gradients of its convolutions in torch 2.13.0 were seen to write beyond their memory, which ends the
     process (glibc: "corrupted size vs. prev_size"). Torch's own convolutions are slower, and are used instead.
     """
-    if not torch.cpu.get_capabilities().get("avx512_f", False):
+    able = torch.cpu.get_capabilities()
+    if device.type == "cpu" and able.get("architecture") == "x86_64" and not able.get("avx512_f"):
         torch.backends.mkldnn.set_flags(False)

@@ -27,7 +27,7 @@ from models.checkpoint import CheckpointError
 from models.classifier import Classifier, TrainedClassifier
 from models.config import PRESETS
 from models.data import split
-from models.device import default_device, usable_device
+from models.device import default_device, usable_device, use_sound_gradients
 from models.evaluation_text import report_lines
 from models.examples import DataError, Examples
 from models.exported import ExportedClassifier
@@ -134,6 +134,8 @@ def _require_positive(arguments: argparse.Namespace, *names: str) -> None:
 
 def _open(arguments: argparse.Namespace, examples: Examples) -> _Networks:
     device = usable_device(arguments.device)
+    if arguments.report:  # of which the attack needs gradients
+        use_sound_gradients(device)
     trained = None
     if arguments.checkpoint is not None:
         batch_size = None if arguments.artifact else arguments.batch_size

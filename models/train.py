@@ -70,8 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     try:
         device = usable_device(arguments.device)
-        if device.type == "cpu":
-            use_sound_gradients()
+        use_sound_gradients(device)
         precision = fast_precision(device) if arguments.precision == "auto" else arguments.precision
         recipe = Recipe(
             epochs=arguments.epochs,

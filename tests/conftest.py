@@ -22,7 +22,7 @@ def _single_thread() -> Iterator[None]:
     """One thread: sums in the same order wherever tests run, and no fight for cores with servers under test."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    use_sound_gradients()
+    use_sound_gradients(torch.device("cpu"))
     yield
     torch.set_num_threads(before)
 
