@@ -150,13 +150,19 @@ def bench(clock: Clock) -> Bench:
     return Bench(clock)
 
 
-def test_next_batch_is_sent_before_the_one_before_it_is_done(bench: Bench) -> None:
+def run_all(bench: Bench, count: int) -> None:
+    """Submit so many requests at once, and run them all."""
+
     async def scenario() -> None:
         async with started(bench):
-            bench.submit(4)
-            await bench.run(4)
+            bench.submit(count)
+            await bench.run(count)
 
     asyncio.run(scenario())
+
+
+def test_next_batch_is_sent_before_the_one_before_it_is_done(bench: Bench) -> None:
+    run_all(bench, 4)
     assert bench.outcomes == [0.0, 1.0, 2.0, 3.0]
     # When the first was begun, nothing was known of the others. A batch takes longer than what is sent ahead may take.
     assert bench.worker.given == [([b"0"], 1), ([b"1"], 1), ([b"2"], 2), ([b"3"], 2)]
@@ -167,12 +173,7 @@ def test_as_many_short_batches_are_sent_ahead_as_keep_the_worker_busy(
 ) -> None:
     monkeypatch.setattr(workload, "_AHEAD_S", 2.5 * _BATCH_S)
 
-    async def scenario() -> None:
-        async with started(bench):
-            bench.submit(8)
-            await bench.run(8)
-
-    asyncio.run(scenario())
+    run_all(bench, 8)
     assert bench.outcomes == [float(number) for number in range(8)]
     assert [had for _, had in bench.worker.given] == [1, 1, 2, 3, 4, 4, 4, 4]
 
@@ -193,12 +194,7 @@ def test_one_batch_is_sent_ahead_as_long_as_nobody_knows_how_long_it_takes(bench
 def test_loss_costs_only_what_ran_and_what_was_sent_ahead_is_sent_again(bench: Bench) -> None:
     bench.worker.deadly = {b"1"}
 
-    async def scenario() -> None:
-        async with started(bench):
-            bench.submit(4)
-            await bench.run(4)
-
-    asyncio.run(scenario())
+    run_all(bench, 4)
     assert bench.outcomes == [0.0, "WorkerLost", 2.0, 3.0]
     assert bench.worker.given == [([b"0"], 1), ([b"1"], 1), ([b"2"], 2), ([b"2"], 1), ([b"3"], 2)]
     assert bench.losses == ["died"]
@@ -207,12 +203,7 @@ def test_loss_costs_only_what_ran_and_what_was_sent_ahead_is_sent_again(bench: B
 def test_loss_by_what_was_sent_ahead_is_charged_to_that(bench: Bench) -> None:
     bench.worker.deadly = {b"2"}
 
-    async def scenario() -> None:
-        async with started(bench):
-            bench.submit(4)
-            await bench.run(4)
-
-    asyncio.run(scenario())
+    run_all(bench, 4)
     assert bench.outcomes == [0.0, 1.0, "WorkerLost", 3.0]
     assert bench.losses == ["died"]
 
@@ -237,24 +228,14 @@ def test_what_was_sent_ahead_of_a_worker_that_cannot_be_started_is_told_that_the
 
 
 def test_wait_behind_the_batch_before_is_time_in_the_queue(bench: Bench) -> None:
-    async def scenario() -> None:
-        async with started(bench):
-            bench.submit(4)
-            await bench.run(4)
-
-    asyncio.run(scenario())
+    run_all(bench, 4)
     assert bench.waits_s == [0.0, 5.0, 10.0, 15.0]
 
 
 def test_wait_for_another_worker_is_time_in_the_queue(bench: Bench) -> None:
     bench.worker.deadly = {b"1"}
 
-    async def scenario() -> None:
-        async with started(bench):
-            bench.submit(4)
-            await bench.run(4)
-
-    asyncio.run(scenario())
+    run_all(bench, 4)
     assert bench.waits_s == [0.0, 110.0, 115.0]
 
 
@@ -276,12 +257,7 @@ def test_speed_is_measured_from_one_answer_to_the_next(bench: Bench, monkeypatch
     monkeypatch.setattr(bench.engine._batcher, "note_speed", lambda *speed: noted.append(speed))
     bench.worker.deadly = {b"1"}
 
-    async def scenario() -> None:
-        async with started(bench):
-            bench.submit(4)
-            await bench.run(4)
-
-    asyncio.run(scenario())
+    run_all(bench, 4)
     assert noted == [(5.0, 1)] * 4
 
 
