@@ -14,6 +14,7 @@ from bench.chaos.service_process import ServiceProcess, is_alive, send, wait_unt
 _ACCEPTED = 10  # requests that wait when the service is told to stop
 _CROWD = 24  # clients that go on asking meanwhile
 _QUEUE_S = 1.0  # for these to queue
+_CALM_S = 1.1  # after which a service that had to refuse requests lets its queue grow again
 _BACK_S = 60.0  # for a worker to be tried again, which the service does at ever longer intervals
 _ANOTHER_MODEL = "is not the one that was there"
 
@@ -114,6 +115,7 @@ class Calamities:
         await self._expect(lambda: not any(map(is_alive, workers)), "workers outlived the service")
 
     async def _expect_right(self, count: int, when: str) -> None:
+        await asyncio.sleep(_CALM_S)
         if not all(await self._clients.once(count)):
             self._arena.problem(f"no answer {when}")
 
