@@ -10,6 +10,7 @@ from collections import Counter
 from typing import Any
 
 from artifact.manifest import Manifest
+from service.inference_graph import milliseconds
 from service.request_record import RequestRecord
 
 _log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class AccessLog:
             "route": route,
             "status": record.status,
             "outcome": record.outcome,
-            "total_ms": _milliseconds(total_s),
+            "total_ms": milliseconds(total_s),
             "received_bytes": record.received_bytes,
         }
         if record.images:
@@ -54,15 +55,11 @@ class AccessLog:
             fields |= {
                 "model": self._manifest.name,
                 "model_version": self._manifest.version,
-                "decode_ms": _milliseconds(work.decode_s),
-                "queue_ms": _milliseconds(work.queue_s),
-                "inference_ms": _milliseconds(work.inference_s),
+                "decode_ms": milliseconds(work.decode_s),
+                "queue_ms": milliseconds(work.queue_s),
+                "inference_ms": milliseconds(work.inference_s),
                 "blocks_executed": work.blocks_executed,
                 "blocks_total": work.blocks_total,
                 "macs_ratio": round(work.macs_ratio, 4),
             }
         return fields
-
-
-def _milliseconds(seconds: float) -> float:
-    return round(seconds * 1000, 3)

@@ -54,12 +54,11 @@ class AnswerWriter:
 
     def write(self, answer: Answer, top_k: int, graph: GraphDetail, total_s: float) -> bytes:
         """The JSON of one answer; the arguments are those of `describe`."""
-        best = best_classes(answer.logits.tolist(), top_k)
+        best = best_classes(answer.logits, top_k)
         numbers = [probability for _, probability in best]
         if graph == "full":
-            for margin in answer.margins.tolist():
-                numbers.append(margin)
-                numbers.append(sigmoid(margin))
+            for gate in zip(answer.margins, map(sigmoid, answer.margins), strict=True):
+                numbers += gate
         numbers += (
             answer.macs,
             answer.macs / self._manifest.total_macs,
@@ -68,22 +67,21 @@ class AnswerWriter:
             milliseconds(answer.inference_s),
             milliseconds(total_s),
         )
-        pattern = self._pattern_of(answer.executed.tobytes(), graph)
+        pattern = self._pattern_of(answer.executed, graph)
         told = orjson.dumps(numbers)[1:-1].split(b",")
         count = len(best)
         guesses = b",".join([self._labels[best[place][0]] % told[place] for place in range(count)])
         return pattern % (guesses, *told[count:])
 
-    def _make_pattern(self, executed: bytes, graph: GraphDetail) -> bytes:
+    def _make_pattern(self, executed: tuple[bool, ...], graph: GraphDetail) -> bytes:
         """An answer whose image took this path, with holes for its guesses and its numbers."""
         if graph == "none":
             return self._whole[graph]
-        ran = [byte != 0 for byte in executed]
-        told_layers = _pattern(layers_of(self._manifest.blocks, ran))
+        told_layers = _pattern(layers_of(self._manifest.blocks, executed))
         if graph == "summary":
             return _filled(self._whole[graph], [b"%b", told_layers, *_LAST])
-        blocks = b",".join([pair[it] for pair, it in zip(self._blocks, ran, strict=True)])
-        edges = b",".join([_edge(*pair) for pair in pairwise(path(self._manifest.blocks, ran))])
+        blocks = b",".join([pair[it] for pair, it in zip(self._blocks, executed, strict=True)])
+        edges = b",".join([_edge(*pair) for pair in pairwise(path(self._manifest.blocks, executed))])
         return _filled(self._whole[graph], [b"%b", blocks, edges, told_layers, *_LAST])
 
     def _classification(self, graph: GraphDetail) -> bytes:

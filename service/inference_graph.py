@@ -49,7 +49,7 @@ def describe(manifest: Manifest, answer: Answer, top_k: int, graph: GraphDetail,
 
 def predictions(labels: tuple[str, ...], answer: Answer, top_k: int) -> list[Prediction]:
     """The `top_k` most probable classes, best first."""
-    best = best_classes(answer.logits.tolist(), top_k)
+    best = best_classes(answer.logits, top_k)
     return [Prediction(label=labels[index], index=index, probability=probability) for index, probability in best]
 
 
@@ -65,13 +65,12 @@ def best_classes(logits: Sequence[float], top_k: int) -> list[tuple[int, float]]
 
 def inference_graph(manifest: Manifest, answer: Answer) -> InferenceGraph:
     """Every block with what its gate said, and the edges the features took."""
-    margins = iter(answer.margins.tolist())
-    executed = answer.executed.tolist()
+    margins = iter(answer.margins)
     blocks = []
-    for block, ran in zip(manifest.blocks, executed, strict=True):
+    for block, ran in zip(manifest.blocks, answer.executed, strict=True):
         margin = next(margins) if block.gated else None
         blocks.append(block_run(block, ran, margin, None if margin is None else sigmoid(margin)))
-    edges = [Edge(source=source, target=target) for source, target in pairwise(path(manifest.blocks, executed))]
+    edges = [Edge(source=source, target=target) for source, target in pairwise(path(manifest.blocks, answer.executed))]
     return InferenceGraph(blocks=blocks, edges=edges)
 
 
@@ -102,7 +101,7 @@ def path(blocks: Iterable[Block], executed: Iterable[bool]) -> Iterator[str]:
 
 def layers(manifest: Manifest, answer: Answer) -> Layers:
     """How many blocks ran, and the names of those that did not."""
-    return layers_of(manifest.blocks, answer.executed.tolist())
+    return layers_of(manifest.blocks, answer.executed)
 
 
 def layers_of(blocks: Sequence[Block], executed: Sequence[bool]) -> Layers:
@@ -120,4 +119,4 @@ def sigmoid(x: float) -> float:
 
 def milliseconds(seconds: float) -> float:
     """As answers tell times."""
-    return round(seconds * 1000, 3)
+    return round(seconds * 1_000_000) / 1000  # to whole microseconds; rounding to decimals goes by way of text

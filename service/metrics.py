@@ -45,13 +45,12 @@ class _ExecutionCounts(Collector):
         self._images = [0] * (blocks + 1)  # by the number of blocks executed, as the next
         self._inference_s = [0.0] * (blocks + 1)
 
-    def count(self, answer: Answer, ran: list[bool]) -> None:
-        """Count an image for which these blocks ran."""
-        logits = answer.logits.tolist()
-        predicted, executed = logits.index(max(logits)), sum(ran)
+    def count(self, answer: Answer, executed: int) -> None:
+        """Count an image for which so many blocks ran."""
+        predicted = answer.logits.index(max(answer.logits))
         saved = self._manifest.ungated_macs - answer.macs
         with self._lock:
-            self._executed = list(map(add, self._executed, ran))
+            self._executed = list(map(add, self._executed, answer.executed))
             # Gates may cost more than they saved; a counter never goes down.
             self._saved_macs += max(0, saved)
             self._class_images[predicted] += 1
@@ -199,9 +198,8 @@ class Metrics:
         self.decode_seconds.observe(answer.decode_s)
         self.queue_seconds.observe(answer.queue_s)
         self.inference_seconds.observe(answer.inference_s)
-        ran = answer.executed.tolist()
-        blocks, executed = len(ran), sum(ran)
-        self._executions.count(answer, ran)
+        blocks, executed = len(answer.executed), sum(answer.executed)
+        self._executions.count(answer, executed)
         # Not one minus the mean, whose rounding would put a share at a bucket's bound into the next bucket.
         self.skip_ratio.observe((blocks - executed) / blocks)
         self.macs.observe(answer.macs)

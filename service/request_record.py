@@ -63,7 +63,7 @@ class RequestRecord:
             decode_s=sum(answer.decode_s for answer in answers),
             queue_s=sum(answer.queue_s for answer in answers),
             inference_s=sum(answer.inference_s for answer in answers),
-            blocks_executed=sum(int(answer.executed.sum()) for answer in answers),
+            blocks_executed=sum(sum(answer.executed) for answer in answers),
             blocks_total=len(manifest.blocks) * len(answers),
             macs=macs,
             macs_ratio=macs / (manifest.total_macs * len(answers)),

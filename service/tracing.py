@@ -158,7 +158,7 @@ class RequestSpan:
         in a batch the decoding of the others, is not in the answer, so a stage may have begun later than its span says.
         """
         inference: dict[str, AttributeValue] = self._model() | {
-            "aig.blocks.executed": int(answer.executed.sum()),
+            "aig.blocks.executed": sum(answer.executed),
             "aig.blocks.total": len(answer.executed),
             "aig.macs": answer.macs,
             "aig.macs.ratio": answer.macs / self._manifest.total_macs,

@@ -112,9 +112,10 @@ def _answered(runtime: OnnxRuntime, image: Float32Array, data: bytes, manifest: 
         return None
     executed = manifest.executed(margins, offset)
     macs = int(manifest.spent_macs(executed)[0])
-    answer = Answer(logits[0], margins[0], executed[0], macs, 1, 0.0, 0.0, 0.0)
+    scores, differences, ran = (tuple(part[0].tolist()) for part in (logits, margins, executed))
+    answer = Answer(scores, differences, ran, macs, 1, 0.0, 0.0, 0.0)
     guesses = predictions(manifest.labels, answer, len(manifest.labels))
     if guesses[0].probability - guesses[1].probability < 2 * _TOLERANCE:
         return None
     probabilities = [guess.probability for guess in sorted(guesses, key=lambda guess: guess.index)]
-    return Picture(data, tuple(probabilities), tuple(executed[0].tolist()), macs)
+    return Picture(data, tuple(probabilities), ran, macs)

@@ -9,8 +9,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
 import orjson
 
 from artifact.manifest import Manifest
@@ -67,41 +65,25 @@ class OutcomeCodec:
     """
 
     def __init__(self, manifest: Manifest, failures: Sequence[type[Exception]]) -> None:
-        gates = len(manifest.gated_indices)
-        self._record = np.dtype(
-            [  # in the order of an answer's
-                ("logits", "<f4", (len(manifest.labels),)),
-                ("margins", "<f4", (gates,)),
-                ("executed", "?", (len(manifest.blocks),)),
-                ("macs", "<i8"),
-                ("batch_size", "<i4"),
-                ("decode_s", "<f8"),
-                ("queue_s", "<f8"),
-                ("inference_s", "<f8"),
-            ]
-        )
+        classes, gates, blocks = len(manifest.labels), len(manifest.gated_indices), len(manifest.blocks)
+        # In the order of an answer's; whole numbers are MACs and batch size.
+        self._record = struct.Struct(f"<{classes}f{gates}f{blocks}?qiddd")
+        self._ends = (classes, classes + gates, classes + gates + blocks)  # of logits, margins, executed
         self._failures = {kind.__name__: kind for kind in failures}
 
     def pack(self, outcomes: Sequence[Outcome]) -> bytes:
         """A frame that tells them."""
-        records = np.zeros(len(outcomes), self._record)
+        records: list[bytes] = []
         failures: dict[str, tuple[str, str]] = {}
         for row, outcome in enumerate(outcomes):
             if isinstance(outcome, Exception):
                 failures[str(row)] = (type(outcome).__name__, str(outcome))
+                records.append(bytes(self._record.size))
             else:
-                records[row] = (
-                    outcome.logits,
-                    outcome.margins,
-                    outcome.executed,
-                    outcome.macs,
-                    outcome.batch_size,
-                    outcome.decode_s,
-                    outcome.queue_s,
-                    outcome.inference_s,
-                )
+                logits, margins, executed, *rest = outcome
+                records.append(self._record.pack(*logits, *margins, *executed, *rest))
         told = orjson.dumps(failures) if failures else b""
-        return framed(_LENGTH.pack(len(told)), told, records.tobytes())
+        return framed(_LENGTH.pack(len(told)), told, *records)
 
     def unpack(self, frame: bytes, jobs: int) -> list[Outcome]:
         """The outcome of each of so many jobs; of a check, which is none, what was wrong if anything was.
@@ -111,14 +93,21 @@ class OutcomeCodec:
         """
         (size,) = _LENGTH.unpack_from(frame)
         start = _LENGTH.size + size
-        records: npt.NDArray[np.void] = np.frombuffer(frame, self._record, offset=start)
-        if len(records) != jobs and (jobs or len(records) > 1):
-            raise ValueError(f"{len(records)} outcomes for {jobs} jobs")
+        count, cut = divmod(len(frame) - start, self._record.size)
+        if cut:
+            raise ValueError(f"a record of {cut} bytes")
+        if count != jobs and (jobs or count > 1):
+            raise ValueError(f"{count} outcomes for {jobs} jobs")
         failures = orjson.loads(frame[_LENGTH.size : start]) if size else {}
         return [
-            self._failure(*failures[str(row)]) if str(row) in failures else Answer(*record.item())
-            for row, record in enumerate(records)
+            self._failure(*failures[str(row)]) if str(row) in failures else self._answer(frame, at)
+            for row, at in enumerate(range(start, len(frame), self._record.size))
         ]
+
+    def _answer(self, frame: bytes, at: int) -> Answer:
+        told = self._record.unpack_from(frame, at)
+        classes, gates, blocks = self._ends
+        return Answer(told[:classes], told[classes:gates], told[gates:blocks], *told[blocks:])
 
     def _failure(self, name: str, message: str) -> Exception:
         if name in self._failures:

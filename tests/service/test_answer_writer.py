@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import orjson
@@ -32,9 +31,9 @@ def _answer(seed: int) -> Answer:
     random = np.random.default_rng(seed)
     scale = 10.0 ** random.integers(-8, 4)
     return Answer(
-        logits=(scale * random.normal(size=len(LABELS))).astype(np.float32),
-        margins=(scale * random.normal(size=len(NAMES) - 1)).astype(np.float32),
-        executed=np.array([True, *(random.random(len(NAMES) - 1) < 0.5)]),
+        logits=tuple((scale * random.normal(size=len(LABELS))).tolist()),
+        margins=tuple((scale * random.normal(size=len(NAMES) - 1)).tolist()),
+        executed=(True, *(random.random(len(NAMES) - 1) < 0.5).tolist()),
         macs=int(random.integers(1, 300)),
         batch_size=1,
         decode_s=random.random(),
@@ -54,6 +53,6 @@ def test_written_answer_is_the_described_one(manifest: Manifest, graph: GraphDet
 
 
 def test_equal_logits_keep_the_order_of_the_classes(manifest: Manifest) -> None:
-    answer = replace(_answer(0), logits=np.array([1, 2, 2, 1, 2, 0], np.float32))
+    answer = _answer(0)._replace(logits=(1.0, 2.0, 2.0, 1.0, 2.0, 0.0))
     told = json.loads(AnswerWriter(manifest).write(answer, 5, "none", 0.0))
     assert [guess["index"] for guess in told["predictions"]] == [1, 2, 4, 0, 3]

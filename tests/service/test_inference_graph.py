@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
-import numpy as np
 import pytest
 
 from artifact.manifest import Block, Manifest
@@ -27,9 +26,9 @@ def manifest() -> Manifest:
 @pytest.fixture
 def answer() -> Answer:
     return Answer(
-        logits=np.array([1, 3, 2], np.float32),
-        margins=np.array([0.5, -2, 3], np.float32),
-        executed=np.array([True, True, False, True]),
+        logits=(1.0, 3.0, 2.0),
+        margins=(0.5, -2.0, 3.0),
+        executed=(True, True, False, True),
         macs=80,
         batch_size=2,
         decode_s=0.001,
@@ -57,7 +56,7 @@ def _path(manifest: Manifest, answer: Answer) -> list[str]:
 def test_path_leads_through_what_ran_and_past_what_was_skipped(
     manifest: Manifest, answer: Answer, executed: list[int], path: str
 ) -> None:
-    assert _path(manifest, replace(answer, executed=np.array(executed, bool))) == path.split()
+    assert _path(manifest, answer._replace(executed=tuple(map(bool, executed)))) == path.split()
 
 
 def test_margins_belong_to_the_gated_blocks_in_order(manifest: Manifest, answer: Answer) -> None:
@@ -70,8 +69,7 @@ def test_margins_belong_to_the_gated_blocks_in_order(manifest: Manifest, answer:
 
 @pytest.mark.parametrize("margin", [-1000, -50, -1, 0, 1, 50, 1000])
 def test_gate_probability_of_any_margin_is_a_probability(manifest: Manifest, answer: Answer, margin: float) -> None:
-    margins = np.array([margin, -margin, 0], np.float32)
-    _, one, other, half = inference_graph(manifest, replace(answer, margins=margins)).blocks
+    _, one, other, half = inference_graph(manifest, answer._replace(margins=(margin, -margin, 0.0))).blocks
     assert one["gate_probability"] is not None
     assert other["gate_probability"] is not None
     assert 0 <= one["gate_probability"] <= 1
@@ -92,7 +90,7 @@ def test_predictions_are_best_first(manifest: Manifest, answer: Answer) -> None:
 
 
 def test_huge_logits_do_not_overflow(manifest: Manifest, answer: Answer) -> None:
-    guesses = predictions(manifest.labels, replace(answer, logits=np.array([-1e4, 1e4, 0], np.float32)), top_k=3)
+    guesses = predictions(manifest.labels, answer._replace(logits=(-1e4, 1e4, 0.0)), top_k=3)
     assert [(guess.index, guess.probability) for guess in guesses] == [(1, 1.0), (2, 0.0), (0, 0.0)]
 
 

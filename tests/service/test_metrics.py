@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -46,11 +44,11 @@ def _total(samples: Samples, name: str) -> float:
     return sum(value for (sample, _), value in samples.items() if sample == name)
 
 
-def _answer(executed: npt.NDArray[np.bool_], macs: int = 1, inference_s: float = 0.0) -> Answer:
+def _answer(executed: Iterable[bool], macs: int = 1, inference_s: float = 0.0) -> Answer:
     return Answer(
-        logits=np.zeros(3, np.float32),
-        margins=np.zeros(0, np.float32),
-        executed=executed,
+        logits=(0.0, 0.0, 0.0),
+        margins=(),
+        executed=tuple(executed),
         macs=macs,
         batch_size=1,
         decode_s=0.0,
@@ -202,7 +200,7 @@ def test_every_class_and_every_possible_number_of_blocks_has_its_series_from_the
 def test_inference_time_is_told_by_the_number_of_blocks_that_ran() -> None:
     metrics = Metrics(echo_manifest())
     for executed, inference_s in ((1, 0.25), (3, 0.5), (3, 2.0)):
-        metrics.count_answer(_answer(np.arange(3) < executed, inference_s=inference_s))
+        metrics.count_answer(_answer((block < executed for block in range(3)), inference_s=inference_s))
     samples = _samples(metrics.render().decode())
     name = "aig_executed_blocks_inference_seconds"
     assert [_value(samples, f"{name}_sum", blocks=str(number)) for number in (1, 2, 3)] == [0.25, 0, 2.5]
@@ -212,7 +210,7 @@ def test_inference_time_is_told_by_the_number_of_blocks_that_ran() -> None:
 def test_gates_that_cost_more_than_they_saved_take_nothing_from_the_macs_saved() -> None:
     metrics = Metrics(echo_manifest())
     for macs in (600, 618, 615, 115):  # 615 without gates
-        metrics.count_answer(_answer(np.ones(3, np.bool_), macs=macs))
+        metrics.count_answer(_answer((True, True, True), macs=macs))
     assert _value(_samples(metrics.render().decode()), "aig_macs_saved_total") == 15 + 500
 
 
@@ -258,7 +256,7 @@ def test_share_skipped_falls_into_the_bucket_of_its_name(skipped: int) -> None:
     block = echo_manifest().blocks[0]
     blocks = tuple(block.model_copy(update={"name": f"block{number}"}) for number in range(20))
     metrics = Metrics(echo_manifest().model_copy(update={"blocks": blocks}))
-    metrics.count_answer(_answer(np.arange(20) >= skipped))
+    metrics.count_answer(_answer(block >= skipped for block in range(20)))
     samples = _samples(metrics.render().decode())
     assert _value(samples, "aig_skip_ratio_bucket", le=str(skipped / 20)) == 1
     if skipped:

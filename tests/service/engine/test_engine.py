@@ -36,9 +36,9 @@ def _hold_on(engine: LoopedEngine[float], runtime: EchoRuntime, value: float = 1
 
 def test_answer_tells_what_ran_and_what_it_cost(engine: LoopedEngine[float]) -> None:
     answer = engine.submit(7.0, PATIENCE_S).result(PATIENCE_S)
-    assert answer.logits.tolist() == [7, 0, 0]
-    assert answer.margins.tolist() == [1, -1]
-    assert answer.executed.tolist() == [True, True, False]
+    assert answer.logits == (7, 0, 0)
+    assert answer.margins == (1, -1)
+    assert answer.executed == (True, True, False)
     assert answer.macs == 618 - 300
     assert answer.batch_size == 1
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import struct
 
-import numpy as np
 import pytest
 
 from service.engine import wire
@@ -31,9 +30,9 @@ def _body(frame: bytes) -> bytes:
 
 def _answer(value: float, **changes: object) -> Answer:
     fields = {
-        "logits": np.array([value, 0, -value], np.float32),
-        "margins": np.array([value / 2, -1], np.float32),
-        "executed": np.array([True, value > 0, False]),
+        "logits": (value, 0.0, -value),
+        "margins": (value / 2, -1.0),
+        "executed": (True, value > 0, False),
         "macs": 2**40 + int(value),
         "batch_size": 3,
         "decode_s": value / 8,
@@ -58,13 +57,7 @@ def test_check_is_told_from_jobs() -> None:
 
 def test_answers_arrive_as_they_were_given(codec: OutcomeCodec) -> None:
     answers = [_answer(value) for value in (1.0, -2.0, 0.5)]
-    told = _through(codec, list(answers))
-    for actual, expected in zip(told, answers, strict=True):
-        assert isinstance(actual, Answer)
-        for name in ("logits", "margins", "executed"):
-            np.testing.assert_array_equal(getattr(actual, name), getattr(expected, name))
-        for name in ("macs", "batch_size", "decode_s", "queue_s", "inference_s"):
-            assert getattr(actual, name) == getattr(expected, name)
+    assert _through(codec, list(answers)) == answers
 
 
 def test_every_failure_keeps_its_kind_its_message_and_its_row(codec: OutcomeCodec) -> None:
@@ -73,7 +66,7 @@ def test_every_failure_keeps_its_kind_its_message_and_its_row(codec: OutcomeCode
     told = _through(codec, outcomes)
     assert [type(outcome) for outcome in told] == [type(outcome) for outcome in outcomes]
     assert [str(one) for one in told[1:6]] == [str(one) for one in failures]
-    assert [float(told[row].logits[0]) for row in (0, 6)] == [1.0, 2.0]  # type: ignore[union-attr]
+    assert [told[row].logits[0] for row in (0, 6)] == [1.0, 2.0]  # type: ignore[union-attr]
 
 
 def test_failure_that_nobody_expected_is_named(codec: OutcomeCodec) -> None:
