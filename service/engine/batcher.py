@@ -63,10 +63,14 @@ class Batcher(Generic[PayloadT, AnswerT]):
         return len(self._queue)
 
     @property
+    def overloaded(self) -> bool:
+        """Whether requests have been refused within the last moment, so that all that waits makes every answer late."""
+        return self._clock() - self._refused_at < _CALM_S
+
+    @property
     def congested(self) -> bool:
         """Whether requests have been refused for a while, and still are."""
-        now = self._clock()
-        return now - self._refused_at < _CALM_S and now - self._refusing_since >= _CONGESTED_S
+        return self.overloaded and self._clock() - self._refusing_since >= _CONGESTED_S
 
     def put(self, request: PendingRequest[PayloadT, AnswerT]) -> None:
         """Queue a request.
@@ -91,16 +95,15 @@ class Batcher(Generic[PayloadT, AnswerT]):
         """
         if self._closed:
             raise EngineStopped
-        now = self._clock()
-        overloaded = now - self._refused_at < _CALM_S
+        overloaded = self.overloaded
         room_for = self._overload_capacity if overloaded else self.capacity
         if len(self._queue) >= room_for:
             # Withdrawn requests must not keep others out; looking for them is left to the moment it matters.
             self._queue = deque(waiting for waiting in self._queue if not waiting.withdrawn)
         if len(self._queue) >= room_for:
+            self._refused_at = self._clock()
             if not overloaded:
-                self._refusing_since = now
-            self._refused_at = now
+                self._refusing_since = self._refused_at
             raise Overloaded(len(self._queue) * self.seconds_each / self.policy.workers)
 
     @property

@@ -1,4 +1,8 @@
-"""Which worker is given what is queued: of those that are idle, the one that came last."""
+"""Which worker is given what is queued: of those that are idle, the one that came last; else one that can do with more.
+
+A worker that is busy can do with more when nothing was queued that it could have been given to follow. What is queued
+later goes to it only when it is about to be done: until then another may be done first, or the request be withdrawn.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,17 @@ class Taker(Protocol[PayloadT, AnswerT]):
         """Run a batch, having nothing else to do."""
 
 
+class Busy(Protocol):
+    """Whoever has had something to run."""
+
+    @property
+    def nearly_done(self) -> bool:
+        """Whether it is about to be done with that."""
+
+    def go_ahead(self) -> None:
+        """Take what is to follow."""
+
+
 class Dispatcher(Generic[PayloadT, AnswerT]):
     """Keeps the idle ones as a stack: what the last one ran is still in the caches of its core.
 
@@ -26,6 +41,7 @@ class Dispatcher(Generic[PayloadT, AnswerT]):
     def __init__(self, batcher: Batcher[PayloadT, AnswerT]) -> None:
         self._batcher = batcher
         self._idle: list[Taker[PayloadT, AnswerT]] = []
+        self._unfilled: dict[Busy, None] = {}  # a set in order; some may have come to rest
         self._timer: asyncio.TimerHandle | None = None
 
     def hand_out(self) -> None:
@@ -39,6 +55,12 @@ class Dispatcher(Generic[PayloadT, AnswerT]):
                 taker.run(batch)
             else:
                 self._idle.append(taker)
+        for busy in [*self._unfilled]:
+            if self._idle or not self._batcher:
+                return
+            if busy.nearly_done:
+                del self._unfilled[busy]
+                busy.go_ahead()
 
     def come_free(self, taker: Taker[PayloadT, AnswerT]) -> None:
         """Note that a worker has nothing to do."""
@@ -52,9 +74,15 @@ class Dispatcher(Generic[PayloadT, AnswerT]):
         self._idle.remove(taker)
         return True
 
-    def ahead(self) -> list[PendingRequest[PayloadT, AnswerT]]:
-        """A batch for a worker that has one already; empty where another could run it sooner."""
-        return [] if self._idle else self._batcher.take_ahead()
+    def ahead(self, busy: Busy) -> list[PendingRequest[PayloadT, AnswerT]]:
+        """A batch for one that has another already; empty where an idle one could run it sooner, or nothing is queued.
+
+        Then it is asked again when that has changed.
+        """
+        batch = [] if self._idle else self._batcher.take_ahead()
+        if not batch:
+            self._unfilled[busy] = None
+        return batch
 
     def _come_back(self, wait_s: float) -> None:
         """Hand out again when the oldest has waited long enough for company."""

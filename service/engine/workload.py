@@ -12,7 +12,8 @@ from service.engine.request import PayloadT, PendingRequest
 from service.engine.worker import Answer, Worker
 
 # How much work a worker is given ahead, in seconds, and one batch in any case. It is how late the event loop may be
-# without a core having nothing to do; what a worker has, no other can run any sooner.
+# without a core having nothing to do; what a worker has, no other can run any sooner. It is at least that much, but at
+# most under overload, when others are refused so that none has to wait long.
 _AHEAD_S = 0.004
 
 Batch = list[PendingRequest[PayloadT, Answer]]
@@ -46,12 +47,21 @@ class Workload(Generic[PayloadT]):
         """How many batches the worker has."""
         return len(self._given)
 
+    @property
+    def nearly_done(self) -> bool:
+        """Whether the worker is about to be done with what it runs, and not long overdue as one is that hangs."""
+        each = self._batcher.seconds_each
+        if not self._given or not each:  # nobody knows
+            return False
+        done_at = self._begun + each * len(self._given[0])
+        return abs(done_at - self._clock()) <= _AHEAD_S
+
     def begin(self, batch: Batch[PayloadT]) -> None:
         """Give a batch to the worker, which has none, and what is to follow."""
         if self._worker.give(batch):
             self._given.append(batch)
             self._begun = self._clock()
-            self._go_ahead()
+            self.go_ahead()
         else:  # it died while it had nothing to do, for which its next batch need not pay
             self._batcher.put_back(batch)
 
@@ -61,7 +71,7 @@ class Workload(Generic[PayloadT]):
         self._batcher.note_speed(now - self._begun, len(done))
         self._begun = now
         if self._given:
-            self._go_ahead()
+            self.go_ahead()
         return done
 
     def end(self) -> Batch[PayloadT]:
@@ -74,11 +84,13 @@ class Workload(Generic[PayloadT]):
             self._batcher.put_back(self._given.pop())
         return lost
 
-    def _go_ahead(self) -> None:
+    def go_ahead(self) -> None:
+        """Give the worker, which has something to do, what is to follow."""
         each = self._batcher.seconds_each or _AHEAD_S  # as long as nobody knows
         ahead_s = each * sum([len(batch) for batch in self._given]) - each * len(self._given[0])
-        while len(self._given) == 1 or ahead_s < _AHEAD_S:
-            batch = self._dispatcher.ahead()
+        enough_s = _AHEAD_S - each if self._batcher.overloaded else _AHEAD_S
+        while len(self._given) == 1 or ahead_s < enough_s:
+            batch = self._dispatcher.ahead(self)
             if not batch:
                 return
             if not self._worker.give(batch):

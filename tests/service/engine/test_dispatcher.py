@@ -22,6 +22,20 @@ class Worker:
         self.batches.append([request.payload for request in batch])
 
 
+class BusyWorker(Worker):
+    """Runs something, and takes a batch ahead when it is asked to."""
+
+    def __init__(self, dispatcher: Dispatcher[str, str]) -> None:
+        super().__init__()
+        self.nearly_done = True
+        self._dispatcher = dispatcher
+        self.go_ahead()
+
+    def go_ahead(self) -> None:
+        if batch := self._dispatcher.ahead(self):
+            self.run(batch)
+
+
 def test_idle_worker_is_given_at_once_what_is_queued(make_batcher: MakeBatcher, clock: Clock) -> None:
     batcher, worker = make_batcher(max_batch=2), Worker()
     dispatcher = Dispatcher(batcher)
@@ -86,14 +100,64 @@ def test_request_that_is_made_while_another_is_told_that_it_is_too_late_finds_th
 
 
 def test_nothing_is_to_be_done_ahead_while_another_is_idle(make_batcher: MakeBatcher, clock: Clock) -> None:
-    batcher, worker = make_batcher(max_batch=2, max_wait_ms=0), Worker()
+    batcher, idle = make_batcher(max_batch=2, max_wait_ms=0), Worker()
     dispatcher = Dispatcher(batcher)
-    dispatcher.come_free(worker)
+    busy = BusyWorker(dispatcher)
+    dispatcher.come_free(idle)
     put(batcher, clock, "a")
-    assert dispatcher.ahead() == []
+    busy.go_ahead()
     dispatcher.hand_out()
     put(batcher, clock, "b")
-    assert [request.payload for request in dispatcher.ahead()] == ["b"]
+    busy.go_ahead()
+    assert (idle.batches, busy.batches) == ([["a"]], [["b"]])
+
+
+def test_busy_worker_that_is_nearly_done_is_given_what_comes_later(make_batcher: MakeBatcher, clock: Clock) -> None:
+    batcher = make_batcher(max_batch=1)
+    dispatcher = Dispatcher(batcher)
+    busy = BusyWorker(dispatcher)
+    busy.nearly_done = False
+    put(batcher, clock, "a")
+    dispatcher.hand_out()
+    assert busy.batches == []
+    busy.nearly_done = True
+    put(batcher, clock, "b")
+    dispatcher.hand_out()
+    assert busy.batches == [["a"]]  # which is as much as it takes
+    dispatcher.hand_out()
+    assert len(batcher) == 1
+
+
+def test_idle_worker_is_given_what_comes_later_before_a_busy_one(make_batcher: MakeBatcher, clock: Clock) -> None:
+    batcher, idle = make_batcher(max_batch=1), Worker()
+    dispatcher = Dispatcher(batcher)
+    busy = BusyWorker(dispatcher)
+    dispatcher.come_free(idle)
+    for payload in "ab":
+        put(batcher, clock, payload)
+        dispatcher.hand_out()
+    assert (idle.batches, busy.batches) == ([["a"]], [["b"]])
+
+
+def test_busy_worker_that_asked_first_is_given_first(make_batcher: MakeBatcher, clock: Clock) -> None:
+    batcher = make_batcher(max_batch=1)
+    dispatcher = Dispatcher(batcher)
+    workers = [BusyWorker(dispatcher) for _ in range(3)]
+    workers[0].go_ahead()  # to ask again is not to ask later
+    for payload in "abcd":
+        put(batcher, clock, payload)
+        dispatcher.hand_out()
+    assert [worker.batches for worker in workers] == [[["a"]], [["b"]], [["c"]]]
+    assert len(batcher) == 1
+
+
+def test_busy_worker_is_given_nothing_where_batches_wait_for_company(make_batcher: MakeBatcher, clock: Clock) -> None:
+    batcher = make_batcher(max_batch=2, max_wait_ms=60_000)
+    dispatcher = Dispatcher(batcher)
+    busy = BusyWorker(dispatcher)
+    put(batcher, clock, *"ab")
+    dispatcher.hand_out()
+    assert busy.batches == []
 
 
 @pytest.fixture

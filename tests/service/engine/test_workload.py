@@ -1,0 +1,123 @@
+"""What a worker is given ahead, and when it can do with more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from service.engine.batcher import Batcher, BatchPolicy
+from service.engine.dispatcher import Dispatcher
+from service.engine.errors import Overloaded
+from service.engine.request import Job, PendingRequest
+from service.engine.workload import _AHEAD_S, Workload
+from tests.service.engine.queueing import Clock
+
+_CAPACITY = 100
+
+
+class Giver:
+    """A worker that takes what it is given."""
+
+    def __init__(self) -> None:
+        self.given: list[str] = []
+
+    def give(self, jobs: Sequence[Job[str]], /) -> bool:
+        self.given += [job.payload for job in jobs]
+        return True
+
+
+class Desk:
+    """A workload of one worker that takes an image at a time, and what it hangs on.
+
+    Args:
+        each_s: how long an image is known to take; 0 where nobody knows.
+    """
+
+    def __init__(self, clock: Clock, each_s: float) -> None:
+        self.clock = clock
+        self.batcher: Batcher[str, Any] = Batcher(_CAPACITY, BatchPolicy(1, 1, 0), clock)
+        self.batcher.seconds_each = each_s
+        self.dispatcher = Dispatcher(self.batcher)
+        self.worker: Any = Giver()
+        self.load = Workload(self.worker, self.batcher, self.dispatcher, clock)
+
+    def request(self, payload: str) -> PendingRequest[str, Any]:
+        return PendingRequest(payload, self.clock(), self.clock() + 100.0, lambda _: None)
+
+    def put(self, payloads: str) -> None:
+        for payload in payloads:
+            self.batcher.put(self.request(payload))
+            self.dispatcher.hand_out()
+
+    def begin(self) -> None:
+        """Have the worker begin with something, while nothing else is queued."""
+        self.load.begin([self.request("first")])
+
+    @property
+    def given(self) -> list[str]:
+        """What it was given beside that."""
+        return self.worker.given[1:]  # type: ignore[no-any-return]
+
+
+def test_worker_that_is_nearly_done_is_given_what_comes(clock: Clock) -> None:
+    desk = Desk(clock, each_s=1.0)
+    desk.begin()
+    desk.put("a")
+    assert desk.given == []
+    clock.now += 1.0 - _AHEAD_S / 2
+    desk.put("b")
+    assert desk.given == ["a"]
+    desk.put("c")
+    assert desk.given == ["a"]  # that is enough for now
+
+
+def test_worker_that_was_to_be_done_a_moment_ago_is_nearly_done(clock: Clock) -> None:
+    desk = Desk(clock, each_s=1.0)
+    desk.begin()
+    clock.now += 1.0 + _AHEAD_S / 2
+    desk.put("a")
+    assert desk.given == ["a"]
+
+
+def test_worker_that_hangs_is_given_nothing(clock: Clock) -> None:
+    desk = Desk(clock, each_s=1.0)
+    desk.begin()
+    clock.now += 1.0 + 2 * _AHEAD_S
+    desk.put("ab")
+    assert desk.given == []
+
+
+def test_worker_of_which_nobody_knows_how_long_it_takes_is_given_nothing(clock: Clock) -> None:
+    desk = Desk(clock, each_s=0.0)
+    desk.begin()
+    desk.put("a")
+    assert desk.given == []
+
+
+def test_worker_that_is_done_is_not_nearly_done(clock: Clock) -> None:
+    desk = Desk(clock, each_s=_AHEAD_S)
+    desk.begin()
+    desk.load.go_on()
+    assert not desk.load.nearly_done
+    desk.put("a")
+    assert desk.given == []
+
+
+@pytest.mark.parametrize(
+    ("each_s", "usually", "overloaded"),
+    [(_AHEAD_S / 2.5, 3, 2), (_AHEAD_S / 1.5, 2, 1), (2 * _AHEAD_S, 1, 1)],
+    ids=["short", "middling", "long"],
+)
+def test_overloaded_worker_is_given_what_fits_and_others_at_least_as_much_as_they_need(
+    clock: Clock, each_s: float, usually: int, overloaded: int
+) -> None:
+    calm, busy = Desk(clock, each_s), Desk(clock, each_s)
+    calm.put("abcdefgh")
+    busy.put("a" * _CAPACITY)
+    with pytest.raises(Overloaded):
+        busy.put("z")
+    for desk in (calm, busy):
+        desk.begin()
+    assert (len(calm.given), len(busy.given)) == (usually, overloaded)
