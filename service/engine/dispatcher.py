@@ -2,6 +2,7 @@
 
 A worker that is busy can do with more when nothing was queued that it could have been given to follow. What is queued
 later goes to it only when it is about to be done: until then another may be done first, or the request be withdrawn.
+Under overload it does not, because that would make room for others in the queue, and all answers late.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Dispatcher(Generic[PayloadT, AnswerT]):
         self._timer: asyncio.TimerHandle | None = None
 
     def hand_out(self) -> None:
-        """Give what may be taken now to those that are idle; called whenever there is more of either."""
+        """Give what may be taken now; called whenever there is more of it, or of those who take it."""
         while self._idle and self._batcher:
             if wait_s := self._batcher.wait_s:
                 self._come_back(wait_s)
@@ -56,7 +57,7 @@ class Dispatcher(Generic[PayloadT, AnswerT]):
             else:
                 self._idle.append(taker)
         for busy in [*self._unfilled]:
-            if self._idle or not self._batcher:
+            if self._idle or not self._batcher or self._batcher.overloaded:
                 return
             if busy.nearly_done:
                 del self._unfilled[busy]

@@ -12,8 +12,7 @@ from service.engine.request import PayloadT, PendingRequest
 from service.engine.worker import Answer, Worker
 
 # How much work a worker is given ahead, in seconds, and one batch in any case. It is how late the event loop may be
-# without a core having nothing to do; what a worker has, no other can run any sooner. It is at least that much, but at
-# most under overload, when others are refused so that none has to wait long.
+# without a core having nothing to do; what a worker has, no other can run any sooner.
 _AHEAD_S = 0.004
 
 Batch = list[PendingRequest[PayloadT, Answer]]
@@ -88,8 +87,7 @@ class Workload(Generic[PayloadT]):
         """Give the worker, which has something to do, what is to follow."""
         each = self._batcher.seconds_each or _AHEAD_S  # as long as nobody knows
         ahead_s = each * sum([len(batch) for batch in self._given]) - each * len(self._given[0])
-        enough_s = _AHEAD_S - each if self._batcher.overloaded else _AHEAD_S
-        while len(self._given) == 1 or ahead_s < enough_s:
+        while len(self._given) == 1 or ahead_s < _AHEAD_S:
             batch = self._dispatcher.ahead(self)
             if not batch:
                 return

@@ -105,19 +105,23 @@ def test_worker_that_is_done_is_not_nearly_done(clock: Clock) -> None:
     assert desk.given == []
 
 
-@pytest.mark.parametrize(
-    ("each_s", "usually", "overloaded"),
-    [(_AHEAD_S / 2.5, 3, 2), (_AHEAD_S / 1.5, 2, 1), (2 * _AHEAD_S, 1, 1)],
-    ids=["short", "middling", "long"],
-)
-def test_overloaded_worker_is_given_what_fits_and_others_at_least_as_much_as_they_need(
-    clock: Clock, each_s: float, usually: int, overloaded: int
-) -> None:
-    calm, busy = Desk(clock, each_s), Desk(clock, each_s)
-    calm.put("abcdefgh")
-    busy.put("a" * _CAPACITY)
+def test_worker_is_given_as_much_ahead_as_takes_long_enough(clock: Clock) -> None:
+    desk = Desk(clock, each_s=_AHEAD_S / 2.5)
+    desk.put("abcdefgh")
+    desk.begin()
+    assert desk.given == ["a", "b", "c"]
+
+
+def test_overloaded_worker_that_is_nearly_done_is_given_nothing_before_it_is_done(clock: Clock) -> None:
+    desk = Desk(clock, each_s=_AHEAD_S)
+    desk.put("a" * _CAPACITY)
     with pytest.raises(Overloaded):
-        busy.put("z")
-    for desk in (calm, busy):
-        desk.begin()
-    assert (len(calm.given), len(busy.given)) == (usually, overloaded)
+        desk.put("a")
+    while desk.batcher.take():
+        pass
+    desk.begin()
+    desk.put("b")
+    assert desk.given == []
+    desk.load.go_on()
+    desk.load.begin([desk.request("next")])
+    assert desk.given == ["next", "b"]
