@@ -14,6 +14,7 @@ from bench.chaos.service_process import ServiceProcess, is_alive, send, wait_unt
 _ACCEPTED = 10  # requests that wait when the service is told to stop
 _CROWD = 24  # clients that go on asking meanwhile
 _QUEUE_S = 1.0  # for these to queue
+_QUIET_S = 0.3  # after which no more of them come
 _CALM_S = 1.1  # after which a service that had to refuse requests lets its queue grow again
 _BACK_S = 60.0  # for a worker to be tried again, which the service does at ever longer intervals
 _ANOTHER_MODEL = "is not the one that was there"
@@ -69,8 +70,7 @@ class Calamities:
         for pid in workers:  # so that requests wait for sure
             send(pid, signal.SIGSTOP)
         accepted = asyncio.create_task(self._clients.once(_ACCEPTED))
-        # The worker that is left has a batch, and another ahead.
-        await self._expect_queued(_ACCEPTED - 2 * self._arena.max_batch)
+        await self._expect_queued()
         crowd = self._crowd()
         await asyncio.sleep(0.1)
         self._service.terminate()
@@ -119,14 +119,18 @@ class Calamities:
         if not all(await self._clients.once(count)):
             self._arena.problem(f"no answer {when}")
 
-    async def _expect_queued(self, count: int) -> None:
-        give_up = asyncio.get_running_loop().time() + _QUEUE_S
+    async def _expect_queued(self) -> None:
+        """Wait until requests are queued and no more come: how many a worker is sent ahead depends on its speed."""
+        clock = asyncio.get_running_loop().time
+        seen, since, give_up = 0.0, clock(), clock() + _QUEUE_S
         while (answer := await self._arena.ask("/metrics")) is not None:
             lines = answer.body.decode().splitlines()
             (depth,) = [float(line.split()[1]) for line in lines if line.startswith("aig_queue_depth ")]
-            if depth >= count:
+            if depth != seen:
+                seen, since = depth, clock()
+            if depth and clock() - since >= _QUIET_S:
                 return
-            if asyncio.get_running_loop().time() > give_up:
+            if not depth and clock() > give_up:
                 self._arena.problem("requests did not queue")
                 return
             await asyncio.sleep(0.02)
