@@ -71,6 +71,13 @@ def _boxes(parts: Locator) -> list[dict[str, float]]:
     return boxes
 
 
+def _animations(card: Locator) -> int:
+    """How many parts of a card's network move or have moved, once its path is drawn."""
+    card.locator(".taken").wait_for(state="attached")
+    count: int = card.locator(".network").evaluate("network => network.getAnimations({subtree: true}).length")
+    return count
+
+
 @pytest.mark.parametrize("width", [360, 768, 1440])
 @pytest.mark.parametrize(
     "stages", [(6, 6, 6), (18, 18, 18), (3, 8, 36, 3)], ids=["38 layers", "110 layers", "152 layers"]
@@ -168,8 +175,26 @@ def test_path_is_drawn_in_motion_only_where_motion_is_welcome(
 ) -> None:
     with visiting(browser, server.url, reduced_motion=motion) as visitor:
         (card,) = visitor.visit(pictures[0])
-        running = card.locator(".path").evaluate("path => path.getAnimations({subtree: true}).length")
-        assert (running > 0) == moves
+        assert (_animations(card) > 0) == moves
+
+
+def test_path_of_an_answer_before_the_first_drawing_is_drawn_in_motion_once(
+    browser: Browser, server: ServerProcess, pictures: list[bytes]
+) -> None:
+    with visiting(browser, server.url, reduced_motion="no-preference") as visitor:
+        visitor.page.add_init_script("""
+            window.held = [];
+            const observe = ResizeObserver.prototype.observe;
+            ResizeObserver.prototype.observe = function (element) { held.push(() => observe.call(this, element)); };
+        """)
+        (card,) = visitor.visit(pictures[0])
+        expect(card.locator(".taken")).to_have_count(0)  # its width is not known yet
+        visitor.page.evaluate("held.forEach(observe => observe())")
+        assert _animations(card) > 0
+        card.locator("svg").evaluate("drawing => drawing.classList.add('first')")
+        visitor.page.set_viewport_size({"width": 700, "height": 900})
+        expect(card.locator("svg.first")).to_have_count(0)  # drawn again
+        assert _animations(card) == 0
 
 
 @pytest.mark.parametrize("width", [360, 1280])

@@ -42,7 +42,8 @@ export class Network {
   #fit() {
     const width = this.element.clientWidth;
     if (width === this.#width) return;
-    this.element.classList.remove("thinking");
+    // A path that was shown once is not run through again; one whose answer came before the first fit still is.
+    if (this.#width) this.element.classList.remove("thinking");
     this.#width = width;
     this.#draw();
   }
