@@ -30,7 +30,7 @@ from service.observation import Observation
 from service.openapi import describe_api
 from service.process_metrics import ProcessMetrics
 from service.routes import images, metrics_router, router
-from service.scheduling import favouring_workers
+from service.scheduling import LoopScheduling
 from service.security_headers import SecurityHeaders
 from service.settings import Settings
 from service.ui import page
@@ -54,11 +54,13 @@ def create_app(
         tracing: makes spans of requests, if it is given; closed with the application.
     """
     metrics = Metrics(pool.manifest)
+    scheduling = LoopScheduling()
     engine = Engine(
         pool,
         settings.queue_size,
         on_batch=metrics.batch_size.observe,
         on_loss=metrics.count_lost_worker,
+        on_overload=scheduling.note_overload,
     )
     metrics.registry.register(ProcessMetrics(engine.pids))
     paths = [route.path for route in images.routes if isinstance(route, DirectRoute)]
@@ -84,7 +86,7 @@ def create_app(
                 pool.tuning.policy.workers,
                 pool.tuning.policy.max_batch,
             )
-            with favouring_workers():
+            with scheduling.favouring_workers():
                 yield
             await engine.stop(settings.drain_seconds)
             if tracing:

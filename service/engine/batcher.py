@@ -36,26 +36,37 @@ class Batcher(Generic[PayloadT, AnswerT]):
     """First in, first out. It belongs to the event loop; other threads may only look.
 
     A burst may fill the queue to its capacity. When even that overflows, more is coming in than can be done, and a long
-    queue would only make every answer late: until nothing had to be refused for a second, it is kept as short as it can
-    be with the workers hardly ever idle, and what does not fit is refused at once.
+    queue would only make every answer late: until nothing had to be refused for a second, only as much may wait, here
+    or at a worker, as lets every worker go on at once when it is done, and what does not fit is refused at once.
 
     Args:
         capacity: most requests queued; more are refused.
         policy: how batches form.
         clock: seconds that never go back.
+        given_ahead: how many requests workers have been given that they have not begun.
+        on_overload: told when an overload begins, and at the first request after it has ended.
 
     Attributes:
         seconds_each: running mean of the seconds a worker spends on one request; 0 before any was run.
     """
 
-    def __init__(self, capacity: int, policy: BatchPolicy, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        policy: BatchPolicy,
+        clock: Callable[[], float],
+        given_ahead: Callable[[], int] = lambda: 0,
+        on_overload: Callable[[bool], None] = lambda _: None,
+    ) -> None:
         self.capacity = capacity
         self.policy = policy
         self.seconds_each = 0.0
         self._clock = clock
+        self._given_ahead = given_ahead
+        self._on_overload = on_overload
+        self._told_overloaded = False
         self._queue: deque[PendingRequest[PayloadT, AnswerT]] = deque()
         self._closed = False
-        self._overload_capacity = min(capacity, math.ceil(policy.workers * policy.max_batch / 2))
         self._refused_at = -math.inf
         self._refusing_since = -math.inf
 
@@ -96,7 +107,8 @@ class Batcher(Generic[PayloadT, AnswerT]):
         if self._closed:
             raise EngineStopped
         overloaded = self.overloaded
-        room_for = self._overload_capacity if overloaded else self.capacity
+        self._tell(overloaded)
+        room_for = self._room_under_overload() if overloaded else self.capacity
         if len(self._queue) >= room_for:
             # Withdrawn requests must not keep others out; looking for them is left to the moment it matters.
             self._queue = deque(waiting for waiting in self._queue if not waiting.withdrawn)
@@ -104,6 +116,7 @@ class Batcher(Generic[PayloadT, AnswerT]):
             self._refused_at = self._clock()
             if not overloaded:
                 self._refusing_since = self._refused_at
+                self._tell(True)
             raise Overloaded(len(self._queue) * self.seconds_each / self.policy.workers)
 
     @property
@@ -144,6 +157,17 @@ class Batcher(Generic[PayloadT, AnswerT]):
             request = self._queue.popleft()
             if not request.withdrawn:
                 request.answered(EngineStopped())
+
+    def _room_under_overload(self) -> int:
+        """How many may be queued: with those ahead a batch for each worker, or half of one where none are ahead."""
+        batches = self.policy.workers * self.policy.max_batch
+        room = math.ceil(batches / 2) if self.policy.max_wait_ms else batches - self._given_ahead()
+        return min(self.capacity, room)
+
+    def _tell(self, overloaded: bool) -> None:
+        if overloaded != self._told_overloaded:
+            self._told_overloaded = overloaded
+            self._on_overload(overloaded)
 
     def _fair_share(self) -> int:
         """How many requests one worker takes: all of a batch that was waited for, else what is due to one of many."""

@@ -74,6 +74,11 @@ class Caretaker(Generic[PayloadT]):
         return len(self._load) > 0 or self._check is not None
 
     @property
+    def ahead(self) -> int:
+        """How many requests the worker has been given that it has not begun."""
+        return self._load.ahead
+
+    @property
     def starting(self) -> bool:
         """Whether the worker is being started."""
         return self._revival is not None

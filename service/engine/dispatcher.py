@@ -2,7 +2,6 @@
 
 A worker that is busy can do with more when nothing was queued that it could have been given to follow. What is queued
 later goes to it only when it is about to be done: until then another may be done first, or the request be withdrawn.
-Under overload it does not, because that would make room for others in the queue, and all answers late.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ class Busy(Protocol):
     """Whoever has had something to run."""
 
     @property
-    def nearly_done(self) -> bool:
-        """Whether it is about to be done with that."""
+    def takes_more(self) -> bool:
+        """Whether it is about to be done with that, and can do with more."""
 
     def go_ahead(self) -> None:
         """Take what is to follow."""
@@ -57,9 +56,9 @@ class Dispatcher(Generic[PayloadT, AnswerT]):
             else:
                 self._idle.append(taker)
         for busy in [*self._unfilled]:
-            if self._idle or not self._batcher or self._batcher.overloaded:
+            if self._idle or not self._batcher:
                 return
-            if busy.nearly_done:
+            if busy.takes_more:
                 del self._unfilled[busy]
                 busy.go_ahead()
 

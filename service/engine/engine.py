@@ -34,6 +34,7 @@ class Engine(Generic[PayloadT]):
         capacity: most requests queued.
         on_batch: told the size of every batch that ran.
         on_loss: told why, whenever a worker is lost: "died" or "stuck".
+        on_overload: told when an overload begins, and at the first request after it has ended.
         clock: seconds that never go back, the same in all workers.
     """
 
@@ -43,11 +44,14 @@ class Engine(Generic[PayloadT]):
         capacity: int,
         on_batch: Callable[[int], None] = lambda _: None,
         on_loss: Callable[[str], None] = lambda _: None,
+        on_overload: Callable[[bool], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.pool = pool
         self._clock = clock
-        self._batcher: Batcher[PayloadT, Answer] = Batcher(capacity, pool.tuning.policy, clock)
+        self._batcher: Batcher[PayloadT, Answer] = Batcher(
+            capacity, pool.tuning.policy, clock, self._given_ahead, on_overload
+        )
         self._health = Health()
         self._running = False
         self._stopping, self._over, self._rested = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -161,6 +165,9 @@ class Engine(Generic[PayloadT]):
                 caretaker.worker.abort()
         await self._until(self._at_rest, _LONGEST_END_S)
         await asyncio.gather(*(caretaker.end() for caretaker in self._caretakers))
+
+    def _given_ahead(self) -> int:
+        return sum([caretaker.ahead for caretaker in self._caretakers])
 
     def _drained(self) -> bool:
         """Whether nothing that was accepted will still be run."""

@@ -47,10 +47,18 @@ class Workload(Generic[PayloadT]):
         return len(self._given)
 
     @property
-    def nearly_done(self) -> bool:
-        """Whether the worker is about to be done with what it runs, and not long overdue as one is that hangs."""
+    def ahead(self) -> int:
+        """How many requests it has been given that it has not begun."""
+        return sum([len(batch) for batch in self._given]) - len(self._given[0]) if self._given else 0
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether the worker is about to be done with what it runs, and has not enough to follow.
+
+        One that is long overdue, as one is that hangs, is not.
+        """
         each = self._batcher.seconds_each
-        if not self._given or not each:  # nobody knows
+        if not self._given or not each or self._has_enough():  # or nobody knows
             return False
         done_at = self._begun + each * len(self._given[0])
         return abs(done_at - self._clock()) <= _AHEAD_S
@@ -85,9 +93,7 @@ class Workload(Generic[PayloadT]):
 
     def go_ahead(self) -> None:
         """Give the worker, which has something to do, what is to follow."""
-        each = self._batcher.seconds_each or _AHEAD_S  # as long as nobody knows
-        ahead_s = each * sum([len(batch) for batch in self._given]) - each * len(self._given[0])
-        while len(self._given) == 1 or ahead_s < _AHEAD_S:
+        while not self._has_enough():
             batch = self._dispatcher.ahead(self)
             if not batch:
                 return
@@ -95,4 +101,10 @@ class Workload(Generic[PayloadT]):
                 self._batcher.put_back(batch)
                 return
             self._given.append(batch)
-            ahead_s += each * len(batch)
+
+    def _has_enough(self) -> bool:
+        """Whether no more should be given ahead: under overload a single batch is enough, lest answers be late."""
+        if len(self._given) == 1:
+            return False
+        each = self._batcher.seconds_each or _AHEAD_S  # as long as nobody knows
+        return self._batcher.overloaded or each * self.ahead >= _AHEAD_S

@@ -27,7 +27,7 @@ class BusyWorker(Worker):
 
     def __init__(self, dispatcher: Dispatcher[str, str]) -> None:
         super().__init__()
-        self.nearly_done = True
+        self.takes_more = True
         self._dispatcher = dispatcher
         self.go_ahead()
 
@@ -116,11 +116,11 @@ def test_busy_worker_that_is_nearly_done_is_given_what_comes_later(make_batcher:
     batcher = make_batcher(max_batch=1)
     dispatcher = Dispatcher(batcher)
     busy = BusyWorker(dispatcher)
-    busy.nearly_done = False
+    busy.takes_more = False
     put(batcher, clock, "a")
     dispatcher.hand_out()
     assert busy.batches == []
-    busy.nearly_done = True
+    busy.takes_more = True
     put(batcher, clock, "b")
     dispatcher.hand_out()
     assert busy.batches == [["a"]]  # which is as much as it takes

@@ -37,7 +37,8 @@ class Desk:
 
     def __init__(self, clock: Clock, each_s: float) -> None:
         self.clock = clock
-        self.batcher: Batcher[str, Any] = Batcher(_CAPACITY, BatchPolicy(1, 1, 0), clock)
+        policy = BatchPolicy(workers=1, max_batch=1, max_wait_ms=0)
+        self.batcher: Batcher[str, Any] = Batcher(_CAPACITY, policy, clock, given_ahead=lambda: self.load.ahead)
         self.batcher.seconds_each = each_s
         self.dispatcher = Dispatcher(self.batcher)
         self.worker: Any = Giver()
@@ -96,11 +97,11 @@ def test_worker_of_which_nobody_knows_how_long_it_takes_is_given_nothing(clock: 
     assert desk.given == []
 
 
-def test_worker_that_is_done_is_not_nearly_done(clock: Clock) -> None:
+def test_worker_that_is_done_takes_nothing_ahead(clock: Clock) -> None:
     desk = Desk(clock, each_s=_AHEAD_S)
     desk.begin()
     desk.load.go_on()
-    assert not desk.load.nearly_done
+    assert not desk.load.takes_more
     desk.put("a")
     assert desk.given == []
 
@@ -112,8 +113,8 @@ def test_worker_is_given_as_much_ahead_as_takes_long_enough(clock: Clock) -> Non
     assert desk.given == ["a", "b", "c"]
 
 
-def test_overloaded_worker_that_is_nearly_done_is_given_nothing_before_it_is_done(clock: Clock) -> None:
-    desk = Desk(clock, each_s=_AHEAD_S)
+def test_overloaded_worker_that_is_nearly_done_is_given_one_batch_and_no_more(clock: Clock) -> None:
+    desk = Desk(clock, each_s=_AHEAD_S / 10)
     desk.put("a" * _CAPACITY)
     with pytest.raises(Overloaded):
         desk.put("a")
@@ -121,7 +122,9 @@ def test_overloaded_worker_that_is_nearly_done_is_given_nothing_before_it_is_don
         pass
     desk.begin()
     desk.put("b")
-    assert desk.given == []
+    assert desk.given == ["b"]
+    with pytest.raises(Overloaded):  # what is ahead waits as well
+        desk.put("c")
     desk.load.go_on()
-    desk.load.begin([desk.request("next")])
-    assert desk.given == ["next", "b"]
+    desk.put("d")
+    assert desk.given == ["b", "d"]

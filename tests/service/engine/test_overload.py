@@ -1,0 +1,76 @@
+"""How much may wait while more comes in than can be done."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.engine.batcher import Batcher, BatchPolicy
+from service.engine.errors import Overloaded
+from tests.service.engine.queueing import Clock, MakeBatcher, put, until_empty
+
+_CAPACITY = 20
+
+
+def _overload(batcher: Batcher[str, str], clock: Clock) -> None:
+    """Refuse something, and empty the queue."""
+    put(batcher, clock, *"x" * (_CAPACITY - len(batcher)))
+    with pytest.raises(Overloaded):
+        put(batcher, clock, "x")
+    list(until_empty(batcher))
+
+
+def _room(batcher: Batcher[str, str], clock: Clock) -> int:
+    """How many are accepted."""
+    for count in range(_CAPACITY + 1):
+        try:
+            put(batcher, clock, "y")
+        except Overloaded:
+            return count
+    raise AssertionError("there was no end to it")
+
+
+@pytest.mark.parametrize(
+    ("workers", "max_batch", "max_wait_ms", "room"),
+    [(1, 1, 0, 1), (2, 1, 0, 2), (2, 4, 0, 8), (2, 4, 5, 4), (3, 1, 5, 2), (40, 1, 0, _CAPACITY)],
+)
+def test_after_a_refusal_only_so_much_may_wait_as_workers_go_on_with(
+    make_batcher: MakeBatcher, clock: Clock, workers: int, max_batch: int, max_wait_ms: float, room: int
+) -> None:
+    batcher = make_batcher(_CAPACITY, workers, max_batch, max_wait_ms)
+    _overload(batcher, clock)
+    assert _room(batcher, clock) == room
+
+
+def test_after_a_second_without_refusals_a_burst_may_fill_the_queue(make_batcher: MakeBatcher, clock: Clock) -> None:
+    batcher = make_batcher(_CAPACITY, workers=2, max_batch=1)
+    _overload(batcher, clock)
+    clock.now += 0.9
+    assert _room(batcher, clock) == 2  # and the next is refused, so that the second begins anew
+    clock.now += 0.9
+    assert batcher.overloaded
+    clock.now += 0.1
+    assert not batcher.overloaded
+    assert _room(batcher, clock) == _CAPACITY - 2
+
+
+def test_what_workers_were_given_ahead_waits_as_well(clock: Clock) -> None:
+    ahead = [0, 0, 0]  # of each worker
+    batcher: Batcher[str, str] = Batcher(_CAPACITY, BatchPolicy(3, 1, 0), clock, given_ahead=lambda: sum(ahead))
+    _overload(batcher, clock)
+    for ahead[0], room in ((2, 1), (3, 0), (7, 0), (0, 3)):
+        assert _room(batcher, clock) == room
+        list(until_empty(batcher))
+
+
+def test_beginning_and_end_of_an_overload_are_told_once(clock: Clock) -> None:
+    told: list[bool] = []
+    batcher: Batcher[str, str] = Batcher(_CAPACITY, BatchPolicy(1, 1, 0), clock, on_overload=told.append)
+    _overload(batcher, clock)
+    _room(batcher, clock)
+    assert told == [True]
+    list(until_empty(batcher))
+    clock.now += 1.0
+    put(batcher, clock, *"ab")
+    assert told == [True, False]
+    _overload(batcher, clock)
+    assert told == [True, False, True]
