@@ -9,12 +9,8 @@ from dataclasses import dataclass
 from typing import Generic
 
 from service.engine.errors import DeadlineExceeded, EngineStopped, Overloaded
+from service.engine.overload import Overload
 from service.engine.request import AnswerT, PayloadT, PendingRequest
-
-# How long nothing must have been refused before the queue may grow to its capacity again.
-_CALM_S = 1.0
-# How long requests must have been refused, without such a calm, for it to be more than a burst.
-_CONGESTED_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -36,18 +32,19 @@ class Batcher(Generic[PayloadT, AnswerT]):
     """First in, first out. It belongs to the event loop; other threads may only look.
 
     A burst may fill the queue to its capacity. When even that overflows, more is coming in than can be done, and a long
-    queue would only make every answer late: until nothing had to be refused for a second, only as much may wait, here
-    or at a worker, as lets every worker go on at once when it is done, and what does not fit is refused at once.
+    queue would only make every answer late: as long as that overload lasts, only as much may wait, here or at a worker,
+    as lets every worker go on at once when it is done, and what does not fit is refused at once.
 
     Args:
         capacity: most requests queued; more are refused.
         policy: how batches form.
         clock: seconds that never go back.
         given_ahead: how many requests workers have been given that they have not begun.
-        on_overload: told when an overload begins, and at the first request after it has ended.
+        on_overload: told when an overload begins, and at the first request accepted after it.
 
     Attributes:
         seconds_each: running mean of the seconds a worker spends on one request; 0 before any was run.
+        overload: whether there is one.
     """
 
     def __init__(
@@ -63,25 +60,12 @@ class Batcher(Generic[PayloadT, AnswerT]):
         self.seconds_each = 0.0
         self._clock = clock
         self._given_ahead = given_ahead
-        self._on_overload = on_overload
-        self._told_overloaded = False
+        self.overload = Overload(capacity, clock, lambda: self.seconds_each / policy.workers, on_overload)
         self._queue: deque[PendingRequest[PayloadT, AnswerT]] = deque()
         self._closed = False
-        self._refused_at = -math.inf
-        self._refusing_since = -math.inf
 
     def __len__(self) -> int:
         return len(self._queue)
-
-    @property
-    def overloaded(self) -> bool:
-        """Whether requests have been refused within the last moment, so that all that waits makes every answer late."""
-        return self._clock() - self._refused_at < _CALM_S
-
-    @property
-    def congested(self) -> bool:
-        """Whether requests have been refused for a while, and still are."""
-        return self.overloaded and self._clock() - self._refusing_since >= _CONGESTED_S
 
     def put(self, request: PendingRequest[PayloadT, AnswerT]) -> None:
         """Queue a request.
@@ -91,6 +75,7 @@ class Batcher(Generic[PayloadT, AnswerT]):
             EngineStopped: the batcher is closed.
         """
         self.require_room()
+        self.overload.note_accepted()
         self._queue.append(request)
 
     def put_back(self, requests: Sequence[PendingRequest[PayloadT, AnswerT]]) -> None:
@@ -106,17 +91,12 @@ class Batcher(Generic[PayloadT, AnswerT]):
         """
         if self._closed:
             raise EngineStopped
-        overloaded = self.overloaded
-        self._tell(overloaded)
-        room_for = self._room_under_overload() if overloaded else self.capacity
+        room_for = self._room_under_overload() if self.overload else self.capacity
         if len(self._queue) >= room_for:
             # Withdrawn requests must not keep others out; looking for them is left to the moment it matters.
             self._queue = deque(waiting for waiting in self._queue if not waiting.withdrawn)
         if len(self._queue) >= room_for:
-            self._refused_at = self._clock()
-            if not overloaded:
-                self._refusing_since = self._refused_at
-                self._tell(True)
+            self.overload.note_refused()
             raise Overloaded(len(self._queue) * self.seconds_each / self.policy.workers)
 
     @property
@@ -163,11 +143,6 @@ class Batcher(Generic[PayloadT, AnswerT]):
         batches = self.policy.workers * self.policy.max_batch
         room = math.ceil(batches / 2) if self.policy.max_wait_ms else batches - self._given_ahead()
         return min(self.capacity, room)
-
-    def _tell(self, overloaded: bool) -> None:
-        if overloaded != self._told_overloaded:
-            self._told_overloaded = overloaded
-            self._on_overload(overloaded)
 
     def _fair_share(self) -> int:
         """How many requests one worker takes: all of a batch that was waited for, else what is due to one of many."""

@@ -34,7 +34,7 @@ class Engine(Generic[PayloadT]):
         capacity: most requests queued.
         on_batch: told the size of every batch that ran.
         on_loss: told why, whenever a worker is lost: "died" or "stuck".
-        on_overload: told when an overload begins, and at the first request after it has ended.
+        on_overload: told when an overload begins, and at the first request accepted after it.
         clock: seconds that never go back, the same in all workers.
     """
 
@@ -77,7 +77,7 @@ class Engine(Generic[PayloadT]):
             return "no worker is running"
         if self._health.failing:
             return "the last inferences failed"
-        if self._batcher.congested:
+        if self._batcher.overload.lasting:
             return "the queue has been full for a while"
         return None
 

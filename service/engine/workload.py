@@ -107,4 +107,4 @@ class Workload(Generic[PayloadT]):
         if len(self._given) == 1:
             return False
         each = self._batcher.seconds_each or _AHEAD_S  # as long as nobody knows
-        return self._batcher.overloaded or each * self.ahead >= _AHEAD_S
+        return bool(self._batcher.overload) or each * self.ahead >= _AHEAD_S

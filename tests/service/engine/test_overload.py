@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from service.engine.batcher import Batcher, BatchPolicy
@@ -47,10 +49,53 @@ def test_after_a_second_without_refusals_a_burst_may_fill_the_queue(make_batcher
     clock.now += 0.9
     assert _room(batcher, clock) == 2  # and the next is refused, so that the second begins anew
     clock.now += 0.9
-    assert batcher.overloaded
+    assert batcher.overload
     clock.now += 0.1
-    assert not batcher.overloaded
+    assert not batcher.overload
     assert _room(batcher, clock) == _CAPACITY - 2
+
+
+def _offer(batcher: Batcher[str, str], clock: Clock, per_s: float, seconds: float) -> float:
+    """Offer a load of bunches that do not fit under overload; return the seconds until the overload ended, or all."""
+    for passed in range(round(seconds * 4)):
+        if not batcher.overload:
+            return passed / 4
+        clock.now += 0.25
+        for _ in range(round(per_s / 4)):
+            with suppress(Overloaded):
+                put(batcher, clock, "z")
+        list(until_empty(batcher))
+    return seconds
+
+
+@pytest.mark.parametrize(("per_s", "lasts_s"), [(12, 2), (16, 4), (20, 60), (24, 60), (60, 60)])
+def test_overload_ends_when_a_queue_that_took_all_would_be_empty(
+    make_batcher: MakeBatcher, clock: Clock, per_s: float, lasts_s: float
+) -> None:
+    batcher = make_batcher(_CAPACITY, workers=2, max_batch=1)
+    batcher.note_speed(seconds=0.1, requests=1)  # so that 20 are done in a second
+    _overload(batcher, clock)
+    assert _offer(batcher, clock, per_s, 60) == pytest.approx(lasts_s, abs=0.5)
+    if not batcher.overload:
+        assert _room(batcher, clock) == _CAPACITY
+
+
+def test_long_overload_takes_no_longer_to_end_than_a_full_queue(make_batcher: MakeBatcher, clock: Clock) -> None:
+    batcher = make_batcher(_CAPACITY, workers=2, max_batch=1)
+    batcher.note_speed(seconds=0.1, requests=1)
+    _overload(batcher, clock)
+    assert _offer(batcher, clock, 60, 600) == 600
+    assert _offer(batcher, clock, 16, 60) == pytest.approx(4, abs=0.5)
+
+
+def test_as_long_as_nobody_knows_how_fast_workers_are_only_calm_ends_an_overload(
+    make_batcher: MakeBatcher, clock: Clock
+) -> None:
+    batcher = make_batcher(_CAPACITY, workers=2, max_batch=1)
+    _overload(batcher, clock)
+    assert _offer(batcher, clock, 12, 60) == 60
+    clock.now += 1.0
+    assert not batcher.overload
 
 
 def test_what_workers_were_given_ahead_waits_as_well(clock: Clock) -> None:
