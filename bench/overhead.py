@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import get_args
 
 import numpy as np
 from tqdm import tqdm
@@ -30,7 +31,7 @@ from bench.networks import build_artifact
 from bench.peer_servers import SERVICE, Peer, Server, running
 from bench.report import print_result, table
 from bench.timing import bracketed
-from service.engine.runtime import open_runtime
+from service.engine.runtime import RuntimeName, open_runtime
 from service.engine.tuning import usable_cores
 from service.settings import Settings
 
@@ -120,22 +121,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=Settings().isolation,
         help="what the service's workers are (default: the service's own, %(default)s)",
     )
+    parser.add_argument(
+        "--runtime",
+        choices=get_args(RuntimeName),
+        default=Settings().runtime,
+        help="what runs the network on both sides (default: the service's own, %(default)s)",
+    )
     arguments = parser.parse_args(argv)
     models = arguments.model or [_SHIPPED, *_random_models(_ROOT / ".bench" / "networks")]
-    service = replace(SERVICE, environment={"AIG_ISOLATION": arguments.isolation})
-    measured = [measure(service, model, arguments.rounds) for model in models]
-    print(f"workers: {arguments.isolation}\n{_table(measured)}")
+    service = replace(SERVICE, environment={"AIG_ISOLATION": arguments.isolation, "AIG_RUNTIME": arguments.runtime})
+    measured = [measure(service, model, arguments.rounds, arguments.runtime) for model in models]
+    print(f"workers: {arguments.isolation}, runtime: {arguments.runtime}\n{_table(measured)}")
     missed = [problem for overhead in measured for problem in problems(overhead)]
     for problem in missed:
         print("missed:", problem)
-    result = {"isolation": arguments.isolation, "models": [asdict(one) for one in measured], "missed": missed}
+    how = {"isolation": arguments.isolation, "runtime": arguments.runtime}
+    result = {**how, "models": [asdict(one) for one in measured], "missed": missed}
     return print_result(not missed, {"benchmark": "overhead", **result})
 
 
-def measure(service: Peer, model: Path, rounds: int) -> Overhead:
+def measure(service: Peer, model: Path, rounds: int, runtime: RuntimeName) -> Overhead:
     """Time one model in process and over HTTP, in turns."""
     files, cores = probe_jpegs(model), usable_cores()
-    in_process = InProcess(open_runtime(model, device="cpu"), files)
+    in_process = InProcess(open_runtime(model, runtime, "cpu"), files)
     window_s = max(_WINDOW_S, _LEAST_IMAGES / in_process.images_per_s(cores, _WARMUP_S))
     starts_s = [_start_s(service, model) for _ in range(_STARTS)]
     with running(service, model, _PORT) as server:

@@ -41,26 +41,33 @@ def test_first_share_is_the_one_that_is_judged() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "variable", "expected"),
-    [([], None, "process"), ([], "thread", "thread"), (["--isolation", "process"], "thread", "process")],
+    ("flags", "variables", "isolation", "runtime"),
+    [
+        ([], {}, "process", "auto"),
+        ([], {"AIG_ISOLATION": "thread", "AIG_RUNTIME": "blocked"}, "thread", "blocked"),
+        (["--isolation", "process", "--runtime", "onnx"], {"AIG_ISOLATION": "thread"}, "process", "onnx"),
+    ],
 )
-def test_isolation_is_passed_to_the_service_and_told(
+def test_both_sides_are_run_as_asked_for_and_that_is_told(
     flags: list[str],
-    variable: str | None,
-    expected: str,
+    variables: dict[str, str],
+    isolation: str,
+    runtime: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.delenv("AIG_ISOLATION", raising=False)
-    if variable is not None:
-        monkeypatch.setenv("AIG_ISOLATION", variable)
-    services = []
+    for name in ("AIG_ISOLATION", "AIG_RUNTIME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    asked = []
 
-    def measure(service: Peer, _model: Path, _rounds: int) -> Overhead:
-        services.append(service)
+    def measure(service: Peer, _model: Path, _rounds: int, in_process: str) -> Overhead:
+        asked.append((service.environment, in_process))
         return _MODEL
 
     monkeypatch.setattr(overhead, "measure", measure)
     assert main(["--model", "anywhere", *flags]) == 0
-    assert [service.environment for service in services] == [{"AIG_ISOLATION": expected}]
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["isolation"] == expected
+    assert asked == [({"AIG_ISOLATION": isolation, "AIG_RUNTIME": runtime}, runtime)]
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (told["isolation"], told["runtime"]) == (isolation, runtime)
