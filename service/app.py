@@ -58,6 +58,7 @@ def create_app(
     engine = Engine(
         pool,
         settings.queue_size,
+        settings.deadline_ms / 1000,
         on_batch=metrics.batch_size.observe,
         on_loss=metrics.count_lost_worker,
         on_overload=scheduling.note_overload,

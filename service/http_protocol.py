@@ -34,7 +34,7 @@ class Guard:
 
     Attributes:
         receive_s: longest time until a request has arrived, in seconds, counted from the connection or from the first
-            byte of its head.
+            byte of its head, and until a client that does not read has read.
         max_connections: open at a time.
         refusal: why a request is refused by its method, path and headers alone, if it is.
         note: told of every answer that was no request's: its status and error type.
@@ -85,6 +85,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_began = False  # in this packet
         self._long_packet = False
         self._answering: RequestResponseCycle | None = None
+        self._unread: asyncio.TimerHandle | None = None
         self._late: asyncio.TimerHandle | None = None
         self._default_headers: list[tuple[bytes, bytes]] = []
         self._server_headers = b""
@@ -107,6 +108,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 cycle.message_event.set()
         super().connection_lost(exc)
         self._request_arrived()
+        self._is_read()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes, unless a head gets too long."""
@@ -126,6 +128,21 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._in_head and not self._head_began:
             self._head_bytes += len(data)
             self._refuse_long_head(self._head_bytes)
+
+    def pause_writing(self) -> None:
+        """The client does not read what it asked for; it may not do so for ever."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self._guard.receive_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client reads."""
+        super().resume_writing()
+        self._is_read()
+
+    def _is_read(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _parse(self, data: bytes) -> None:
         """Parse what came, asking for no other protocol than this: that is a wish, but its parser would end there.

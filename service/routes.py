@@ -233,6 +233,9 @@ async def _received(
             return await reading
     except TimeoutError as error:
         raise upload_timeout() from error
+    except asyncio.CancelledError as given_up:
+        note_unreceived(EngineStopped(), served.metrics)
+        raise _stopped() from given_up
     except Exception as error:
         note_unreceived(error, served.metrics)
         raise
@@ -251,7 +254,8 @@ async def _classify(request: Request, served: Context, deadline: Deadline, uploa
     pending: list[PendingRequest[bytes, Answer]] = []
     for place, upload in enumerate(uploads):
         try:
-            pending.append(served.engine.submit(upload.data, deadline_s, _noting(answers, place, account)))
+            follows = bool(pending)  # a request is let in as a whole, as far as there is any room
+            pending.append(served.engine.submit(upload.data, deadline_s, _noting(answers, place, account), follows))
         except (Overloaded, EngineStopped) as error:
             answers.note(place, error)
     try:
@@ -260,8 +264,19 @@ async def _classify(request: Request, served: Context, deadline: Deadline, uploa
         for _ in uploads:
             served.metrics.count_failed_image(error_type(error))
         raise
+    except asyncio.CancelledError as given_up:
+        for _ in uploads:
+            served.metrics.count_failed_image(error_type(EngineStopped()))
+        raise _stopped() from given_up
     note_outcomes(outcomes, record, served.metrics)
     return outcomes
+
+
+def _stopped() -> EngineStopped:
+    """What to answer where the server, which stops, has lost its patience and cancelled this task."""
+    if task := asyncio.current_task():
+        task.uncancel()
+    return EngineStopped()
 
 
 def _noting(answers: Answers, place: int, account: Account | None) -> Callable[[Outcome], None]:

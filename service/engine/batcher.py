@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from typing import Generic
 
 from service.engine.errors import DeadlineExceeded, EngineStopped, Overloaded
-from service.engine.overload import Overload
+from service.engine.overload import Overload, Situation
 from service.engine.request import AnswerT, PayloadT, PendingRequest
+
+# Of the older batches, how much counts of what is known of their speed when another has run.
+_REMEMBERED = 0.9
 
 
 @dataclass(frozen=True)
@@ -31,19 +34,21 @@ class BatchPolicy:
 class Batcher(Generic[PayloadT, AnswerT]):
     """First in, first out. It belongs to the event loop; other threads may only look.
 
-    A burst may fill the queue to its capacity. When even that overflows, more is coming in than can be done, and a long
-    queue would only make every answer late: as long as that overload lasts, only as much may wait, here or at a worker,
-    as lets every worker go on at once when it is done, and what does not fit is refused at once.
+    A burst may fill the queue to its capacity, or with as much as can be run before its deadlines. When even that
+    overflows, more is coming in than can be done, and a long queue would only make every answer late: as long as that
+    overload lasts, only as much may wait, here or at a worker, as lets every worker go on at once when it is done, and
+    what does not fit is refused at once.
 
     Args:
         capacity: most requests queued; more are refused.
         policy: how batches form.
         clock: seconds that never go back.
+        longest_s: deadline of requests, in seconds after they are queued; some have less.
         given_ahead: how many requests workers have been given that they have not begun.
-        on_overload: told when an overload begins, and at the first request accepted after it.
+        workers: how many there are at present.
+        on_overload: told when an overload begins, and at the first request after it has ended.
 
     Attributes:
-        seconds_each: running mean of the seconds a worker spends on one request; 0 before any was run.
         overload: whether there is one.
     """
 
@@ -52,35 +57,56 @@ class Batcher(Generic[PayloadT, AnswerT]):
         capacity: int,
         policy: BatchPolicy,
         clock: Callable[[], float],
+        longest_s: float = math.inf,
         given_ahead: Callable[[], int] = lambda: 0,
+        workers: Callable[[], int] | None = None,
         on_overload: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self.capacity = capacity
         self.policy = policy
-        self.seconds_each = 0.0
         self._clock = clock
+        self._longest_s = longest_s
         self._given_ahead = given_ahead
-        self.overload = Overload(capacity, clock, lambda: self.seconds_each / policy.workers, on_overload)
+        self._ran, self._ran_s = 0.0, 0.0  # requests, and for how long
+        situation = Situation(
+            capacity=lambda: self._capacity_in_time,
+            waiting=lambda: len(self._queue) + given_ahead(),
+            seconds_each=lambda: self.seconds_each,
+            workers=workers or (lambda: policy.workers),
+        )
+        self.overload = Overload(situation, clock, on_overload)
         self._queue: deque[PendingRequest[PayloadT, AnswerT]] = deque()
         self._closed = False
 
     def __len__(self) -> int:
         return len(self._queue)
 
-    def put(self, request: PendingRequest[PayloadT, AnswerT]) -> None:
+    @property
+    def seconds_each(self) -> float:
+        """Running mean of the seconds a worker spends on one request; 0 before any was run."""
+        return self._ran_s / self._ran if self._ran else 0.0
+
+    def put(self, request: PendingRequest[PayloadT, AnswerT], follows: bool = False) -> None:
         """Queue a request.
+
+        Args:
+            request: to be queued.
+            follows: whether it belongs to one that was accepted, and is refused only where the queue is full.
 
         Raises:
             Overloaded: the queue is full.
             EngineStopped: the batcher is closed.
         """
-        self.require_room()
+        self._require_room(self._capacity_in_time if follows else self._room)
         self.overload.note_accepted()
         self._queue.append(request)
 
     def put_back(self, requests: Sequence[PendingRequest[PayloadT, AnswerT]]) -> None:
         """Have what was taken, and never begun, be the next that is taken."""
-        self._queue.extendleft(reversed(requests))
+        for request in reversed(requests):
+            if not request.withdrawn:
+                request.given = False
+                self._queue.appendleft(request)
 
     def require_room(self) -> None:
         """Return where a request would be queued now.
@@ -89,23 +115,17 @@ class Batcher(Generic[PayloadT, AnswerT]):
             Overloaded: the queue is full.
             EngineStopped: the batcher is closed.
         """
-        if self._closed:
-            raise EngineStopped
-        room_for = self._room_under_overload() if self.overload else self.capacity
-        if len(self._queue) >= room_for:
-            # Withdrawn requests must not keep others out; looking for them is left to the moment it matters.
-            self._queue = deque(waiting for waiting in self._queue if not waiting.withdrawn)
-        if len(self._queue) >= room_for:
-            self.overload.note_refused()
-            raise Overloaded(len(self._queue) * self.seconds_each / self.policy.workers)
+        self._require_room(self._room)
 
     @property
     def wait_s(self) -> float:
         """How long what is queued should still wait for company; 0 where a batch may be taken now."""
         longest_ms = self.policy.max_wait_ms
-        if not longest_ms or self._closed or not 0 < len(self._queue) < self.policy.max_batch:
+        if not longest_ms or self._closed or not 0 < len(self._queue) < min(self.policy.max_batch, self._room):
             return 0.0
-        return max(0.0, self._queue[0].queued_at + longest_ms / 1000 - self._clock())
+        oldest = self._queue[0]
+        until = min(oldest.queued_at + longest_ms / 1000, oldest.deadline - self.seconds_each)
+        return max(0.0, until - self._clock())
 
     def take(self) -> list[PendingRequest[PayloadT, AnswerT]]:
         """A batch, without waiting for company; empty where nothing is queued that is worth running.
@@ -124,8 +144,8 @@ class Batcher(Generic[PayloadT, AnswerT]):
 
     def note_speed(self, seconds: float, requests: int) -> None:
         """Tell how long a worker took for a batch."""
-        each = seconds / requests
-        self.seconds_each = each if not self.seconds_each else 0.9 * self.seconds_each + 0.1 * each
+        self._ran = _REMEMBERED * self._ran + requests
+        self._ran_s = _REMEMBERED * self._ran_s + seconds
 
     def close(self) -> None:
         """Refuse new requests; what is queued is still handed out."""
@@ -138,11 +158,36 @@ class Batcher(Generic[PayloadT, AnswerT]):
             if not request.withdrawn:
                 request.answered(EngineStopped())
 
-    def _room_under_overload(self) -> int:
-        """How many may be queued: with those ahead a batch for each worker, or half of one where none are ahead."""
+    @property
+    def _capacity_in_time(self) -> int:
+        """How many may be queued as long as there is no overload: no more than can be run before their deadlines."""
+        each = self.seconds_each
+        if not each or self._longest_s == math.inf:
+            return self.capacity
+        # Those that run, and the one itself, take their time as well.
+        in_time = math.floor((self._longest_s / each - 2) * self.policy.workers)
+        return max(1, min(self.capacity, in_time))
+
+    @property
+    def _room(self) -> int:
+        """How many may be queued now: under overload a batch for each worker, with what they have been given ahead.
+
+        Where several run together those ahead do not count, lest batches stay small, which take longer for each.
+        """
+        if not self.overload:
+            return self._capacity_in_time
         batches = self.policy.workers * self.policy.max_batch
-        room = math.ceil(batches / 2) if self.policy.max_wait_ms else batches - self._given_ahead()
-        return min(self.capacity, room)
+        return min(self._capacity_in_time, batches - (self._given_ahead() if self.policy.max_batch == 1 else 0))
+
+    def _require_room(self, room: int) -> None:
+        if self._closed:
+            raise EngineStopped
+        if len(self._queue) >= room:
+            # Withdrawn requests must not keep others out; looking for them is left to the moment it matters.
+            self._queue = deque(waiting for waiting in self._queue if not waiting.withdrawn)
+        if len(self._queue) >= room:
+            self.overload.note_refused()
+            raise Overloaded(len(self._queue) * self.seconds_each / self.policy.workers)
 
     def _fair_share(self) -> int:
         """How many requests one worker takes: all of a batch that was waited for, else what is due to one of many."""
@@ -158,4 +203,5 @@ class Batcher(Generic[PayloadT, AnswerT]):
             if request.deadline <= now:
                 request.answered(DeadlineExceeded())
             else:
+                request.given = True
                 batch.append(request)

@@ -74,6 +74,11 @@ class Caretaker(Generic[PayloadT]):
         return len(self._load) > 0 or self._check is not None
 
     @property
+    def working(self) -> bool:
+        """Whether the worker runs what it is given, as far as is known."""
+        return self._serving and self._revival is None and not self.given_up
+
+    @property
     def ahead(self) -> int:
         """How many requests the worker has been given that it has not begun."""
         return self._load.ahead
@@ -135,6 +140,8 @@ class Caretaker(Generic[PayloadT]):
                 await self.open()
             except (ArtifactError, EngineError) as error:
                 _log.error("a worker cannot be started: %s", error)
+            except Exception:  # lest it be the last try
+                _log.exception("a worker cannot be started")
             else:
                 self._revival = None
                 self._come_free()

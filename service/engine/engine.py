@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Callable
@@ -32,9 +33,10 @@ class Engine(Generic[PayloadT]):
     Args:
         pool: of workers; they are started and closed with the engine.
         capacity: most requests queued.
+        longest_s: deadline of requests, in seconds; some have less.
         on_batch: told the size of every batch that ran.
         on_loss: told why, whenever a worker is lost: "died" or "stuck".
-        on_overload: told when an overload begins, and at the first request accepted after it.
+        on_overload: told when an overload begins, and at the first request after it has ended.
         clock: seconds that never go back, the same in all workers.
     """
 
@@ -42,6 +44,7 @@ class Engine(Generic[PayloadT]):
         self,
         pool: WorkerPool[PayloadT],
         capacity: int,
+        longest_s: float = math.inf,
         on_batch: Callable[[int], None] = lambda _: None,
         on_loss: Callable[[str], None] = lambda _: None,
         on_overload: Callable[[bool], None] = lambda _: None,
@@ -50,7 +53,7 @@ class Engine(Generic[PayloadT]):
         self.pool = pool
         self._clock = clock
         self._batcher: Batcher[PayloadT, Answer] = Batcher(
-            capacity, pool.tuning.policy, clock, self._given_ahead, on_overload
+            capacity, pool.tuning.policy, clock, longest_s, self._given_ahead, self._working, on_overload
         )
         self._health = Health()
         self._running = False
@@ -129,7 +132,7 @@ class Engine(Generic[PayloadT]):
         self._batcher.require_room()
 
     def submit(
-        self, payload: PayloadT, deadline_s: float, answered: Callable[[Outcome], None]
+        self, payload: PayloadT, deadline_s: float, answered: Callable[[Outcome], None], follows: bool = False
     ) -> PendingRequest[PayloadT, Answer]:
         """Queue a payload, to be answered within `deadline_s` seconds. It goes to an idle worker at once.
 
@@ -137,6 +140,7 @@ class Engine(Generic[PayloadT]):
             payload: what to run.
             deadline_s: how long its answer is of any worth.
             answered: called on the loop with what came of it, unless it was withdrawn before a worker had it.
+            follows: whether it belongs to one that was accepted, and is refused only where the queue is full.
 
         Raises:
             Overloaded: the queue is full.
@@ -146,7 +150,7 @@ class Engine(Generic[PayloadT]):
             raise EngineStopped
         now = self._clock()
         request: PendingRequest[PayloadT, Answer] = PendingRequest(payload, now, now + deadline_s, answered)
-        self._batcher.put(request)
+        self._batcher.put(request, follows)
         self._around.dispatcher.hand_out()
         return request
 
@@ -168,6 +172,9 @@ class Engine(Generic[PayloadT]):
 
     def _given_ahead(self) -> int:
         return sum([caretaker.ahead for caretaker in self._caretakers])
+
+    def _working(self) -> int:
+        return sum([caretaker.working for caretaker in self._caretakers])
 
     def _drained(self) -> bool:
         """Whether nothing that was accepted will still be run."""

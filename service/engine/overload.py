@@ -2,79 +2,100 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
-# An overload in which nothing had to be refused for so long is over.
-_CALM_S = 1.0
+# An overload in which nothing had to be refused for so long, and while so many requests could be run, is over.
+_CALM_S, _CALM_REQUESTS = 1.0, 10
 # One that lasts so long is more than a burst.
 _LASTING_S = 5.0
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What an overload depends on, each told as it is when it is asked for.
+
+    Attributes:
+        capacity: most requests queued where there is no overload.
+        waiting: requests that no worker has begun.
+        seconds_each: how long a worker takes for one; 0 where nobody knows.
+        workers: that there are to run them.
+    """
+
+    capacity: Callable[[], int]
+    waiting: Callable[[], int]
+    seconds_each: Callable[[], float]
+    workers: Callable[[], int]
 
 
 class Overload:
     """Begins when a full queue refuses a request, and ends when a queue like it would have nothing left to do.
 
     In an overload little may wait, so that some requests are refused even of a load that could be borne: that
-    nothing is refused any more is a sign of its end, but not one to wait for. So it is reckoned what would be in a
-    queue that had taken everything since, as far as it has room, and workers that always had something to do.
+    nothing is refused any more is a sign of its end, but not one to wait for. So it is reckoned what would be left to
+    do for a queue that had taken everything since, as far as it has room, by workers that always had something to do.
 
     Args:
-        capacity: of the queue.
+        situation: of the queue.
         clock: seconds that never go back.
-        seconds_each: how long the workers together take for one request at present; 0 where nobody knows.
-        tell: told of the beginning, and of the end at the first request accepted after it.
+        tell: told of the beginning, and of the end at the first request after it.
     """
 
-    def __init__(
-        self,
-        capacity: int,
-        clock: Callable[[], float],
-        seconds_each: Callable[[], float],
-        tell: Callable[[bool], None],
-    ) -> None:
-        self._capacity = capacity
+    def __init__(self, situation: Situation, clock: Callable[[], float], tell: Callable[[bool], None]) -> None:
+        self._situation = situation
         self._clock = clock
-        self._seconds_each = seconds_each
         self._tell = tell
-        self._told = False
-        self._began_at = self._refused_at = -math.inf
-        self._reckoned = 0.0  # what would be queued
-        self._reckoned_at = -math.inf
+        self._began_at: float | None = None
+        self._refused_at = 0.0
+        self._left_s = 0.0  # to do, in seconds of one worker, at
+        self._noted_at = 0.0
 
     def __bool__(self) -> bool:
         """Whether there is one."""
-        now = self._clock()
-        return now - self._refused_at < _CALM_S and self._would_be_queued(now) > 0
+        return self._began_at is not None and not self._is_over(self._clock())
 
     @property
     def lasting(self) -> bool:
-        """Whether there is one, and has been for a while."""
-        return bool(self) and self._clock() - self._began_at >= _LASTING_S
+        """Whether there has been one for a while; any thread may ask."""
+        now, began_at = self._clock(), self._began_at
+        return began_at is not None and now - began_at >= _LASTING_S and not self._is_calm(now)
 
     def note_accepted(self) -> None:
         """Note a request that was queued."""
-        if self:
-            self._note()
-        elif self._told:
-            self._told = False
-            self._tell(False)
+        if self._began_at is not None:
+            self._note(self._clock())
 
     def note_refused(self) -> None:
         """Note a request for which there was no room."""
-        if self:
-            self._note()
-        else:
-            self._began_at = self._reckoned_at = self._clock()
-            self._reckoned = float(self._capacity)
-        self._refused_at = self._clock()
-        if not self._told:
-            self._told = True
-            self._tell(True)
-
-    def _note(self) -> None:
         now = self._clock()
-        self._reckoned, self._reckoned_at = min(self._capacity, self._would_be_queued(now) + 1), now
+        if self._began_at is not None:
+            self._note(now)
+        if self._began_at is None:
+            self._began_at = self._noted_at = now
+            self._left_s = self._most_s()
+            self._tell(True)
+        self._refused_at = now
 
-    def _would_be_queued(self, now: float) -> float:
-        each = self._seconds_each()
-        return self._reckoned - (now - self._reckoned_at) / each if each else self._reckoned
+    def _note(self, now: float) -> None:
+        if self._is_over(now):
+            self._began_at = None
+            self._tell(False)
+        else:
+            came_s = self._situation.seconds_each()
+            self._left_s = min(self._most_s(), max(0.0, self._still_left_s(now)) + came_s)
+            self._noted_at = now
+
+    def _is_over(self, now: float) -> bool:
+        if self._is_calm(now):
+            return True
+        known = self._situation.seconds_each() > 0
+        return known and self._still_left_s(now) <= 0 and not self._situation.waiting()
+
+    def _is_calm(self, now: float) -> bool:
+        return now - self._refused_at >= max(_CALM_S, _CALM_REQUESTS * self._situation.seconds_each())
+
+    def _still_left_s(self, now: float) -> float:
+        return self._left_s - (now - self._noted_at) * self._situation.workers()
+
+    def _most_s(self) -> float:
+        return self._situation.capacity() * self._situation.seconds_each()

@@ -31,12 +31,16 @@ class PendingRequest(Job[PayloadT], Generic[PayloadT, AnswerT]):
 
     Attributes:
         answered: called with what came of it, once, on the event loop; never where it was withdrawn in time.
+        given: whether a worker has it.
         withdrawn: whether nobody waits for it any more.
     """
 
     answered: Callable[[AnswerT | Exception], None]
+    given: bool = False
     withdrawn: bool = False
 
     def withdraw(self) -> None:
         """Have it dropped, unless a worker has it already."""
+        if not self.withdrawn and not self.given:
+            del self.payload  # it may be large, and nobody takes account of it any more
         self.withdrawn = True

@@ -100,14 +100,17 @@ class OutcomeCodec:
             raise ValueError(f"{count} outcomes for {jobs} jobs")
         failures = orjson.loads(frame[_LENGTH.size : start]) if size else {}
         return [
-            self._failure(*failures[str(row)]) if str(row) in failures else self._answer(frame, at)
+            self._failure(*failures[str(row)]) if str(row) in failures else self._answer(frame, at, jobs)
             for row, at in enumerate(range(start, len(frame), self._record.size))
         ]
 
-    def _answer(self, frame: bytes, at: int) -> Answer:
+    def _answer(self, frame: bytes, at: int, jobs: int) -> Answer:
         told = self._record.unpack_from(frame, at)
         classes, gates, blocks = self._ends
-        return Answer(told[:classes], told[classes:gates], told[gates:blocks], *told[blocks:])
+        answer = Answer(told[:classes], told[classes:gates], told[gates:blocks], *told[blocks:])
+        if not 1 <= answer.batch_size <= jobs:
+            raise ValueError(f"an image of {jobs} ran in a batch of {answer.batch_size}")
+        return answer
 
     def _failure(self, name: str, message: str) -> Exception:
         if name in self._failures:

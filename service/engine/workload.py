@@ -86,7 +86,6 @@ class Workload(Generic[PayloadT]):
         if not self._given:
             return []
         lost = self._given.popleft()
-        self._batcher.note_speed(self._clock() - self._begun, len(lost))
         while self._given:
             self._batcher.put_back(self._given.pop())
         return lost

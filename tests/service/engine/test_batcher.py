@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from service.engine.batcher import Batcher, BatchPolicy
 from service.engine.errors import DeadlineExceeded, EngineStopped, Overloaded
-from tests.service.engine.queueing import Clock, MakeBatcher, ahead, put, taken, until_empty
+from tests.service.engine.queueing import Clock, MakeBatcher, Put, ahead, put, taken, until_empty
 
 
 def test_first_in_is_first_out(make_batcher: MakeBatcher, clock: Clock) -> None:
@@ -57,10 +58,10 @@ def test_refusal_estimates_when_there_will_be_room(make_batcher: MakeBatcher, cl
     with pytest.raises(Overloaded) as caught:
         put(batcher, clock, "g")
     assert caught.value.retry_after_s == pytest.approx(6 * 0.5 / 2)
-    batcher.note_speed(seconds=1.5, requests=1)  # the estimate follows slowly
+    batcher.note_speed(seconds=1.5, requests=1)  # the estimate follows slowly, and each request counts
     with pytest.raises(Overloaded) as caught:
         put(batcher, clock, "g")
-    assert caught.value.retry_after_s == pytest.approx(6 * (0.9 * 0.5 + 0.1 * 1.5) / 2)
+    assert caught.value.retry_after_s == pytest.approx(6 * (0.9 * 2.0 + 1.5) / (0.9 * 4 + 1) / 2)
 
 
 def test_withdrawn_request_is_never_handed_out(make_batcher: MakeBatcher, clock: Clock) -> None:
@@ -86,6 +87,51 @@ def test_withdrawn_request_holds_no_place_in_the_queue(make_batcher: MakeBatcher
     with pytest.raises(Overloaded):
         put(batcher, clock, "d")
     assert list(until_empty(batcher)) == [["b", "c"]]
+
+
+def test_what_is_withdrawn_in_the_queue_is_held_no_longer(make_batcher: MakeBatcher, clock: Clock) -> None:
+    batcher = make_batcher(max_batch=1)
+    given, queued, both = put(batcher, clock, *"abc")
+    assert taken(batcher) == ["a"]
+    for request in (given, queued, queued):
+        request.withdraw()
+    assert [hasattr(request, "payload") for request in (given, queued)] == [True, False]  # a worker may be reading it
+    assert taken(batcher) == ["c"]
+    both.withdraw()
+    batcher.put_back([given, both])
+    assert len(batcher) == 0
+
+
+def test_what_follows_one_that_was_accepted_is_refused_only_by_a_full_queue(
+    make_batcher: MakeBatcher, clock: Clock
+) -> None:
+    batcher = make_batcher(capacity=4, workers=1, max_batch=1)
+    put(batcher, clock, *"abcd")
+    with pytest.raises(Overloaded):
+        put(batcher, clock, "e")
+    list(until_empty(batcher))
+    put(batcher, clock, "f")
+    with pytest.raises(Overloaded):
+        put(batcher, clock, "g")
+    for _ in range(3):
+        batcher.put(Put("h", clock(), clock() + 10), follows=True)
+    with pytest.raises(Overloaded):
+        batcher.put(Put("i", clock(), clock() + 10), follows=True)
+
+
+def test_queue_takes_no_more_than_can_be_run_before_its_deadlines(clock: Clock) -> None:
+    batcher: Batcher[str, str] = Batcher(100, BatchPolicy(2, 1, 0), clock, longest_s=10.0)
+    put(batcher, clock, *"abcdefghijklmnopqrstuvwxyz")  # nobody knows how long they take
+    list(until_empty(batcher))
+    batcher.note_speed(seconds=1.0, requests=1)
+    put(batcher, clock, *"abcdefghijklmnop")  # ten seconds of two workers, who may just have begun with two more each
+    with pytest.raises(Overloaded):
+        put(batcher, clock, "q")
+    assert batcher.overload
+    list(until_empty(batcher))
+    clock.now += 100
+    batcher.note_speed(seconds=1000.0, requests=1)
+    put(batcher, clock, "a")  # what takes so long for all that is known has its try
 
 
 def test_expired_request_fails_before_it_costs_anything(make_batcher: MakeBatcher, clock: Clock) -> None:

@@ -33,7 +33,7 @@ def _room(batcher: Batcher[str, str], clock: Clock) -> int:
 
 @pytest.mark.parametrize(
     ("workers", "max_batch", "max_wait_ms", "room"),
-    [(1, 1, 0, 1), (2, 1, 0, 2), (2, 4, 0, 8), (2, 4, 5, 4), (3, 1, 5, 2), (40, 1, 0, _CAPACITY)],
+    [(1, 1, 0, 1), (2, 1, 0, 2), (2, 4, 0, 8), (2, 4, 5, 8), (3, 1, 5, 3), (40, 1, 0, _CAPACITY)],
 )
 def test_after_a_refusal_only_so_much_may_wait_as_workers_go_on_with(
     make_batcher: MakeBatcher, clock: Clock, workers: int, max_batch: int, max_wait_ms: float, room: int
@@ -86,6 +86,68 @@ def test_long_overload_takes_no_longer_to_end_than_a_full_queue(make_batcher: Ma
     _overload(batcher, clock)
     assert _offer(batcher, clock, 60, 600) == 600
     assert _offer(batcher, clock, 16, 60) == pytest.approx(4, abs=0.5)
+
+
+def test_requests_that_take_long_count_for_what_they_take(make_batcher: MakeBatcher, clock: Clock) -> None:
+    batcher = make_batcher(_CAPACITY, workers=2, max_batch=1)
+    for _ in range(30):
+        for _ in range(9):
+            batcher.note_speed(seconds=0.01, requests=1)
+        batcher.note_speed(seconds=0.91, requests=1)  # a mean of a tenth of a second
+    _overload(batcher, clock)
+    for per_s, lasts in ((24, True), (12, False)):
+        for _ in range(40):
+            for number in range(10):
+                batcher.note_speed(seconds=0.91 if number == 9 else 0.01, requests=1)
+                _offer(batcher, clock, per_s, 0.25)
+        assert bool(batcher.overload) == lasts
+
+
+def test_overload_does_not_end_as_long_as_something_waits(make_batcher: MakeBatcher, clock: Clock) -> None:
+    batcher = make_batcher(_CAPACITY, workers=1, max_batch=1)  # of which the worker hangs
+    batcher.note_speed(seconds=0.01, requests=1)
+    put(batcher, clock, *"x" * _CAPACITY)
+    for _ in range(60):
+        with pytest.raises(Overloaded):
+            put(batcher, clock, "x")
+        clock.now += 0.1
+    assert batcher.overload
+    assert batcher.overload.lasting
+
+
+def test_workers_that_are_gone_do_not_work_it_off(clock: Clock) -> None:
+    workers = [2]
+    batcher: Batcher[str, str] = Batcher(_CAPACITY, BatchPolicy(2, 1, 0), clock, workers=lambda: workers[0])
+    batcher.note_speed(seconds=0.1, requests=1)
+    _overload(batcher, clock)
+    workers[0] = 1
+    assert _offer(batcher, clock, 12, 60) == 60
+    workers[0] = 2
+    assert _offer(batcher, clock, 12, 60) < 3
+
+
+def test_overload_that_has_ended_comes_back_only_with_a_refusal(clock: Clock) -> None:
+    told: list[bool] = []
+    batcher: Batcher[str, str] = Batcher(_CAPACITY, BatchPolicy(2, 1, 0), clock, on_overload=told.append)
+    batcher.note_speed(seconds=0.1, requests=1)
+    _overload(batcher, clock)
+    _offer(batcher, clock, 12, 60)
+    put(batcher, clock, "a")
+    assert told == [True, False]
+    batcher.note_speed(seconds=50.0, requests=1)
+    assert not batcher.overload
+    assert _room(batcher, clock) == _CAPACITY - 1
+    assert told == [True, False, True]
+
+
+def test_slow_requests_need_a_longer_calm(make_batcher: MakeBatcher, clock: Clock) -> None:
+    batcher = make_batcher(_CAPACITY, workers=1, max_batch=1)
+    batcher.note_speed(seconds=0.5, requests=1)
+    _overload(batcher, clock)
+    clock.now += 4.9
+    assert batcher.overload
+    clock.now += 0.1
+    assert not batcher.overload
 
 
 def test_as_long_as_nobody_knows_how_fast_workers_are_only_calm_ends_an_overload(

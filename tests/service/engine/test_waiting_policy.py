@@ -22,10 +22,25 @@ def test_oldest_request_waits_for_company_for_so_long(make_batcher: MakeBatcher,
 
 def test_full_batch_waits_for_nobody(make_batcher: MakeBatcher, clock: Clock) -> None:
     batcher = make_batcher(max_batch=2, max_wait_ms=60_000)
-    put(batcher, clock, "a", "b", "c")
+    put(batcher, clock, "a", "b", "c", within=100)
     assert batcher.wait_s == 0.0
     assert taken(batcher) == ["a", "b"]
     assert batcher.wait_s == 60.0
+
+
+def test_as_many_as_there_is_room_for_wait_for_nobody(make_batcher: MakeBatcher, clock: Clock) -> None:
+    batcher = make_batcher(capacity=2, max_batch=8, max_wait_ms=60_000)
+    put(batcher, clock, "a", within=100)
+    assert batcher.wait_s == 60.0
+    put(batcher, clock, "b", within=100)
+    assert batcher.wait_s == 0.0
+
+
+def test_nobody_waits_until_it_is_too_late(make_batcher: MakeBatcher, clock: Clock) -> None:
+    batcher = make_batcher(max_batch=8, max_wait_ms=60_000)
+    batcher.note_speed(seconds=2.0, requests=1)
+    put(batcher, clock, "a", within=10)
+    assert batcher.wait_s == 8.0
 
 
 @pytest.mark.parametrize("max_wait_ms", [0, 5])

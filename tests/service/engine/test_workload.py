@@ -39,7 +39,8 @@ class Desk:
         self.clock = clock
         policy = BatchPolicy(workers=1, max_batch=1, max_wait_ms=0)
         self.batcher: Batcher[str, Any] = Batcher(_CAPACITY, policy, clock, given_ahead=lambda: self.load.ahead)
-        self.batcher.seconds_each = each_s
+        if each_s:
+            self.batcher.note_speed(each_s, 1)
         self.dispatcher = Dispatcher(self.batcher)
         self.worker: Any = Giver()
         self.load = Workload(self.worker, self.batcher, self.dispatcher, clock)
