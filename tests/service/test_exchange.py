@@ -221,8 +221,11 @@ def test_stop_waits_for_what_was_accepted(echo_runtime: EchoRuntime) -> None:
                 assert connection.recv(1) == b""
 
 
-def test_what_is_not_finished_when_the_server_waits_no_longer_is_told_so(echo_runtime: EchoRuntime) -> None:
-    with http_serving(echo_runtime, drain_seconds=1) as server:
+@pytest.mark.parametrize("direct", [True, False])
+def test_what_is_not_finished_when_the_server_waits_no_longer_is_told_so(
+    echo_runtime: EchoRuntime, direct: bool
+) -> None:
+    with http_serving(echo_runtime, direct, drain_seconds=1) as server:
         echo_runtime.hold()
         with server.connect() as running, server.connect() as waiting, server.connect() as sending:
             running.sendall(post(solid(10)))
@@ -237,6 +240,20 @@ def test_what_is_not_finished_when_the_server_waits_no_longer_is_told_so(echo_ru
             echo_runtime.release()
     assert (server.requests("stopping"), server.images("stopping")) == (3, 3)
     assert [round(value * 255) for value in echo_runtime.seen] == [0, 10]
+
+
+def test_batch_that_is_not_finished_then_is_told_so_too(echo_runtime: EchoRuntime) -> None:
+    with http_serving(echo_runtime, drain_seconds=1) as server:
+        echo_runtime.hold()
+        with server.connect() as running:
+            running.sendall(form(part(solid(10), "files"), part(solid(20), "files"), target="/classify/batch"))
+            echo_runtime.wait_until_running()
+            server.stop()
+            answer = read_answer(running)
+            assert (answer.status, answer.body["error"]["type"]) == (503, "stopping")
+            assert "x-request-id" in answer.headers
+            echo_runtime.release()
+    assert (server.requests("stopping", "/classify/batch"), server.images("stopping")) == (1, 2)
 
 
 def test_client_that_does_not_read_its_answers_is_left_to_the_application_which_waits(server: HttpServer) -> None:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,12 @@ def server(echo_runtime: EchoRuntime) -> Iterator[HttpServer]:
     with http_serving(echo_runtime) as server:
         yield server
         echo_runtime.release()
+
+
+def _connections(server: HttpServer) -> set[Any]:
+    connections: set[Any] = server.uvicorn.server_state.connections
+    wait_until(lambda: bool(connections))
+    return connections
 
 
 def _chunked(body: bytes, *lines: str) -> bytes:
@@ -78,8 +85,8 @@ def test_no_more_is_read_while_requests_wait_for_their_turn(echo_runtime: EchoRu
         with suppress(TimeoutError):
             while sent < 1 << 27:
                 sent += connection.send(many)
-        (protocol,) = server.uvicorn.server_state.connections
-        waiting = len(protocol.pipeline)  # type: ignore[union-attr]
+        (protocol,) = _connections(server)
+        waiting = len(protocol.pipeline)
         assert 0 < waiting < 2 * (1 << 18) / len(ALIVE)  # of what one read may bring
         assert waiting < sent / len(ALIVE) / 2
         echo_runtime.release()
@@ -119,3 +126,29 @@ def test_head_that_came_at_once_may_be_no_longer_than_any_other(server: HttpServ
     assert ask(server, post(PNG, target="/classify?" + "a" * 66_000)).status == 431
     large = pngs(1)[0] + bytes(100_000)  # the head is measured without the body
     assert ask(server, post(large)).status == 200
+
+
+def test_client_that_never_reads_its_answers_is_disconnected(echo_runtime: EchoRuntime) -> None:
+    with http_serving(echo_runtime, deadline_ms=100) as server, server.connect() as connection:
+        connection.settimeout(0.2)
+        with suppress(TimeoutError, ConnectionError):
+            while True:
+                connection.send(ALIVE * 2000)
+        wait_until(lambda: not server.uvicorn.server_state.connections)
+        assert ask(server, post(PNG)).status == 200
+
+
+def test_client_that_reads_them_at_last_keeps_its_connection(echo_runtime: EchoRuntime) -> None:
+    with http_serving(echo_runtime, deadline_ms=100) as server, server.connect() as connection:
+        connection.settimeout(0.2)
+        (protocol,) = _connections(server)
+        with suppress(TimeoutError):
+            while True:
+                connection.send(ALIVE * 2000)
+        wait_until(lambda: bool(protocol.flow.write_paused))
+        with suppress(TimeoutError):
+            while connection.recv(1 << 20):
+                pass
+        assert not protocol.flow.write_paused
+        time.sleep(1.5)  # longer than it might have left them unread
+        assert server.uvicorn.server_state.connections == {protocol}

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from service.engine.errors import Overloaded
+from service.engine.overload import Overload
 from tests.image_files import solid
 from tests.runtimes import EchoRuntime, wait_until
 from tests.service.server import Server, serving
@@ -133,6 +134,21 @@ def test_batch_with_room_for_some_answers_those(
     first, second, third = batch.result().json()["results"]
     assert (first["error"], second["error"], third["answer"]) == (None, None, None)
     assert third["error"]["type"] == "overloaded"
+    assert _answered(running.result()) == "class 0"
+
+
+def test_batch_that_is_let_in_under_overload_is_let_in_as_a_whole(
+    server: Server, runtime: EchoRuntime, clients: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Overload, "__bool__", lambda _: True)
+    runtime.hold()
+    running = clients.submit(server.classify, solid(10))
+    runtime.wait_until_running()
+    batch = clients.submit(server.classify_batch, [solid(20), solid(30)])
+    wait_until(lambda: server.context.engine.queue_depth == 2)  # where one image alone may wait
+    assert _error(server.classify(solid(40))) == (429, "overloaded")
+    runtime.release()
+    assert [result["error"] for result in batch.result().json()["results"]] == [None, None]
     assert _answered(running.result()) == "class 0"
 
 

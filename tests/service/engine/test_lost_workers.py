@@ -213,12 +213,14 @@ def test_worker_that_is_lost_while_stopping_is_started_again_for_what_was_accept
 def test_start_that_fails_is_tried_again(make_engine_on: MakeEngineOn, caplog: pytest.LogCaptureFixture) -> None:
     worker = ScriptedWorker()
     engine = make_engine_on(worker)
-    worker.problems = [ArtifactError("the model is damaged"), WorkerLost("died"), ArtifactError("the model is damaged")]
+    worker.problems = [ArtifactError("the model is damaged"), WorkerLost("died"), RuntimeError("no more threads")]
     worker.die()
     wait_until(lambda: worker.alive)
     assert _ask(engine, "5") == 5.0
     assert worker.starts == 5
-    assert caplog.messages.count("a worker cannot be started: the model is damaged") == 2
+    assert caplog.messages.count("a worker cannot be started: the model is damaged") == 1
+    (unexpected,) = [record for record in caplog.records if record.exc_info]
+    assert "no more threads" in str(unexpected.exc_info)
     assert engine.ready
 
 

@@ -88,6 +88,13 @@ def test_outcomes_for_other_jobs_are_refused(codec: OutcomeCodec, jobs: int) -> 
         codec.unpack(frame, jobs)
 
 
+@pytest.mark.parametrize("batch_size", [-1, 0, 4, 2**31 - 1])
+def test_answer_from_a_batch_that_cannot_have_been_is_refused(codec: OutcomeCodec, batch_size: int) -> None:
+    frame = _body(codec.pack([_answer(1.0), _answer(2.0, batch_size=batch_size), _answer(3.0)]))
+    with pytest.raises(ValueError, match=f"a batch of {batch_size}"):
+        codec.unpack(frame, 3)
+
+
 @pytest.mark.parametrize("outcomes", [[], [InferenceFailed()]])
 def test_check_is_answered_with_what_was_wrong(codec: OutcomeCodec, outcomes: list[Outcome]) -> None:
     told = codec.unpack(_body(codec.pack(outcomes)), 0)
