@@ -13,7 +13,7 @@ from service.engine.overload import Overload, Situation
 from service.engine.request import AnswerT, PayloadT, PendingRequest
 
 # Of the older batches, how much counts of what is known of their speed when another has run.
-_REMEMBERED = 0.9
+_REMEMBERED = 0.98
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ class Overload:
 
     In an overload little may wait, so that some requests are refused even of a load that could be borne: that
     nothing is refused any more is a sign of its end, but not one to wait for. So it is reckoned what would be left to
-    do for a queue that had taken everything since, as far as it has room, by workers that always had something to do.
+    do for a queue that had taken everything since, as far as it has room, by workers that always had something to do,
+    as they had when it began: those that wait for work, or are interrupted by refusals, seem slower than they are.
 
     Args:
         situation: of the queue.
@@ -47,6 +48,7 @@ class Overload:
         self._tell = tell
         self._began_at: float | None = None
         self._refused_at = 0.0
+        self._each_s = 0.0  # when it began
         self._left_s = 0.0  # to do, in seconds of one worker, at
         self._noted_at = 0.0
 
@@ -72,6 +74,7 @@ class Overload:
             self._note(now)
         if self._began_at is None:
             self._began_at = self._noted_at = now
+            self._each_s = self._situation.seconds_each()
             self._left_s = self._most_s()
             self._tell(True)
         self._refused_at = now
@@ -81,8 +84,8 @@ class Overload:
             self._began_at = None
             self._tell(False)
         else:
-            came_s = self._situation.seconds_each()
-            self._left_s = min(self._most_s(), max(0.0, self._still_left_s(now)) + came_s)
+            left_s = max(0.0, self._still_left_s(now))
+            self._left_s = min(self._most_s(), left_s + self._at_least_each_s())
             self._noted_at = now
 
     def _is_over(self, now: float) -> bool:
@@ -98,4 +101,8 @@ class Overload:
         return self._left_s - (now - self._noted_at) * self._situation.workers()
 
     def _most_s(self) -> float:
-        return self._situation.capacity() * self._situation.seconds_each()
+        return self._situation.capacity() * self._at_least_each_s()
+
+    def _at_least_each_s(self) -> float:
+        each_s = self._situation.seconds_each()
+        return min(each_s, self._each_s) if self._each_s else each_s

@@ -61,7 +61,7 @@ def test_refusal_estimates_when_there_will_be_room(make_batcher: MakeBatcher, cl
     batcher.note_speed(seconds=1.5, requests=1)  # the estimate follows slowly, and each request counts
     with pytest.raises(Overloaded) as caught:
         put(batcher, clock, "g")
-    assert caught.value.retry_after_s == pytest.approx(6 * (0.9 * 2.0 + 1.5) / (0.9 * 4 + 1) / 2)
+    assert caught.value.retry_after_s == pytest.approx(6 * (0.98 * 2.0 + 1.5) / (0.98 * 4 + 1) / 2)
 
 
 def test_withdrawn_request_is_never_handed_out(make_batcher: MakeBatcher, clock: Clock) -> None:

@@ -103,6 +103,26 @@ def test_requests_that_take_long_count_for_what_they_take(make_batcher: MakeBatc
         assert bool(batcher.overload) == lasts
 
 
+def test_workers_that_seem_slower_under_overload_are_reckoned_with_as_they_were(
+    make_batcher: MakeBatcher, clock: Clock
+) -> None:
+    batcher = make_batcher(_CAPACITY, workers=2, max_batch=1)
+    batcher.note_speed(seconds=0.1, requests=1)
+    _overload(batcher, clock)
+    for _ in range(100):
+        batcher.note_speed(seconds=0.15, requests=1)
+    assert _offer(batcher, clock, 16, 60) == pytest.approx(4, abs=0.5)
+
+
+def test_overload_ends_where_what_comes_takes_less_than_what_began_it(make_batcher: MakeBatcher, clock: Clock) -> None:
+    batcher = make_batcher(_CAPACITY, workers=2, max_batch=1)
+    batcher.note_speed(seconds=0.3, requests=1)
+    _overload(batcher, clock)
+    for _ in range(1000):
+        batcher.note_speed(seconds=0.1, requests=1)
+    assert _offer(batcher, clock, 16, 60) < 20
+
+
 def test_overload_does_not_end_as_long_as_something_waits(make_batcher: MakeBatcher, clock: Clock) -> None:
     batcher = make_batcher(_CAPACITY, workers=1, max_batch=1)  # of which the worker hangs
     batcher.note_speed(seconds=0.01, requests=1)
