@@ -83,6 +83,10 @@ class ModelConfig(BaseModel):
         """The same network for other classes."""
         return ModelConfig.model_validate({**self.model_dump(), "labels": labels})
 
+    def with_preprocessing(self, preprocessing: Preprocessing) -> ModelConfig:
+        """The same network for images prepared otherwise."""
+        return ModelConfig.model_validate({**self.model_dump(), "preprocessing": preprocessing})
+
 
 def preset(name: str) -> ModelConfig:
     """Return the network called `name`.
