@@ -90,6 +90,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.checkpoint is None and arguments.artifact is None:
         parser.error("name a CHECKPOINT, an --artifact, or both")
+    if arguments.checkpoint is None and arguments.preset is not None:
+        parser.error("--preset is for a published CHECKPOINT")
     if arguments.report is None and (arguments.ungated or arguments.groups):
         parser.error("--ungated and --groups are for a --report")
     return arguments

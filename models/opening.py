@@ -15,6 +15,23 @@ from models.examples import DataError
 from models.exported import ExportedClassifier
 
 
+def open_checkpoint(path: Path, preset_name: str | None = None) -> Checkpoint:
+    """Read a checkpoint of this project, or a published one, whose network a preset has to name.
+
+    Raises:
+        CheckpointError: it cannot be read, or the preset is missing, or one is named that nothing needs.
+        ValueError: there is no such preset.
+    """
+    if preset_name is None:
+        if path.name.endswith(".pth.tar"):
+            raise CheckpointError(f"{path} is a published checkpoint, which does not say its network: add --preset")
+        return load(path)
+    config = preset(preset_name)
+    if path.suffix == ".safetensors":
+        raise CheckpointError(f"{path} is a checkpoint of this project, which says its network: leave out --preset")
+    return load_published(path, config)
+
+
 def open_trained(
     path: Path,
     labels: tuple[str, ...],
@@ -25,11 +42,11 @@ def open_trained(
     """Open a checkpoint whose classes are these labels of the data.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: see `open_checkpoint`.
         DataError: its classes are others.
         ValueError: there is no such preset.
     """
-    checkpoint = _load(path, preset_name)
+    checkpoint = open_checkpoint(path, preset_name)
     own = checkpoint.config.labels
     # A published ImageNet network numbers its classes in the order of the synsets, which is that of the data's folders.
     if preset_name is not None and checkpoint.config.stem == "imagenet" and len(own) == len(labels):
@@ -72,14 +89,6 @@ def require_source(exported: ExportedClassifier, checkpoint: Path) -> None:
     if file_digest(checkpoint) != exported.manifest.source_digest:
         name = exported.manifest.name
         raise ArtifactError(f"{name} was not exported from {checkpoint.name}: its manifest names another checkpoint")
-
-
-def _load(path: Path, preset_name: str | None) -> Checkpoint:
-    if preset_name is not None:
-        return load_published(path, preset(preset_name))
-    if path.name.endswith(".pth.tar"):
-        raise CheckpointError(f"{path} is a published checkpoint, which does not say its network: add --preset")
-    return load(path)
 
 
 def _require_labels(path: Path, own: tuple[str, ...], labels: tuple[str, ...]) -> None:

@@ -33,8 +33,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--preset", required=True, metavar="NAME", help=", ".join(PRESETS))
     parser.add_argument("--data", required=True, type=Path, help="class folders, a tar of them, or CIFAR-10's batches")
     parser.add_argument("--out", required=True, type=Path, help="folder of the run; an unfinished run there goes on")
-    parser.add_argument("--plain", action="store_true", help="without gates: the baseline")
-    parser.add_argument(
+    gates = parser.add_mutually_exclusive_group()
+    gates.add_argument("--plain", action="store_true", help="without gates: the baseline")
+    gates.add_argument(
         "--target-rate",
         type=float,
         nargs="+",

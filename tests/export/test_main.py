@@ -226,7 +226,7 @@ def _published(folder: Path) -> Path:
         (_damaged, "is not a checkpoint"),
         (_unfitting, "do not fit"),
         (_not_a_number, "differs by nan"),
-        (_published, "preset"),
+        (_published, "which does not say its network: add --preset"),
     ],
     ids=["missing", "damaged", "of another shape", "with a NaN", "published, but no preset named"],
 )
@@ -247,6 +247,7 @@ def test_checkpoint_that_cannot_be_exported_is_one_line_of_error(
         (["--images", "{tmp}/empty"], "no images"),
         (["--images", "{tmp}/trained.safetensors"], "neither a folder"),
         (["--version", "not a version"], "version"),
+        (["--preset", "convnet-aig-20-cifar10"], "leave out --preset"),
         (["--count", "0"], "image"),
         (["--count", "-1"], ""),
         (["--profile-count", "0"], "--profile-count"),

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from artifact.manifest import ArtifactError
-from models.checkpoint import save
+from models.checkpoint import CheckpointError, save
 from models.classifier import TrainedClassifier
 from models.examples import DataError
 from models.exported import ExportedClassifier
-from models.opening import open_either, open_exported, open_trained, require_source
+from models.opening import open_checkpoint, open_either, open_exported, open_trained, require_source
 from tests.networks import checkpoint_of, small_network
 
 CPU = torch.device("cpu")
@@ -23,6 +23,21 @@ LABELS = small_network().config.labels
 def checkpoint(tmp_path: Path) -> Path:
     save(tmp_path / "checkpoint.safetensors", checkpoint_of(small_network()))
     return tmp_path / "checkpoint.safetensors"
+
+
+def test_preset_is_for_published_checkpoints_and_for_all_of_them(checkpoint: Path, tmp_path: Path) -> None:
+    published = tmp_path / "model_best.pth.tar"
+    published.write_bytes(b"no checkpoint")
+    with pytest.raises(CheckpointError, match="add --preset"):
+        open_checkpoint(published)
+    with pytest.raises(CheckpointError, match="leave out --preset"):
+        open_checkpoint(checkpoint, "convnet-aig-20-cifar10")
+    for path in (published, checkpoint):
+        with pytest.raises(ValueError, match="unknown preset 'resnet'"):
+            open_checkpoint(path, "resnet")
+    with pytest.raises(CheckpointError, match="not a published checkpoint"):
+        open_checkpoint(published, "convnet-aig-20-cifar10")
+    assert open_checkpoint(checkpoint).config == small_network().config
 
 
 def test_kind_is_told_from_what_lies_there(checkpoint: Path, artifact: Path) -> None:

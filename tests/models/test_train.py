@@ -72,6 +72,14 @@ def test_wrong_argument_gives_one_line_and_status_1(
     assert not (tmp_path / "run" / CHECKPOINT_NAME).exists()
 
 
+def test_target_rates_of_a_network_without_gates_are_a_usage_error(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(_arguments(data, tmp_path / "run", "--plain", "--target-rate", "0.5"))
+    assert "not allowed with argument --plain" in capsys.readouterr().err
+
+
 def test_other_recipe_in_the_folder_of_a_run_is_refused(
     data: Path, tmp_path: Path, config: ModelConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -114,6 +114,12 @@ def test_neither_checkpoint_nor_artifact_is_a_usage_error(data: Path, capsys: py
     assert "name a CHECKPOINT, an --artifact, or both" in capsys.readouterr().err
 
 
+def test_preset_of_an_artifact_is_a_usage_error(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--artifact", "exported", "--data", str(data), "--preset", "convnet-aig-20-cifar10"])
+    assert "--preset is for a published CHECKPOINT" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--ungated", "--groups"])
 def test_options_of_the_report_need_the_report(data: Path, option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
