@@ -14,6 +14,7 @@ from artifact.preprocessing import Float32Array, Preprocessing
 from export.artifact_writer import write_artifact
 from export.parity import ParityError
 from models.checkpoint import CheckpointError
+from models.command_line import finite
 from models.config import PRESETS
 from models.data import split
 from models.examples import DataError, Examples
@@ -112,7 +113,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help="how many images, spread evenly, to count on how often each block runs (default: 5000)",
     )
-    parser.add_argument("--gate-threshold", type=float, default=0.0, help="open gates above this margin (default: 0)")
+    parser.add_argument("--gate-threshold", type=finite, default=0.0, help="open gates above this margin (default: 0)")
     parser.add_argument("--preset", choices=PRESETS, metavar="NAME", help="network of a published checkpoint")
     return parser.parse_args(argv)
 

@@ -25,6 +25,7 @@ from artifact.manifest import ArtifactError
 from models.answers import Answers, Images, answer
 from models.checkpoint import CheckpointError
 from models.classifier import Classifier, TrainedClassifier
+from models.command_line import finite
 from models.config import PRESETS
 from models.data import split
 from models.device import default_device, usable_device, use_sound_gradients
@@ -64,7 +65,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     which.add_argument("--held-out", type=int, default=default, metavar="N", help=f"images kept (default: {default})")
     which.add_argument("--all", action="store_true", help="every image, not only those held out of training")
     parser.add_argument("--batch-size", type=int, help="default: 256 in PyTorch, 16 a thread in ONNX Runtime")
-    parser.add_argument("--gate-offset", type=float, default=0.0, help="added to every margin: below 0 skips more")
+    parser.add_argument("--gate-offset", type=finite, default=0.0, help="added to every margin: below 0 skips more")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="of two pictures (default: evaluation/ beside CHECKPOINT)"
     )
@@ -123,7 +124,8 @@ def _run(arguments: argparse.Namespace) -> int:
         manifest = networks.classifier.manifest
         source["artifact"] = f"{manifest.name}/{manifest.version}"
     source |= {"split": _split_name(arguments), "gate_offset": arguments.gate_offset}
-    print(json.dumps(source | answers.evaluation.summary() | {"images_per_second": images_per_second} | written))
+    figures = source | answers.evaluation.summary() | {"images_per_second": images_per_second} | written
+    print(json.dumps(figures, allow_nan=False))
     return 0
 
 

@@ -251,7 +251,6 @@ def test_checkpoint_that_cannot_be_exported_is_one_line_of_error(
         (["--count", "0"], "image"),
         (["--count", "-1"], ""),
         (["--profile-count", "0"], "--profile-count"),
-        (["--gate-threshold", "nan"], ""),
         (["--out", "{tmp}/empty"], "exists"),
         (["--out", "{tmp}/trained.safetensors/below/a/file"], ""),
     ],
@@ -267,6 +266,16 @@ def test_argument_that_cannot_work_is_one_line_of_error(
     assert main([str(trained), "--out", str(tmp_path / "out"), "--count", "8", *given]) == 1
     _assert_one_line(capsys, complaint)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("threshold", ["nan", "inf"])
+def test_gate_threshold_must_be_finite(
+    tmp_path: Path, trained: Path, threshold: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([str(trained), "--out", str(tmp_path / "out"), "--gate-threshold", threshold])
+    assert f"argument --gate-threshold: '{threshold}' is not a finite number" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def _assert_one_line(capsys: pytest.CaptureFixture[str], complaint: str) -> None:

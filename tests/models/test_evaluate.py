@@ -11,7 +11,7 @@ from models.checkpoint import Checkpoint, save
 from models.config import preset
 from models.data import Dataset, load_pixels, split
 from models.evaluate import main
-from models.evaluation import evaluate
+from models.evaluation import Evaluation, evaluate
 from models.resnet import AdaptiveResNet
 from models.sources import open_examples
 from tests.conftest import MakeFolders
@@ -126,6 +126,36 @@ def test_wrong_argument_gives_one_line_and_status_1(
 ) -> None:
     assert main([str(checkpoint), "--data", str(data), *more]) == 1
     _assert_one_line(capsys, message)
+
+
+@pytest.mark.parametrize("offset", ["nan", "inf", "-inf"])
+def test_gate_offset_must_be_finite(
+    checkpoint: Path, data: Path, offset: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([str(checkpoint), "--data", str(data), "--all", f"--gate-offset={offset}"])
+    assert f"argument --gate-offset: '{offset}' is not a finite number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("weight", ["classifier.bias", "blocks.stage1_block1.gate.fc2.bias"])
+def test_network_with_weights_that_are_no_numbers_gives_one_line(
+    network: AdaptiveResNet, checkpoint: Path, data: Path, weight: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network.state_dict()[weight][0] = float("nan")
+    save(checkpoint, Checkpoint(network.config, network.state_dict()))
+    assert main([str(checkpoint), "--data", str(data), "--all"]) == 1
+    _assert_one_line(capsys, "small answers to cat/000.png with logits or margins that are not finite")
+
+
+def test_json_has_no_figure_that_is_no_number(
+    checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = Evaluation.summary
+    monkeypatch.setattr(Evaluation, "summary", lambda evaluation: summary(evaluation) | {"mac_share": float("nan")})
+    assert main([str(checkpoint), "--data", str(data), "--all"]) == 1
+    output = capsys.readouterr()
+    assert "NaN" not in output.out
+    assert output.err.startswith("error: ")
 
 
 def _assert_one_line(capsys: pytest.CaptureFixture[str], message: str) -> None:
