@@ -14,7 +14,7 @@ from artifact.preprocessing import Float32Array, Preprocessing
 from export.artifact_writer import write_artifact
 from export.parity import ParityError
 from models.checkpoint import CheckpointError
-from models.command_line import finite
+from models.command_line import finite, interrupted
 from models.config import PRESETS
 from models.data import split
 from models.examples import DataError, Examples
@@ -63,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (CheckpointError, DataError, ParityError, OSError, ValueError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return interrupted("nothing was exported")
     _report(manifest, arguments.out)
     return 0
 

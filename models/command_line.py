@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
+
+_INTERRUPTED = 130
 
 
 def finite(text: str) -> float:
@@ -19,3 +22,9 @@ def finite(text: str) -> float:
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
     return value
+
+
+def interrupted(consequence: str) -> int:
+    """Say in one line that Ctrl-C was pressed and what comes of it; return the exit status for that, 128 + SIGINT."""
+    print(f"interrupted: {consequence}", file=sys.stderr)
+    return _INTERRUPTED

@@ -25,7 +25,7 @@ from artifact.manifest import ArtifactError
 from models.answers import Answers, Images, answer
 from models.checkpoint import CheckpointError
 from models.classifier import Classifier, TrainedClassifier
-from models.command_line import finite
+from models.command_line import finite, interrupted
 from models.config import PRESETS
 from models.data import split
 from models.device import default_device, usable_device, use_sound_gradients
@@ -50,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (DataError, CheckpointError, ArtifactError, ValueError, OSError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return interrupted("the evaluation is not finished")
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -2,7 +2,7 @@
 
     python -m models.train --preset convnet-aig-38-cifar10 --data PATH --out DIR
 
-Started again with the same arguments after a kill, it goes on from the last checkpoint and ends where the
+Started again with the same arguments after Ctrl-C or a kill, it goes on from the last checkpoint and ends where the
 uninterrupted run would have ended.
 """
 
@@ -17,6 +17,7 @@ import torch
 from pydantic import ValidationError
 
 from models.checkpoint import CheckpointError, load
+from models.command_line import interrupted
 from models.config import PRESETS, ModelConfig, preset
 from models.data import Dataset, load_pixels, split
 from models.device import default_device, fast_precision, usable_device, use_sound_gradients
@@ -69,6 +70,7 @@ def _config(arguments: argparse.Namespace, labels: tuple[str, ...]) -> ModelConf
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
     arguments = _arguments(argv)
+    path: Path = arguments.out / CHECKPOINT_NAME
     try:
         device = usable_device(arguments.device)
         use_sound_gradients(device)
@@ -99,8 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             Dataset(examples, indices, config.preprocessing, pixels) for indices in (train_indices, held_out)
         )
         trainer = Trainer(network, recipe, training, validation, arguments.out)
-        if (arguments.out / CHECKPOINT_NAME).exists():
-            trainer.resume(load(arguments.out / CHECKPOINT_NAME))
+        if path.exists():
+            trainer.resume(load(path))
         trainer.run()
     except ValidationError as error:
         print("error:", "; ".join(": ".join([*map(str, p["loc"]), p["msg"]]) for p in error.errors()), file=sys.stderr)
@@ -108,7 +110,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (DataError, CheckpointError, ValueError, FloatingPointError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"the network is in {arguments.out / CHECKPOINT_NAME}")
+    except KeyboardInterrupt:
+        goes_on = "goes on from the last checkpoint" if path.exists() else "starts again, as there is no checkpoint yet"
+        return interrupted(f"the same command {goes_on}")
+    print(f"the network is in {path}")
     return 0
 
 

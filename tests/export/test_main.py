@@ -278,6 +278,19 @@ def test_gate_threshold_must_be_finite(
     assert not (tmp_path / "out").exists()
 
 
+def test_ctrl_c_is_one_line(
+    tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(artifact_writer, "write_torchscript", interrupted)
+    before = sorted(tmp_path.rglob("*"))
+    assert main([str(trained), "--out", str(tmp_path / "out"), "--count", "8"]) == 130
+    assert capsys.readouterr().err.splitlines()[1:] == ["interrupted: nothing was exported"]  # after the note
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def _assert_one_line(capsys: pytest.CaptureFixture[str], complaint: str) -> None:
     lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("note: ")]
     assert len(lines) == 1, lines

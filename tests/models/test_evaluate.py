@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from models.checkpoint import Checkpoint, save
+from models.classifier import TrainedClassifier
 from models.config import preset
 from models.data import Dataset, load_pixels, split
 from models.evaluate import main
@@ -156,6 +157,17 @@ def test_json_has_no_figure_that_is_no_number(
     output = capsys.readouterr()
     assert "NaN" not in output.out
     assert output.err.startswith("error: ")
+
+
+def test_ctrl_c_gives_one_line(
+    checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainedClassifier, "run", interrupted)
+    assert main([str(checkpoint), "--data", str(data), "--all"]) == 130
+    assert capsys.readouterr() == ("", "interrupted: the evaluation is not finished\n")
 
 
 def _assert_one_line(capsys: pytest.CaptureFixture[str], message: str) -> None:

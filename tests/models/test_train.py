@@ -11,9 +11,10 @@ import pytest
 
 from models.checkpoint import Checkpoint, load, save
 from models.config import ModelConfig, preset
+from models.data import Batch
 from models.resnet import AdaptiveResNet
 from models.train import main
-from models.trainer import CHECKPOINT_NAME
+from models.trainer import CHECKPOINT_NAME, Trainer
 from tests.conftest import MakeFolders
 from tests.models.conftest import metrics, same_tensors
 
@@ -70,6 +71,31 @@ def test_wrong_argument_gives_one_line_and_status_1(
     assert message in output.err
     assert output.err.count("\n") == 1
     assert not (tmp_path / "run" / CHECKPOINT_NAME).exists()
+
+
+def test_ctrl_c_says_in_one_line_how_the_run_goes_on(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_step = Trainer._train_step
+
+    def interrupted_at(step: int) -> None:
+        def fatal_step(trainer: Trainer, batch: Batch) -> None:
+            if trainer.step == step:
+                raise KeyboardInterrupt
+            train_step(trainer, batch)
+
+        monkeypatch.setattr(Trainer, "_train_step", fatal_step)
+
+    for step, told in (
+        (3, "the same command starts again, as there is no checkpoint yet"),
+        (8, "the same command goes on from the last checkpoint"),
+    ):
+        interrupted_at(step)
+        assert main(_arguments(data, tmp_path / "run", "--epochs", "2")) == 130
+        assert capsys.readouterr().err == f"interrupted: {told}\n"
+    interrupted_at(-1)
+    assert main(_arguments(data, tmp_path / "run", "--epochs", "2")) == 0
+    assert load(tmp_path / "run" / CHECKPOINT_NAME).training["step"] == 14
 
 
 def test_target_rates_of_a_network_without_gates_are_a_usage_error(
