@@ -32,7 +32,7 @@ from models.device import default_device, usable_device, use_sound_gradients
 from models.evaluation_text import report_lines
 from models.examples import DataError, Examples
 from models.exported import ExportedClassifier
-from models.opening import open_either, open_exported, open_trained, require_source
+from models.opening import open_either, open_exported, open_trained, require_source, require_ungated
 from models.pictures import write_pictures
 from models.recipe import Recipe
 from models.report.report import write_report
@@ -162,6 +162,7 @@ def _subject(arguments: argparse.Namespace, networks: _Networks, examples: Examp
     ungated = None
     if arguments.ungated is not None:
         ungated = open_either(arguments.ungated, examples.labels, usable_device(arguments.device))
+        require_ungated(ungated, networks.classifier)
     return Subject(
         classifier=networks.classifier,
         images=images,

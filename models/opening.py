@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from artifact.manifest import MANIFEST_NAME, ArtifactError, file_digest
@@ -89,6 +90,20 @@ def require_source(exported: ExportedClassifier, checkpoint: Path) -> None:
     if file_digest(checkpoint) != exported.manifest.source_digest:
         name = exported.manifest.name
         raise ArtifactError(f"{name} was not exported from {checkpoint.name}: its manifest names another checkpoint")
+
+
+def require_ungated(ungated: Classifier, classifier: Classifier) -> None:
+    """Make sure that a network is one to compare another with: without gates, of the same blocks and MACs.
+
+    Raises:
+        ValueError: it is not.
+    """
+    own, other = ungated.structure, classifier.structure
+    if own.gated.size:
+        raise ValueError(f"{own.name} has gates: --ungated takes a network without any")
+    same_blocks = own.block_names == other.block_names and np.array_equal(own.residual_macs, other.residual_macs)
+    if not same_blocks or own.ungated_macs != other.ungated_macs:
+        raise ValueError(f"{own.name} is not {other.name} without gates: its blocks or their MACs are others")
 
 
 def _require_labels(path: Path, own: tuple[str, ...], labels: tuple[str, ...]) -> None:

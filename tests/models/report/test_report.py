@@ -135,6 +135,15 @@ def test_checkpoint_of_another_network_is_refused(
     assert "small was not exported from plain.safetensors" in capsys.readouterr().err
 
 
+def test_network_with_gates_is_not_taken_for_one_without(
+    networks: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--artifact", networks / "artifact", "--data", data, "--all", "--report", tmp_path / "out"]
+    assert main([*map(str, arguments), "--ungated", str(networks / "gated.safetensors")]) == 1
+    assert capsys.readouterr().err == "error: small has gates: --ungated takes a network without any\n"
+    assert not (tmp_path / "out").exists()
+
+
 def test_artifact_is_evaluated_without_a_report(networks: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--artifact", str(networks / "artifact"), "--data", str(data), "--all"]) == 0
     output = capsys.readouterr().out
