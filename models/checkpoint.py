@@ -45,6 +45,12 @@ class Checkpoint:
     training: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Tensor] = field(default_factory=dict)
 
+    @property
+    def held_out(self) -> int | None:
+        """How many images its training held out; None where it does not tell, as those of the research code."""
+        held_out: int | None = self.training.get("recipe", {}).get("held_out")
+        return held_out
+
     def network(self) -> AdaptiveResNet:
         """Build the network with these weights, in evaluation mode.
 

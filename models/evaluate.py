@@ -63,8 +63,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", required=True, type=Path, help="class folders, a tar of them, or CIFAR-10's batches")
     parser.add_argument("--preset", metavar="NAME", help=f"network of a published checkpoint: {', '.join(PRESETS)}")
     which = parser.add_mutually_exclusive_group()
-    default = Recipe().held_out
-    which.add_argument("--held-out", type=int, default=default, metavar="N", help=f"images kept (default: {default})")
+    which.add_argument(
+        "--held-out",
+        type=int,
+        metavar="N",
+        help=f"images held out of training (default: as many as CHECKPOINT tells, else {Recipe().held_out})",
+    )
     which.add_argument("--all", action="store_true", help="every image, not only those held out of training")
     parser.add_argument("--batch-size", type=int, help="default: 256 in PyTorch, 16 a thread in ONNX Runtime")
     parser.add_argument("--gate-offset", type=finite, default=0.0, help="added to every margin: below 0 skips more")
@@ -157,12 +161,12 @@ def _open(arguments: argparse.Namespace, examples: Examples) -> _Networks:
 
 def _subject(arguments: argparse.Namespace, networks: _Networks, examples: Examples) -> Subject:
     structure = networks.classifier.structure
-    indices = np.arange(len(examples)) if arguments.all else split(examples, arguments.held_out)[1]
-    images = Images(examples, indices, structure.preprocessing)
     ungated = None
     if arguments.ungated is not None:
         ungated = open_either(arguments.ungated, examples.labels, usable_device(arguments.device))
         require_ungated(ungated, networks.classifier)
+    indices = np.arange(len(examples)) if arguments.all else _held_out(arguments, networks.trained, ungated, examples)
+    images = Images(examples, indices, structure.preprocessing)
     return Subject(
         classifier=networks.classifier,
         images=images,
@@ -177,6 +181,30 @@ def _subject(arguments: argparse.Namespace, networks: _Networks, examples: Examp
             f"gate offset {arguments.gate_offset:g}, run in {networks.classifier.runtime}"
         ),
     )
+
+
+def _held_out(
+    arguments: argparse.Namespace, trained: TrainedClassifier | None, ungated: Classifier | None, examples: Examples
+) -> np.ndarray:
+    """The images held out of training, (N,): as many as the checkpoint tells, so that none was trained on.
+
+    Raises:
+        ValueError: others are asked for, there are none, or the network to compare with was trained on some.
+    """
+    told = trained.held_out if trained else None
+    if told == 0:
+        raise ValueError(f"the training of {arguments.checkpoint.name} held out no images: give --all")
+    if told is not None and arguments.held_out not in (None, told):
+        raise ValueError(
+            f"the training of {arguments.checkpoint.name} held out {told} images, not {arguments.held_out}: "
+            "leave out --held-out, or give --all"
+        )
+    count = told or arguments.held_out or Recipe().held_out
+    if ungated is not None and ungated.held_out not in (None, count):
+        raise ValueError(
+            f"the training of {arguments.ungated.name} held out {ungated.held_out} images, not {count}: give --all"
+        )
+    return split(examples, count, "give --all" if told else "give another --held-out, or give --all")[1]
 
 
 def _split_name(arguments: argparse.Namespace) -> str:

@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from models.checkpoint import Checkpoint, save
+from models.checkpoint import Checkpoint, load, save
 from models.classifier import TrainedClassifier
 from models.config import preset
 from models.data import Dataset, load_pixels, split
 from models.evaluate import main
 from models.evaluation import Evaluation, evaluate
+from models.recipe import Recipe
 from models.resnet import AdaptiveResNet
 from models.sources import open_examples
 from tests.conftest import MakeFolders
@@ -57,6 +59,45 @@ def test_last_line_is_the_evaluation_of_the_held_out_images(
     assert summary.pop("images_per_second") > 0
     assert summary == context | json.loads(json.dumps(evaluate(network, dataset).summary()))
     assert summary["images"] == 9
+
+
+def _tell_held_out(path: Path, count: int) -> None:
+    """Have the checkpoint tell that its training held out so many images."""
+    save(path, replace(load(path), training={"recipe": Recipe(held_out=count).model_dump()}))
+
+
+def test_as_many_images_are_evaluated_as_training_held_out(
+    checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _tell_held_out(checkpoint, 12)
+    for more in ([], ["--held-out", "12"]):
+        summary, _ = _run(capsys, checkpoint, "--data", data, *more)
+        assert (summary["images"], summary["split"]) == (12, "held-out")
+    assert main([str(checkpoint), "--data", str(data), "--held-out", "9"]) == 1
+    _assert_one_line(capsys, "checkpoint.safetensors held out 12 images, not 9: leave out --held-out, or give --all")
+    assert _run(capsys, checkpoint, "--data", data, "--all")[0]["images"] == 30
+
+
+def test_network_whose_training_held_out_nothing_is_evaluated_on_all_images(
+    checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _tell_held_out(checkpoint, 0)
+    for more in ([], ["--held-out", "9"]):
+        assert main([str(checkpoint), "--data", str(data), *more]) == 1
+        _assert_one_line(capsys, "the training of checkpoint.safetensors held out no images: give --all")
+    assert _run(capsys, checkpoint, "--data", data, "--all")[0]["images"] == 30
+
+
+def test_more_held_out_images_than_there_are_ask_for_other_arguments(
+    checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(checkpoint), "--data", str(data)]) == 1
+    _assert_one_line(capsys, "cannot hold out 5000 images")
+    assert main([str(checkpoint), "--data", str(data), "--held-out", "60"]) == 1
+    _assert_one_line(capsys, "classes of 10: give another --held-out, or give --all")
+    _tell_held_out(checkpoint, 60)
+    assert main([str(checkpoint), "--data", str(data)]) == 1
+    _assert_one_line(capsys, "classes of 10: give --all")
 
 
 def test_all_images_are_evaluated_when_asked_for(
