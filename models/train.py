@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
+from artifact.manifest import file_digest
 from models.checkpoint import CheckpointError, load
 from models.command_line import interrupted
 from models.config import PRESETS, ModelConfig, preset
@@ -93,17 +94,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch.manual_seed(recipe.seed)
         network = AdaptiveResNet(config).to(device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        init_digest = None
         if arguments.init:
             warm_start(network, load(arguments.init))
+            init_digest = file_digest(arguments.init)
         train_indices, held_out = split(examples, recipe.held_out)
         pixels = load_pixels(examples, config.preprocessing)
         training, validation = (
             Dataset(examples, indices, config.preprocessing, pixels) for indices in (train_indices, held_out)
         )
-        trainer = Trainer(network, recipe, training, validation, arguments.out)
+        trainer = Trainer(network, recipe, training, validation, arguments.out, init_digest=init_digest)
         if path.exists():
             trainer.resume(load(path))
-        trainer.run()
+        if trainer.finished:
+            print("the training was finished already")
+        else:
+            trainer.run()
     except ValidationError as error:
         print("error:", "; ".join(": ".join([*map(str, p["loc"]), p["msg"]]) for p in error.errors()), file=sys.stderr)
         return 1
