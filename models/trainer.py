@@ -82,15 +82,16 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether no step is left to take."""
-        return self.step == self.steps
+        """Whether the last step is taken and the figures of its epoch are kept."""
+        return self.step == self.steps and not self.totals.steps
 
     def run(self) -> None:
         """Train from where the run stands to its end."""
         self.out.mkdir(parents=True, exist_ok=True)
         with SummaryWriter(str(self.out), purge_step=len(self.history) + 1) as board:
             while not self.finished:
-                self._train_epoch()
+                if self.totals.steps < self.steps_per_epoch:  # else it was killed when only the figures were missing
+                    self._train_epoch()
                 row = self._epoch_metrics()
                 self.history.append(row)
                 self.totals = Totals()

@@ -133,6 +133,30 @@ def test_run_killed_before_its_last_checkpoint_has_every_row_in_the_end(
     assert metrics(resumed.out) == metrics(whole.out)
 
 
+@pytest.mark.parametrize("epoch", [2, 3])
+def test_run_killed_between_an_epochs_last_step_and_its_figures_has_every_row_in_the_end(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, epoch: int
+) -> None:
+    whole, killed, resumed = (make_trainer(out, save_every=6) for out in ("whole", "killed", "killed"))
+    whole.run()
+    epoch_metrics = killed._epoch_metrics
+
+    def fatal_metrics() -> dict[str, float]:
+        if killed.step == epoch * killed.steps_per_epoch:
+            raise _Killed
+        return epoch_metrics()
+
+    monkeypatch.setattr(killed, "_epoch_metrics", fatal_metrics)
+    with pytest.raises(_Killed):
+        killed.run()
+    resumed.resume(load(killed.out / CHECKPOINT_NAME))
+    assert resumed.step == epoch * resumed.steps_per_epoch
+    resumed.run()
+    assert resumed.finished
+    assert metrics(resumed.out) == metrics(whole.out)
+    assert same_tensors(_weights(resumed), _weights(whole))
+
+
 def test_tensorboard_shows_every_epoch_of_a_resumed_run_once(
     make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
