@@ -13,10 +13,12 @@ from artifact.manifest import Manifest, file_digest
 from artifact.preprocessing import Float32Array, Preprocessing
 from export.artifact_writer import write_artifact
 from export.parity import ParityError
-from models.checkpoint import CheckpointError, load, load_published
-from models.config import PRESETS, preset
+from models.checkpoint import CheckpointError
+from models.command_line import finite, interrupted
+from models.config import PRESETS
 from models.data import split
 from models.examples import DataError, Examples
+from models.opening import open_checkpoint
 from models.sources import open_examples
 
 _BATCH = 50
@@ -31,10 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError("--count, --calibration-count and --profile-count must be at least 1 image")
         if arguments.int8 and not arguments.images:
             raise ValueError("--int8 needs real images to calibrate on: give --images")
-        if path.name.endswith(".pth.tar"):
-            checkpoint = load_published(path, preset(arguments.preset or ""))
-        else:
-            checkpoint = load(path)
+        checkpoint = open_checkpoint(path, arguments.preset)
         preprocessing = checkpoint.config.preprocessing
         calibration_images: Float32Array | None = None
         profile_batches: Iterable[Float32Array] = ()
@@ -64,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (CheckpointError, DataError, ParityError, OSError, ValueError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return interrupted("nothing was exported")
     _report(manifest, arguments.out)
     return 0
 
@@ -114,7 +115,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help="how many images, spread evenly, to count on how often each block runs (default: 5000)",
     )
-    parser.add_argument("--gate-threshold", type=float, default=0.0, help="open gates above this margin (default: 0)")
+    parser.add_argument("--gate-threshold", type=finite, default=0.0, help="open gates above this margin (default: 0)")
     parser.add_argument("--preset", choices=PRESETS, metavar="NAME", help="network of a published checkpoint")
     return parser.parse_args(argv)
 

@@ -90,11 +90,20 @@ def run_over(
 def answer(
     classifier: Classifier, images: Images, gate_offset: float = 0.0, progress: Progress | None = None
 ) -> Answers:
-    """Run the classifier over all images, of which there must be some, in float32."""
+    """Run the classifier over all images, of which there must be some, in float32.
+
+    Raises:
+        DataError: an image cannot be decoded.
+        ValueError: the classifier answers with logits or margins that are not finite.
+    """
     structure, classes = classifier.structure, images.classes
 
     def work(positions: np.ndarray, pixels: UInt8Array) -> tuple[np.ndarray, ...]:
         logits, margins = classifier.run(pixels, gate_offset)
+        finite = np.isfinite(logits).all(axis=1) & np.isfinite(margins).all(axis=1)
+        if not finite.all():
+            name = images.name(positions[finite.argmin()])
+            raise ValueError(f"{structure.name} answers to {name} with logits or margins that are not finite")
         return logits.argmax(axis=1), cross_entropy(logits, classes[positions]), margins
 
     positions = np.arange(len(images))

@@ -17,8 +17,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from artifact.preprocessing import Preprocessing
 from models.config import ModelConfig
 from models.resnet import AdaptiveResNet, block_name
+
+# Those of the published train.py; the deviations of our presets are over all pixels of the training images.
+_PUBLISHED_CIFAR = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
 
 
 class CheckpointError(ValueError):
@@ -40,6 +44,12 @@ class Checkpoint:
     weights: dict[str, Tensor]
     training: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def held_out(self) -> int | None:
+        """How many images its training held out; None where it does not tell, as those of the research code."""
+        held_out: int | None = self.training.get("recipe", {}).get("held_out")
+        return held_out
 
     def network(self) -> AdaptiveResNet:
         """Build the network with these weights, in evaluation mode.
@@ -87,6 +97,9 @@ def load(path: Path) -> Checkpoint:
 def load_published(path: Path, config: ModelConfig) -> Checkpoint:
     """Read a checkpoint of the published research code for the network `config` describes.
 
+    A CIFAR network is given the normalisation it was trained with, that of `train.py` in
+    https://github.com/andreasveit/convnet-aig, instead of the preset's.
+
     Raises:
         CheckpointError: the file cannot be read safely, or its weights do not fit.
     """
@@ -96,6 +109,9 @@ def load_published(path: Path, config: ModelConfig) -> Checkpoint:
         raise CheckpointError(f"{path} is not a published checkpoint: {error}") from error
     if not isinstance(published, dict) or not all(isinstance(tensor, Tensor) for tensor in published.values()):
         raise CheckpointError(f"{path} is not a published checkpoint: its state_dict is not one")
+    if config.stem == "cifar":
+        own = config.preprocessing.model_dump()
+        config = config.with_preprocessing(Preprocessing.model_validate(own | _PUBLISHED_CIFAR))
     return Checkpoint(config, rename_published(published), {"source": "published"})
 
 

@@ -21,6 +21,7 @@ class Classifier(Protocol):
         runtime: what runs it, for people to read.
         batch_size: of the batches it runs fastest on.
         workers: how many threads may call `run` at once, each on one core.
+        held_out: how many images its training held out; None where that is not known.
     """
 
     runtime: str
@@ -31,6 +32,8 @@ class Classifier(Protocol):
     def batch_size(self) -> int: ...
     @property
     def workers(self) -> int: ...
+    @property
+    def held_out(self) -> int | None: ...
 
     def run(self, pixels: UInt8Array, gate_offset: float = 0.0) -> LogitsAndMargins:
         """Logits and margins of pixels (N, H, W, 3), with `gate_offset` added to every margin before the decision."""
@@ -46,6 +49,7 @@ class TrainedClassifier:
         self.structure = Structure.of_config(checkpoint.config)
         self.network = checkpoint.network().to(device)
         self.batch_size = batch_size
+        self.held_out = checkpoint.held_out
         self._device = device
 
     def input(self, pixels: UInt8Array) -> Tensor:

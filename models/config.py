@@ -1,4 +1,8 @@
-"""What a network is: depth, widths, gates, labels and preprocessing, with the paper's networks as presets by name."""
+"""What a network is: depth, widths, gates, labels and preprocessing, with presets by name.
+
+The paper has those of 110 layers for CIFAR-10 and of 50 and 101 for ImageNet; the others are their smaller and larger
+relations.
+"""
 
 from __future__ import annotations
 
@@ -83,6 +87,10 @@ class ModelConfig(BaseModel):
         """The same network for other classes."""
         return ModelConfig.model_validate({**self.model_dump(), "labels": labels})
 
+    def with_preprocessing(self, preprocessing: Preprocessing) -> ModelConfig:
+        """The same network for images prepared otherwise."""
+        return ModelConfig.model_validate({**self.model_dump(), "preprocessing": preprocessing})
+
 
 def preset(name: str) -> ModelConfig:
     """Return the network called `name`.
@@ -96,7 +104,7 @@ def preset(name: str) -> ModelConfig:
 
 
 def _cifar(depth: int) -> ModelConfig:
-    """ConvNet-AIG for 32x32 images with depth 6n + 2 (He et al. 2016, section 4.2; the paper's section 4.1)."""
+    """ConvNet-AIG for 32x32 images with depth 6n + 2 (He et al. 2016, section 4.2); the paper's section 4.1 has 110."""
     blocks = (depth - 2) // 6
     return ModelConfig(
         name=f"convnet-aig-{depth}-cifar10",
@@ -111,7 +119,7 @@ def _cifar(depth: int) -> ModelConfig:
 
 
 def _imagenet(depth: int) -> ModelConfig:
-    """ConvNet-AIG for 224x224 images (the paper's section 4.2)."""
+    """ConvNet-AIG for 224x224 images; the paper's section 4.2 has depths 50 and 101."""
     block, stages = _IMAGENET_STAGES[depth]
     return ModelConfig(
         name=f"convnet-aig-{depth}-imagenet",

@@ -83,14 +83,15 @@ class Dataset:
         return Batch(images.contiguous(memory_format=torch.channels_last), classes)
 
 
-def split(examples: Examples, held_out: int) -> tuple[np.ndarray, np.ndarray]:
+def split(examples: Examples, held_out: int, instead: str = "give another --held-out") -> tuple[np.ndarray, np.ndarray]:
     """Indices for training and for validation, with `held_out` images spread evenly over the classes.
 
     The split depends on the examples alone, never on a seed: networks trained in different runs stay comparable. The
     held-out images of a class are spread over its files in name order.
 
     Raises:
-        ValueError: the classes are too small, or too few images are asked for, to hold out as many of each.
+        ValueError: the classes are too small, or too few images are asked for, to hold out as many of each; the message
+            ends with what to do `instead`.
     """
     classes = len(examples.labels)
     each = held_out // classes
@@ -99,7 +100,7 @@ def split(examples: Examples, held_out: int) -> tuple[np.ndarray, np.ndarray]:
         members = np.flatnonzero(examples.classes == label)
         if each >= len(members) or (held_out and not each):
             raise ValueError(
-                f"cannot hold out {held_out} images, as many of each of {classes} classes of {len(members)}"
+                f"cannot hold out {held_out} images, as many of each of {classes} classes of {len(members)}: {instead}"
             )
         chosen.append(members[(np.arange(each) * len(members)) // each] if each else members[:0])
     validation = np.sort(np.concatenate(chosen))

@@ -25,13 +25,14 @@ from artifact.manifest import ArtifactError
 from models.answers import Answers, Images, answer
 from models.checkpoint import CheckpointError
 from models.classifier import Classifier, TrainedClassifier
+from models.command_line import finite, interrupted
 from models.config import PRESETS
 from models.data import split
 from models.device import default_device, usable_device, use_sound_gradients
 from models.evaluation_text import report_lines
 from models.examples import DataError, Examples
 from models.exported import ExportedClassifier
-from models.opening import open_either, open_exported, open_trained, require_source
+from models.opening import open_either, open_exported, open_trained, require_source, require_ungated
 from models.pictures import write_pictures
 from models.recipe import Recipe
 from models.report.report import write_report
@@ -49,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (DataError, CheckpointError, ArtifactError, ValueError, OSError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return interrupted("the evaluation is not finished")
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -60,11 +63,15 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", required=True, type=Path, help="class folders, a tar of them, or CIFAR-10's batches")
     parser.add_argument("--preset", metavar="NAME", help=f"network of a published checkpoint: {', '.join(PRESETS)}")
     which = parser.add_mutually_exclusive_group()
-    default = Recipe().held_out
-    which.add_argument("--held-out", type=int, default=default, metavar="N", help=f"images kept (default: {default})")
+    which.add_argument(
+        "--held-out",
+        type=int,
+        metavar="N",
+        help=f"images held out of training (default: as many as CHECKPOINT tells, else {Recipe().held_out})",
+    )
     which.add_argument("--all", action="store_true", help="every image, not only those held out of training")
     parser.add_argument("--batch-size", type=int, help="default: 256 in PyTorch, 16 a thread in ONNX Runtime")
-    parser.add_argument("--gate-offset", type=float, default=0.0, help="added to every margin: below 0 skips more")
+    parser.add_argument("--gate-offset", type=finite, default=0.0, help="added to every margin: below 0 skips more")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="of two pictures (default: evaluation/ beside CHECKPOINT)"
     )
@@ -90,6 +97,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.checkpoint is None and arguments.artifact is None:
         parser.error("name a CHECKPOINT, an --artifact, or both")
+    if arguments.checkpoint is None and arguments.preset is not None:
+        parser.error("--preset is for a published CHECKPOINT")
     if arguments.report is None and (arguments.ungated or arguments.groups):
         parser.error("--ungated and --groups are for a --report")
     return arguments
@@ -121,7 +130,8 @@ def _run(arguments: argparse.Namespace) -> int:
         manifest = networks.classifier.manifest
         source["artifact"] = f"{manifest.name}/{manifest.version}"
     source |= {"split": _split_name(arguments), "gate_offset": arguments.gate_offset}
-    print(json.dumps(source | answers.evaluation.summary() | {"images_per_second": images_per_second} | written))
+    figures = source | answers.evaluation.summary() | {"images_per_second": images_per_second} | written
+    print(json.dumps(figures, allow_nan=False))
     return 0
 
 
@@ -151,11 +161,12 @@ def _open(arguments: argparse.Namespace, examples: Examples) -> _Networks:
 
 def _subject(arguments: argparse.Namespace, networks: _Networks, examples: Examples) -> Subject:
     structure = networks.classifier.structure
-    indices = np.arange(len(examples)) if arguments.all else split(examples, arguments.held_out)[1]
-    images = Images(examples, indices, structure.preprocessing)
     ungated = None
     if arguments.ungated is not None:
         ungated = open_either(arguments.ungated, examples.labels, usable_device(arguments.device))
+        require_ungated(ungated, networks.classifier)
+    indices = np.arange(len(examples)) if arguments.all else _held_out(arguments, networks.trained, ungated, examples)
+    images = Images(examples, indices, structure.preprocessing)
     return Subject(
         classifier=networks.classifier,
         images=images,
@@ -170,6 +181,30 @@ def _subject(arguments: argparse.Namespace, networks: _Networks, examples: Examp
             f"gate offset {arguments.gate_offset:g}, run in {networks.classifier.runtime}"
         ),
     )
+
+
+def _held_out(
+    arguments: argparse.Namespace, trained: TrainedClassifier | None, ungated: Classifier | None, examples: Examples
+) -> np.ndarray:
+    """The images held out of training, (N,): as many as the checkpoint tells, so that none was trained on.
+
+    Raises:
+        ValueError: others are asked for, there are none, or the network to compare with was trained on some.
+    """
+    told = trained.held_out if trained else None
+    if told == 0:
+        raise ValueError(f"the training of {arguments.checkpoint.name} held out no images: give --all")
+    if told is not None and arguments.held_out not in (None, told):
+        raise ValueError(
+            f"the training of {arguments.checkpoint.name} held out {told} images, not {arguments.held_out}: "
+            "leave out --held-out, or give --all"
+        )
+    count = told or arguments.held_out or Recipe().held_out
+    if ungated is not None and ungated.held_out not in (None, count):
+        raise ValueError(
+            f"the training of {arguments.ungated.name} held out {ungated.held_out} images, not {count}: give --all"
+        )
+    return split(examples, count, "give --all" if told else "give another --held-out, or give --all")[1]
 
 
 def _split_name(arguments: argparse.Namespace) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +35,11 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.classes)
+
+    def digest(self) -> str:
+        """SHA-256 of all names and classes, in hexadecimal; the images themselves are not read."""
+        content = json.dumps([*self.names, self.classes.tolist()])
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def image(self, index: int) -> Image.Image:
         """Decode one example at its full size.

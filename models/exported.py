@@ -17,6 +17,7 @@ class ExportedClassifier:
     """One session for all threads; each run stays on its caller's thread."""
 
     runtime = "ONNX Runtime"
+    held_out = None
 
     def __init__(self, folder: Path, batch_size: int = 16) -> None:
         """Open the artifact in `folder`.

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from models.resnet import Output
 
-# Weight of the target-rate loss against the classification loss in the published training code.
+# Weight of the target-rate loss against the classification loss, as in the published CIFAR script.
 TARGET_WEIGHT = 2.0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from artifact.manifest import MANIFEST_NAME, ArtifactError, file_digest
@@ -13,6 +14,23 @@ from models.classifier import Classifier, TrainedClassifier
 from models.config import preset
 from models.examples import DataError
 from models.exported import ExportedClassifier
+
+
+def open_checkpoint(path: Path, preset_name: str | None = None) -> Checkpoint:
+    """Read a checkpoint of this project, or a published one, whose network a preset has to name.
+
+    Raises:
+        CheckpointError: it cannot be read, or the preset is missing, or one is named that nothing needs.
+        ValueError: there is no such preset.
+    """
+    if preset_name is None:
+        if path.name.endswith(".pth.tar"):
+            raise CheckpointError(f"{path} is a published checkpoint, which does not say its network: add --preset")
+        return load(path)
+    config = preset(preset_name)
+    if path.suffix == ".safetensors":
+        raise CheckpointError(f"{path} is a checkpoint of this project, which says its network: leave out --preset")
+    return load_published(path, config)
 
 
 def open_trained(
@@ -25,11 +43,11 @@ def open_trained(
     """Open a checkpoint whose classes are these labels of the data.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: see `open_checkpoint`.
         DataError: its classes are others.
         ValueError: there is no such preset.
     """
-    checkpoint = _load(path, preset_name)
+    checkpoint = open_checkpoint(path, preset_name)
     own = checkpoint.config.labels
     # A published ImageNet network numbers its classes in the order of the synsets, which is that of the data's folders.
     if preset_name is not None and checkpoint.config.stem == "imagenet" and len(own) == len(labels):
@@ -74,12 +92,18 @@ def require_source(exported: ExportedClassifier, checkpoint: Path) -> None:
         raise ArtifactError(f"{name} was not exported from {checkpoint.name}: its manifest names another checkpoint")
 
 
-def _load(path: Path, preset_name: str | None) -> Checkpoint:
-    if preset_name is not None:
-        return load_published(path, preset(preset_name))
-    if path.name.endswith(".pth.tar"):
-        raise CheckpointError(f"{path} is a published checkpoint, which does not say its network: add --preset")
-    return load(path)
+def require_ungated(ungated: Classifier, classifier: Classifier) -> None:
+    """Make sure that a network is one to compare another with: without gates, of the same blocks and MACs.
+
+    Raises:
+        ValueError: it is not.
+    """
+    own, other = ungated.structure, classifier.structure
+    if own.gated.size:
+        raise ValueError(f"{own.name} has gates: --ungated takes a network without any")
+    same_blocks = own.block_names == other.block_names and np.array_equal(own.residual_macs, other.residual_macs)
+    if not same_blocks or own.ungated_macs != other.ungated_macs:
+        raise ValueError(f"{own.name} is not {other.name} without gates: its blocks or their MACs are others")
 
 
 def _require_labels(path: Path, own: tuple[str, ...], labels: tuple[str, ...]) -> None:

@@ -15,6 +15,9 @@ from models.loss import TARGET_WEIGHT
 class Recipe(BaseModel):
     """The settings of one training run.
 
+    The defaults are for CIFAR: weight decay and target weight are those of the published CIFAR script (train.py in
+    https://github.com/andreasveit/convnet-aig). Its ImageNet script has weight decay 1e-4 and target weight 1.
+
     Attributes:
         epochs: times each training image is seen.
         batch_size: images a step.

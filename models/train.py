@@ -2,7 +2,7 @@
 
     python -m models.train --preset convnet-aig-38-cifar10 --data PATH --out DIR
 
-Started again with the same arguments after a kill, it goes on from the last checkpoint and ends where the
+Started again with the same arguments after Ctrl-C or a kill, it goes on from the last checkpoint and ends where the
 uninterrupted run would have ended.
 """
 
@@ -16,7 +16,9 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
+from artifact.manifest import file_digest
 from models.checkpoint import CheckpointError, load
+from models.command_line import interrupted
 from models.config import PRESETS, ModelConfig, preset
 from models.data import Dataset, load_pixels, split
 from models.device import default_device, fast_precision, usable_device, use_sound_gradients
@@ -33,8 +35,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--preset", required=True, metavar="NAME", help=", ".join(PRESETS))
     parser.add_argument("--data", required=True, type=Path, help="class folders, a tar of them, or CIFAR-10's batches")
     parser.add_argument("--out", required=True, type=Path, help="folder of the run; an unfinished run there goes on")
-    parser.add_argument("--plain", action="store_true", help="without gates: the baseline")
-    parser.add_argument(
+    gates = parser.add_mutually_exclusive_group()
+    gates.add_argument("--plain", action="store_true", help="without gates: the baseline")
+    gates.add_argument(
         "--target-rate",
         type=float,
         nargs="+",
@@ -68,6 +71,7 @@ def _config(arguments: argparse.Namespace, labels: tuple[str, ...]) -> ModelConf
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
     arguments = _arguments(argv)
+    path: Path = arguments.out / CHECKPOINT_NAME
     try:
         device = usable_device(arguments.device)
         use_sound_gradients(device)
@@ -90,24 +94,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch.manual_seed(recipe.seed)
         network = AdaptiveResNet(config).to(device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        init_digest = None
         if arguments.init:
             warm_start(network, load(arguments.init))
+            init_digest = file_digest(arguments.init)
         train_indices, held_out = split(examples, recipe.held_out)
         pixels = load_pixels(examples, config.preprocessing)
         training, validation = (
             Dataset(examples, indices, config.preprocessing, pixels) for indices in (train_indices, held_out)
         )
-        trainer = Trainer(network, recipe, training, validation, arguments.out)
-        if (arguments.out / CHECKPOINT_NAME).exists():
-            trainer.resume(load(arguments.out / CHECKPOINT_NAME))
-        trainer.run()
+        trainer = Trainer(network, recipe, training, validation, arguments.out, init_digest=init_digest)
+        if path.exists():
+            trainer.resume(load(path))
+        if trainer.finished:
+            print("the training was finished already")
+        else:
+            trainer.run()
     except ValidationError as error:
         print("error:", "; ".join(": ".join([*map(str, p["loc"]), p["msg"]]) for p in error.errors()), file=sys.stderr)
         return 1
     except (DataError, CheckpointError, ValueError, FloatingPointError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"the network is in {arguments.out / CHECKPOINT_NAME}")
+    except KeyboardInterrupt:
+        goes_on = "goes on from the last checkpoint" if path.exists() else "starts again, as there is no checkpoint yet"
+        return interrupted(f"the same command {goes_on}")
+    print(f"the network is in {path}")
     return 0
 
 

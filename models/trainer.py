@@ -48,7 +48,18 @@ class Trainer:
         validation: Dataset,
         out: Path,
         save_every: int = 500,
+        init_digest: str | None = None,
     ) -> None:
+        """Prepare a run that has not taken a step.
+
+        Args:
+            out: its folder; made when the run begins.
+            save_every: steps between two checkpoints; there is one after every epoch, too.
+            init_digest: SHA-256 of the checkpoint whose weights the network starts from; None where they are random.
+
+        Raises:
+            ValueError: the training images do not fill one batch.
+        """
         self.network = network
         self.recipe = recipe
         self.training = training
@@ -65,14 +76,22 @@ class Trainer:
         self.totals = Totals()
         self.history: list[dict[str, float]] = []
         gated_rates = [rate for rate in network.config.target_rates if rate < 1]
+        # A run goes on only from where it began.
+        self._origin = {"init": init_digest, "data": training.examples.digest()}
         self._targets = torch.tensor(gated_rates, device=self.device)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last step is taken and the figures of its epoch are kept."""
+        return self.step == self.steps and not self.totals.steps
 
     def run(self) -> None:
         """Train from where the run stands to its end."""
         self.out.mkdir(parents=True, exist_ok=True)
         with SummaryWriter(str(self.out), purge_step=len(self.history) + 1) as board:
-            while self.step < self.steps:
-                self._train_epoch()
+            while not self.finished:
+                if self.totals.steps < self.steps_per_epoch:  # else it was killed when only the figures were missing
+                    self._train_epoch()
                 row = self._epoch_metrics()
                 self.history.append(row)
                 self.totals = Totals()
@@ -89,6 +108,7 @@ class Trainer:
         momentum = {name: state[p]["momentum_buffer"] for name, p in self.network.named_parameters() if p in state}
         training = {
             "recipe": self.recipe.model_dump(),
+            "origin": self._origin,
             "steps_per_epoch": self.steps_per_epoch,
             "step": self.step,
             "totals": asdict(self.totals),
@@ -98,16 +118,21 @@ class Trainer:
         save(self.out / CHECKPOINT_NAME, checkpoint)
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint of the same network and recipe.
+        """Go on from a checkpoint of the same network and recipe, which began with the same weights and data.
+
+        Checkpoints of earlier versions do not tell what they began with, and are believed.
 
         Raises:
-            CheckpointError: it is of another network, recipe or data set, or keeps no training state.
+            CheckpointError: it is of another network, recipe, beginning or data set, or keeps no training state.
         """
         if checkpoint.config != self.network.config:
             raise CheckpointError("the checkpoint in the output folder is of another network; choose another --out")
         if checkpoint.training.get("recipe") != self.recipe.model_dump():
             raise CheckpointError("the run in the output folder has another recipe; choose another --out")
-        if checkpoint.training.get("steps_per_epoch") != self.steps_per_epoch:
+        origin = checkpoint.training.get("origin", self._origin)
+        if origin["init"] != self._origin["init"]:
+            raise CheckpointError("the run in the output folder began with another --init; choose another --out")
+        if checkpoint.training.get("steps_per_epoch") != self.steps_per_epoch or origin["data"] != self._origin["data"]:
             raise CheckpointError("the run in the output folder was on other data; choose another --out")
         self.network.load_state_dict(checkpoint.weights)
         for name, parameter in self.network.named_parameters():

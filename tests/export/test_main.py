@@ -226,7 +226,7 @@ def _published(folder: Path) -> Path:
         (_damaged, "is not a checkpoint"),
         (_unfitting, "do not fit"),
         (_not_a_number, "differs by nan"),
-        (_published, "preset"),
+        (_published, "which does not say its network: add --preset"),
     ],
     ids=["missing", "damaged", "of another shape", "with a NaN", "published, but no preset named"],
 )
@@ -247,10 +247,10 @@ def test_checkpoint_that_cannot_be_exported_is_one_line_of_error(
         (["--images", "{tmp}/empty"], "no images"),
         (["--images", "{tmp}/trained.safetensors"], "neither a folder"),
         (["--version", "not a version"], "version"),
+        (["--preset", "convnet-aig-20-cifar10"], "leave out --preset"),
         (["--count", "0"], "image"),
         (["--count", "-1"], ""),
         (["--profile-count", "0"], "--profile-count"),
-        (["--gate-threshold", "nan"], ""),
         (["--out", "{tmp}/empty"], "exists"),
         (["--out", "{tmp}/trained.safetensors/below/a/file"], ""),
     ],
@@ -265,6 +265,29 @@ def test_argument_that_cannot_work_is_one_line_of_error(
     # The last --out counts.
     assert main([str(trained), "--out", str(tmp_path / "out"), "--count", "8", *given]) == 1
     _assert_one_line(capsys, complaint)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("threshold", ["nan", "inf"])
+def test_gate_threshold_must_be_finite(
+    tmp_path: Path, trained: Path, threshold: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([str(trained), "--out", str(tmp_path / "out"), "--gate-threshold", threshold])
+    assert f"argument --gate-threshold: '{threshold}' is not a finite number" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_is_one_line(
+    tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(artifact_writer, "write_torchscript", interrupted)
+    before = sorted(tmp_path.rglob("*"))
+    assert main([str(trained), "--out", str(tmp_path / "out"), "--count", "8"]) == 130
+    assert capsys.readouterr().err.splitlines()[1:] == ["interrupted: nothing was exported"]  # after the note
     assert sorted(tmp_path.rglob("*")) == before
 
 

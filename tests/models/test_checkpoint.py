@@ -4,6 +4,7 @@ import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -177,6 +178,28 @@ def test_published_checkpoint_answers_as_the_research_code_without_noise(
     loaded = load_published(path, network.config).network()
     torch.testing.assert_close(loaded(images).logits, _published_logits(published, network.config, images))
     assert 0 < loaded(images).open.mean() < 1
+
+
+@pytest.mark.parametrize(
+    ("stem", "std"), [("cifar", (0.2023, 0.1994, 0.2010)), ("imagenet", (0.25, 0.25, 0.25))], ids=["cifar", "imagenet"]
+)
+def test_published_cifar_network_is_given_the_normalisation_it_was_trained_with(
+    make_network: MakeNetwork,
+    published_weights: PublishedWeights,
+    tmp_path: Path,
+    stem: str,
+    std: tuple[float, float, float],
+) -> None:
+    network, path = make_network(stem=stem), tmp_path / "model_best.pth.tar"
+    torch.save({"state_dict": published_weights(network)}, path)
+    own, loaded = network.config.preprocessing, load_published(path, network.config).config.preprocessing
+    assert loaded.std == std
+    assert (loaded.resize, loaded.crop) == (own.resize, own.crop)
+    # Of numbers that a preset has used already, nothing may stay behind.
+    black = np.zeros((1, 1, 3), np.uint8)
+    own.normalise(black)
+    again = load_published(path, network.config).config.preprocessing
+    np.testing.assert_allclose(again.normalise(black)[:, 0, 0], -np.divide(again.mean, std), rtol=1e-6)
 
 
 def test_loading_a_malicious_published_checkpoint_executes_nothing(tmp_path: Path, config: ModelConfig) -> None:

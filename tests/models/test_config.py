@@ -7,7 +7,7 @@ from models.config import CIFAR10_LABELS, PRESETS, ModelConfig, preset
 from tests.models.conftest import MakeConfig
 
 
-def test_presets_are_the_networks_of_the_paper_and_their_small_relations() -> None:
+def test_presets_are_the_networks_of_the_paper_and_their_relations() -> None:
     depths = ["20-cifar10", "38-cifar10", "110-cifar10", *(f"{depth}-imagenet" for depth in (18, 34, 50, 101, 152))]
     assert list(PRESETS) == [f"convnet-aig-{depth}" for depth in depths]
 

@@ -66,8 +66,10 @@ def test_split_may_hold_out_nothing(examples: Examples) -> None:
 
 @pytest.mark.parametrize("held_out", [1, 60, 1000])
 def test_split_that_leaves_a_class_empty_is_refused(examples: Examples, held_out: int) -> None:
-    with pytest.raises(ValueError, match="cannot hold out"):
+    with pytest.raises(ValueError, match=r"cannot hold out .*: give another --held-out"):
         split(examples, held_out)
+    with pytest.raises(ValueError, match=r"cannot hold out .*: do without"):
+        split(examples, held_out, "do without")
 
 
 def test_ordered_batches_are_what_the_service_would_see(

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from models.checkpoint import Checkpoint, save
+from models.checkpoint import Checkpoint, load, save
+from models.classifier import TrainedClassifier
 from models.config import preset
 from models.data import Dataset, load_pixels, split
 from models.evaluate import main
-from models.evaluation import evaluate
+from models.evaluation import Evaluation, evaluate
+from models.recipe import Recipe
 from models.resnet import AdaptiveResNet
 from models.sources import open_examples
 from tests.conftest import MakeFolders
@@ -56,6 +59,45 @@ def test_last_line_is_the_evaluation_of_the_held_out_images(
     assert summary.pop("images_per_second") > 0
     assert summary == context | json.loads(json.dumps(evaluate(network, dataset).summary()))
     assert summary["images"] == 9
+
+
+def _tell_held_out(path: Path, count: int) -> None:
+    """Have the checkpoint tell that its training held out so many images."""
+    save(path, replace(load(path), training={"recipe": Recipe(held_out=count).model_dump()}))
+
+
+def test_as_many_images_are_evaluated_as_training_held_out(
+    checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _tell_held_out(checkpoint, 12)
+    for more in ([], ["--held-out", "12"]):
+        summary, _ = _run(capsys, checkpoint, "--data", data, *more)
+        assert (summary["images"], summary["split"]) == (12, "held-out")
+    assert main([str(checkpoint), "--data", str(data), "--held-out", "9"]) == 1
+    _assert_one_line(capsys, "checkpoint.safetensors held out 12 images, not 9: leave out --held-out, or give --all")
+    assert _run(capsys, checkpoint, "--data", data, "--all")[0]["images"] == 30
+
+
+def test_network_whose_training_held_out_nothing_is_evaluated_on_all_images(
+    checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _tell_held_out(checkpoint, 0)
+    for more in ([], ["--held-out", "9"]):
+        assert main([str(checkpoint), "--data", str(data), *more]) == 1
+        _assert_one_line(capsys, "the training of checkpoint.safetensors held out no images: give --all")
+    assert _run(capsys, checkpoint, "--data", data, "--all")[0]["images"] == 30
+
+
+def test_more_held_out_images_than_there_are_ask_for_other_arguments(
+    checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(checkpoint), "--data", str(data)]) == 1
+    _assert_one_line(capsys, "cannot hold out 5000 images")
+    assert main([str(checkpoint), "--data", str(data), "--held-out", "60"]) == 1
+    _assert_one_line(capsys, "classes of 10: give another --held-out, or give --all")
+    _tell_held_out(checkpoint, 60)
+    assert main([str(checkpoint), "--data", str(data)]) == 1
+    _assert_one_line(capsys, "classes of 10: give --all")
 
 
 def test_all_images_are_evaluated_when_asked_for(
@@ -118,7 +160,7 @@ def test_pictures_lie_beside_the_checkpoint_or_where_they_are_wanted(
         (["--held-out", "0"], "--held-out must be at least 1"),
         (["--batch-size", "0"], "--batch-size must be at least 1"),
         (["--preset", "resnet-50"], "unknown preset"),
-        (["--preset", "convnet-aig-20-cifar10"], "not a published checkpoint"),
+        (["--preset", "convnet-aig-20-cifar10"], "leave out --preset"),
     ],
 )
 def test_wrong_argument_gives_one_line_and_status_1(
@@ -126,6 +168,47 @@ def test_wrong_argument_gives_one_line_and_status_1(
 ) -> None:
     assert main([str(checkpoint), "--data", str(data), *more]) == 1
     _assert_one_line(capsys, message)
+
+
+@pytest.mark.parametrize("offset", ["nan", "inf", "-inf"])
+def test_gate_offset_must_be_finite(
+    checkpoint: Path, data: Path, offset: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([str(checkpoint), "--data", str(data), "--all", f"--gate-offset={offset}"])
+    assert f"argument --gate-offset: '{offset}' is not a finite number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("weight", ["classifier.bias", "blocks.stage1_block1.gate.fc2.bias"])
+def test_network_with_weights_that_are_no_numbers_gives_one_line(
+    network: AdaptiveResNet, checkpoint: Path, data: Path, weight: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network.state_dict()[weight][0] = float("nan")
+    save(checkpoint, Checkpoint(network.config, network.state_dict()))
+    assert main([str(checkpoint), "--data", str(data), "--all"]) == 1
+    _assert_one_line(capsys, "small answers to cat/000.png with logits or margins that are not finite")
+
+
+def test_json_has_no_figure_that_is_no_number(
+    checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = Evaluation.summary
+    monkeypatch.setattr(Evaluation, "summary", lambda evaluation: summary(evaluation) | {"mac_share": float("nan")})
+    assert main([str(checkpoint), "--data", str(data), "--all"]) == 1
+    output = capsys.readouterr()
+    assert "NaN" not in output.out
+    assert output.err.startswith("error: ")
+
+
+def test_ctrl_c_gives_one_line(
+    checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainedClassifier, "run", interrupted)
+    assert main([str(checkpoint), "--data", str(data), "--all"]) == 130
+    assert capsys.readouterr() == ("", "interrupted: the evaluation is not finished\n")
 
 
 def _assert_one_line(capsys: pytest.CaptureFixture[str], message: str) -> None:

@@ -11,9 +11,10 @@ import pytest
 
 from models.checkpoint import Checkpoint, load, save
 from models.config import ModelConfig, preset
+from models.data import Batch
 from models.resnet import AdaptiveResNet
 from models.train import main
-from models.trainer import CHECKPOINT_NAME
+from models.trainer import CHECKPOINT_NAME, Trainer
 from tests.conftest import MakeFolders
 from tests.models.conftest import metrics, same_tensors
 
@@ -70,6 +71,72 @@ def test_wrong_argument_gives_one_line_and_status_1(
     assert message in output.err
     assert output.err.count("\n") == 1
     assert not (tmp_path / "run" / CHECKPOINT_NAME).exists()
+
+
+def test_finished_run_says_that_it_was_finished(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = _arguments(data, tmp_path / "run", "--epochs", "1")
+    assert main(arguments) == 0
+    assert "finished already" not in capsys.readouterr().out
+    files = sorted((tmp_path / "run").iterdir())
+    assert main(arguments) == 0
+    path = tmp_path / "run" / CHECKPOINT_NAME
+    assert capsys.readouterr().out == f"the training was finished already\nthe network is in {path}\n"
+    assert sorted((tmp_path / "run").iterdir()) == files
+
+
+def test_run_from_another_checkpoint_or_on_other_images_is_refused(
+    data: Path, tmp_path: Path, make_class_folders: MakeFolders, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = [tmp_path / name / CHECKPOINT_NAME for name in ("first", "second")]
+    for seed, path in enumerate(plain):
+        assert main(_arguments(data, path.parent, "--epochs", "1", "--plain", "--seed", str(seed))) == 0
+    others = make_class_folders(tmp_path / "others", ("cat", "dog"), each=16)
+    (others / "dog" / "000.png").rename(others / "dog" / "100.png")
+    out = tmp_path / "run"
+    assert main(_arguments(data, out, "--epochs", "1", "--init", str(plain[0]))) == 0
+    before = (out / CHECKPOINT_NAME).read_bytes()
+    for images, more, message in (
+        (data, ["--init", str(plain[1])], "began with another --init"),
+        (data, [], "began with another --init"),
+        (others, ["--init", str(plain[0])], "was on other data"),
+    ):
+        capsys.readouterr()
+        assert main(_arguments(images, out, "--epochs", "1", *more)) == 1
+        assert capsys.readouterr().err == f"error: the run in the output folder {message}; choose another --out\n"
+    assert (out / CHECKPOINT_NAME).read_bytes() == before
+
+
+def test_ctrl_c_says_in_one_line_how_the_run_goes_on(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_step = Trainer._train_step
+
+    def interrupted_at(step: int) -> None:
+        def fatal_step(trainer: Trainer, batch: Batch) -> None:
+            if trainer.step == step:
+                raise KeyboardInterrupt
+            train_step(trainer, batch)
+
+        monkeypatch.setattr(Trainer, "_train_step", fatal_step)
+
+    for step, told in (
+        (3, "the same command starts again, as there is no checkpoint yet"),
+        (8, "the same command goes on from the last checkpoint"),
+    ):
+        interrupted_at(step)
+        assert main(_arguments(data, tmp_path / "run", "--epochs", "2")) == 130
+        assert capsys.readouterr().err == f"interrupted: {told}\n"
+    interrupted_at(-1)
+    assert main(_arguments(data, tmp_path / "run", "--epochs", "2")) == 0
+    assert load(tmp_path / "run" / CHECKPOINT_NAME).training["step"] == 14
+
+
+def test_target_rates_of_a_network_without_gates_are_a_usage_error(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(_arguments(data, tmp_path / "run", "--plain", "--target-rate", "0.5"))
+    assert "not allowed with argument --plain" in capsys.readouterr().err
 
 
 def test_other_recipe_in_the_folder_of_a_run_is_refused(

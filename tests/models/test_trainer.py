@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +27,18 @@ MakeTrainer = Callable[..., Trainer]
 def make_trainer(examples: Examples, make_config: MakeConfig, make_dataset: MakeDataset, tmp_path: Path) -> MakeTrainer:
     """A run on the 50 training examples; `out` names its folder, `rate` sets the target rate, others the recipe."""
 
-    def make(out: str = "run", rate: float = 0.5, save_every: int = 500, **changes: object) -> Trainer:
+    def make(
+        out: str = "run",
+        rate: float = 0.5,
+        save_every: int = 500,
+        init_digest: str | None = None,
+        **changes: object,
+    ) -> Trainer:
         recipe = Recipe.model_validate({"epochs": 3, "batch_size": 8, "peak_lr": 0.1, "held_out": 10} | changes)
         torch.manual_seed(recipe.seed)
         network = AdaptiveResNet(make_config().with_target_rates(rate))
         training, validation = map(make_dataset, split(examples, recipe.held_out))
-        return Trainer(network, recipe, training, validation, tmp_path / out, save_every)
+        return Trainer(network, recipe, training, validation, tmp_path / out, save_every, init_digest)
 
     return make
 
@@ -125,6 +133,30 @@ def test_run_killed_before_its_last_checkpoint_has_every_row_in_the_end(
     assert metrics(resumed.out) == metrics(whole.out)
 
 
+@pytest.mark.parametrize("epoch", [2, 3])
+def test_run_killed_between_an_epochs_last_step_and_its_figures_has_every_row_in_the_end(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, epoch: int
+) -> None:
+    whole, killed, resumed = (make_trainer(out, save_every=6) for out in ("whole", "killed", "killed"))
+    whole.run()
+    epoch_metrics = killed._epoch_metrics
+
+    def fatal_metrics() -> dict[str, float]:
+        if killed.step == epoch * killed.steps_per_epoch:
+            raise _Killed
+        return epoch_metrics()
+
+    monkeypatch.setattr(killed, "_epoch_metrics", fatal_metrics)
+    with pytest.raises(_Killed):
+        killed.run()
+    resumed.resume(load(killed.out / CHECKPOINT_NAME))
+    assert resumed.step == epoch * resumed.steps_per_epoch
+    resumed.run()
+    assert resumed.finished
+    assert metrics(resumed.out) == metrics(whole.out)
+    assert same_tensors(_weights(resumed), _weights(whole))
+
+
 def test_tensorboard_shows_every_epoch_of_a_resumed_run_once(
     make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +191,42 @@ def test_run_of_another_network_is_not_resumed(make_trainer: MakeTrainer) -> Non
     other = make_trainer(epochs=1, rate=0.6)
     with pytest.raises(CheckpointError, match="another network"):
         other.resume(load(other.out / CHECKPOINT_NAME))
+
+
+def test_run_that_began_with_another_checkpoint_is_not_resumed(make_trainer: MakeTrainer) -> None:
+    make_trainer(epochs=1, init_digest="0").run()
+    for init_digest in ("1", None):
+        other = make_trainer(epochs=1, init_digest=init_digest)
+        with pytest.raises(CheckpointError, match="began with another --init"):
+            other.resume(load(other.out / CHECKPOINT_NAME))
+    same = make_trainer(epochs=1, init_digest="0")
+    same.resume(load(same.out / CHECKPOINT_NAME))
+    assert same.finished
+
+
+def test_run_on_other_images_of_the_same_classes_is_not_resumed(make_trainer: MakeTrainer) -> None:
+    first = make_trainer(epochs=1)
+    first.run()
+    examples = first.training.examples
+    renamed = replace(examples, names=[f"other{name}" for name in examples.names])
+    relabelled = replace(examples, classes=1 - examples.classes)
+    for others in (renamed, relabelled):
+        training = copy(first.training)
+        training.examples = others
+        trainer = Trainer(first.network, first.recipe, training, first.validation, first.out)
+        with pytest.raises(CheckpointError, match="on other data"):
+            trainer.resume(load(first.out / CHECKPOINT_NAME))
+
+
+def test_checkpoint_that_does_not_tell_what_it_began_with_is_resumed(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _kill_after(make_trainer(save_every=2), 3, monkeypatch)
+    resumed = make_trainer(init_digest="0")
+    checkpoint = load(resumed.out / CHECKPOINT_NAME)
+    del checkpoint.training["origin"]
+    resumed.resume(checkpoint)
+    assert resumed.step == 2
 
 
 def test_checkpoint_without_training_state_is_not_resumed(make_trainer: MakeTrainer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from artifact.manifest import file_digest
 from export.artifact_writer import write_artifact
-from models.checkpoint import save
+from models.checkpoint import load, save
 from models.evaluate import main
 from tests.conftest import MakeFolders
 from tests.models.report.test_page import Elements, external_references
@@ -114,6 +115,12 @@ def test_neither_checkpoint_nor_artifact_is_a_usage_error(data: Path, capsys: py
     assert "name a CHECKPOINT, an --artifact, or both" in capsys.readouterr().err
 
 
+def test_preset_of_an_artifact_is_a_usage_error(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--artifact", "exported", "--data", str(data), "--preset", "convnet-aig-20-cifar10"])
+    assert "--preset is for a published CHECKPOINT" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--ungated", "--groups"])
 def test_options_of_the_report_need_the_report(data: Path, option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
@@ -127,6 +134,43 @@ def test_checkpoint_of_another_network_is_refused(
     arguments = [networks / "plain.safetensors", "--artifact", networks / "artifact", "--data", data, "--all"]
     assert main(list(map(str, arguments))) == 1
     assert "small was not exported from plain.safetensors" in capsys.readouterr().err
+
+
+def test_network_with_gates_is_not_taken_for_one_without(
+    networks: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--artifact", networks / "artifact", "--data", data, "--all", "--report", tmp_path / "out"]
+    assert main([*map(str, arguments), "--ungated", str(networks / "gated.safetensors")]) == 1
+    assert capsys.readouterr().err == "error: small has gates: --ungated takes a network without any\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_networks_are_compared_on_images_held_out_of_both_trainings(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, rate, held_out in (("gated", 0.5, 60), ("plain", 1.0, 30)):
+        checkpoint = checkpoint_of(small_network(target_rates=(rate,) * 5))
+        training = {"recipe": {"held_out": held_out}}
+        save(tmp_path / f"{name}.safetensors", replace(checkpoint, training=training))
+    gated, plain = tmp_path / "gated.safetensors", tmp_path / "plain.safetensors"
+    write_artifact(load(gated), file_digest(gated), tmp_path / "artifact", inputs(small_network(), 12))
+    report = ["--data", str(data), "--report", str(tmp_path / "out"), "--ungated", str(plain)]
+    for network in ([str(gated)], [str(gated), "--artifact", str(tmp_path / "artifact")]):
+        assert main([*network, *report]) == 1
+        message = "error: the training of plain.safetensors held out 30 images, not 60: give --all\n"
+        assert capsys.readouterr().err == message
+    _, figures = _report(capsys, tmp_path / "out", "--artifact", tmp_path / "artifact", *report[:2], "--held-out", 30)
+    assert figures["accuracy"]["images"] == 30
+
+
+def test_artifact_is_evaluated_with_as_many_images_as_its_checkpoint_tells(
+    networks: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = tmp_path / "told.safetensors"
+    save(checkpoint, replace(load(networks / "gated.safetensors"), training={"recipe": {"held_out": 60}}))
+    write_artifact(load(checkpoint), file_digest(checkpoint), tmp_path / "artifact", inputs(small_network(), 12))
+    assert main([str(checkpoint), "--artifact", str(tmp_path / "artifact"), "--data", str(data)]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["images"] == 60
 
 
 def test_artifact_is_evaluated_without_a_report(networks: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
