@@ -64,12 +64,12 @@ def latency_chart(
     """99th percentile of latency in milliseconds against offered load, as a multiple of a capacity.
 
     Args:
-        results: by server and load; None where nothing was answered.
+        results: by server and load, of the images that were answered and not refused; None where none was.
         limit_ms: the latency that was called for, drawn as a line.
 
     The other arguments are those of `throughput_chart`.
     """
-    figure, axes = _blank("99th percentile of latency in ms, by offered load", conditions)
+    figure, axes = _blank("99th percentile of latency in ms of the images answered, by offered load", conditions)
     axes.set_yscale("log")
     if limit_ms is not None:
         axes.axhline(limit_ms, color=_GREY, linestyle=":", linewidth=1)
