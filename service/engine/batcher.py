@@ -68,9 +68,10 @@ class Batcher(Generic[PayloadT, AnswerT]):
         self._longest_s = longest_s
         self._given_ahead = given_ahead
         self._ran, self._ran_s = 0.0, 0.0  # requests, and for how long
+        self._done_at = -math.inf  # with the last of them
         situation = Situation(
             capacity=lambda: self._capacity_in_time,
-            waiting=lambda: len(self._queue) + given_ahead(),
+            worked_until=lambda: self._done_at if self._queue or given_ahead() else math.inf,
             seconds_each=lambda: self.seconds_each,
             workers=workers or (lambda: policy.workers),
         )
@@ -146,6 +147,7 @@ class Batcher(Generic[PayloadT, AnswerT]):
         """Tell how long a worker took for a batch."""
         self._ran = _REMEMBERED * self._ran + requests
         self._ran_s = _REMEMBERED * self._ran_s + seconds
+        self._done_at = self._clock()
 
     def close(self) -> None:
         """Refuse new requests; what is queued is still handed out."""

@@ -17,13 +17,13 @@ class Situation:
 
     Attributes:
         capacity: most requests queued where there is no overload.
-        waiting: requests that no worker has begun.
+        worked_until: until when the workers are known to have done what there was to do: those that hang have not.
         seconds_each: how long a worker takes for one; 0 where nobody knows.
         workers: that there are to run them.
     """
 
     capacity: Callable[[], int]
-    waiting: Callable[[], int]
+    worked_until: Callable[[], float]
     seconds_each: Callable[[], float]
     workers: Callable[[], int]
 
@@ -86,19 +86,18 @@ class Overload:
         else:
             left_s = max(0.0, self._still_left_s(now))
             self._left_s = min(self._most_s(), left_s + self._at_least_each_s())
-            self._noted_at = now
+            self._noted_at = max(self._noted_at, min(now, self._situation.worked_until()))
 
     def _is_over(self, now: float) -> bool:
-        if self._is_calm(now):
-            return True
         known = self._situation.seconds_each() > 0
-        return known and self._still_left_s(now) <= 0 and not self._situation.waiting()
+        return self._is_calm(now) or (known and self._still_left_s(now) <= 0)
 
     def _is_calm(self, now: float) -> bool:
         return now - self._refused_at >= max(_CALM_S, _CALM_REQUESTS * self._situation.seconds_each())
 
     def _still_left_s(self, now: float) -> float:
-        return self._left_s - (now - self._noted_at) * self._situation.workers()
+        worked_s = max(0.0, min(now, self._situation.worked_until()) - self._noted_at)
+        return self._left_s - worked_s * self._situation.workers()
 
     def _most_s(self) -> float:
         return self._situation.capacity() * self._at_least_each_s()
