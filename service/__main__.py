@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
@@ -197,8 +197,14 @@ def _parser() -> argparse.ArgumentParser:
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     """A flag for every setting; the values are checked by Settings."""
     for name, field in Settings.model_fields.items():
-        default: Any = "" if field.default is None else f" (default: {field.default})"
-        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, help=f"{field.description}{default}")
+        default = "" if field.default in (None, ()) else f" (default: {field.default})"
+        values = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            dest=name,
+            help=f"{field.description}{default}",
+            metavar=f"{{{','.join(values)}}}" if values else None,
+        )
 
 
 if __name__ == "__main__":
