@@ -10,10 +10,12 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -47,19 +49,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] not in ("serve", "classify", "key", "-h", "--help"):
         arguments.insert(0, "serve")
     parsed = vars(_parser().parse_args(arguments))
-    command = parsed.pop("command")
-    images = parsed.pop("images", [])
     try:
-        if command == "key":
-            return _make_key(parsed["name"])
-        settings = Settings(**{name: value for name, value in parsed.items() if value is not None})
-        return _serve_logged(settings) if command == "serve" else _classify(settings, images)
+        status = _run(parsed.pop("command"), parsed.pop("images", []), parsed)
+        sys.stdout.flush()  # a reader who has left would else be found out when nothing can be done about it
+        return status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
     except ValidationError as error:
         for problem in error.errors():
             print(f"error: {'.'.join(map(str, problem['loc']))}: {problem['msg']}", file=sys.stderr)
     except (ArtifactError, EngineError, KeyFileError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
     return 1
+
+
+def _run(command: str, images: list[Path], rest: dict[str, Any]) -> int:
+    if command == "key":
+        return _make_key(rest["name"])
+    settings = Settings(**{name: value for name, value in rest.items() if value is not None})
+    return _serve_logged(settings) if command == "serve" else _classify(settings, images)
 
 
 def _serve_logged(settings: Settings) -> int:
@@ -146,8 +154,10 @@ def _classify(settings: Settings, images: list[Path]) -> int:
     """Classify image files in this process and draw their paths; 1 if any could not be classified."""
     # Imported here so that the service need not wait for them.
     from service.inference_graph import describe
-    from service.terminal import LEGEND, draw
+    from service.terminal import LEGEND, REPLACING, draw
 
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors=REPLACING)
     runtime, worker = _local_worker(settings)
     worker.check(1)
     failed = False
