@@ -12,9 +12,11 @@ import logging
 import math
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -33,7 +35,8 @@ from service.engine.wire import OutcomeCodec
 from service.engine.worker import Answer, LocalWorker
 from service.engine.worker_process import WorkerProcess
 from service.images import IMAGE_ERRORS, ImageDecoder, ImageError
-from service.keys import KeyFileError, make_key, read_keys
+from service.keys import KeyFileError, Keyring, make_key, read_keys
+from service.listening import Server, taken_port
 from service.logs import logged
 from service.settings import Settings
 
@@ -84,6 +87,21 @@ def _serve(settings: Settings) -> int:
     keyring = read_keys(settings.api_keys) if settings.api_keys else None
     manifest = read_manifest(settings.model)
     tracing = _open_tracing(settings, manifest)
+    if settings.metrics_port:
+        with taken_port(settings.metrics_host, settings.metrics_port):
+            pass  # the application takes it again, when it is too late to say briefly that it cannot
+    with taken_port(settings.host, settings.port) as listeners:
+        return _serve_on(listeners, settings, manifest, keyring, tracing)
+
+
+def _serve_on(
+    listeners: list[socket.socket],
+    settings: Settings,
+    manifest: Manifest,
+    keyring: Keyring | None,
+    tracing: Tracing | None,
+) -> int:
+    """Open the model, and serve when that is done."""
     wait_for_pool = _begin(settings, manifest)
     # Imported while the worker opens the model: together they take most of the time to the first answer.
     import uvicorn
@@ -97,11 +115,9 @@ def _serve(settings: Settings) -> int:
     # uvicorn drains on SIGTERM and then raises the signal again for the handler it found, which by default would report
     # the clean stop as a kill.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         http=protocol,
-        host=settings.host,
-        port=settings.port,
         log_level=settings.log_level,
         log_config=None,
         access_log=False,  # it would write query strings down
@@ -109,7 +125,10 @@ def _serve(settings: Settings) -> int:
         server_header=False,
         proxy_headers=False,
     )
-    return 0
+    server = Server(config)
+    with suppress(KeyboardInterrupt):  # which is raised again after the clean stop that it asked for
+        server.run(listeners)
+    return 0 if server.started else 1
 
 
 def _begin(settings: Settings, manifest: Manifest) -> Callable[[], WorkerPool[bytes]]:

@@ -100,7 +100,7 @@ def test_missing_model_is_one_line_of_error(tmp_path: Path, command: str, capsys
 def test_damaged_model_is_one_line_of_error(artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = shutil.copytree(artifact, tmp_path / "copy")
     (copy / ONNX_NAME).write_bytes(b"damaged")
-    assert main(["--model", str(copy)]) == 1  # serving is what it does when no command is named
+    assert main(["--port", "0", "--model", str(copy)]) == 1  # serving is what it does when no command is named
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ERROR:")]
     assert "is damaged" in line
 
