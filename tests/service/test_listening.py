@@ -26,7 +26,7 @@ def _port(listeners: list[socket.socket]) -> int:
 
 
 def _server(loop: uvicorn.config.LoopFactoryType) -> Server:
-    return Server(uvicorn.Config(Starlette(), log_config=None, log_level="info", loop=loop))
+    return Server(uvicorn.Config(Starlette(), log_config=None, loop=loop))
 
 
 def test_connections_are_refused_until_the_server_says_where_it_runs(
@@ -36,7 +36,7 @@ def test_connections_are_refused_until_the_server_says_where_it_runs(
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), PATIENCE_S)
     server = _server("auto")
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="uvicorn.error"):
         thread = Thread(target=server.run, args=[listeners])
         thread.start()
         wait_until(lambda: f"Uvicorn running on http://127.0.0.1:{port} (Press CTRL+C to quit)" in caplog.messages)
