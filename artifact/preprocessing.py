@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import TiffImageFile
 from pydantic import BaseModel, ConfigDict, Field
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -113,18 +114,22 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
     EXIF orientation is applied, transparency is laid on white, and 16-bit and floating-point greyscale are scaled to
     8 bits rather than clipped.
+
+    Raises:
+        ValueError: floats are not finite. Pillow raises this and others where the image is damaged.
     """
     image.load()  # first: it turns a TIFF upright by itself, and raises where pixels are missing
+    inverted = _is_inverted(image)
     image = _upright(image)
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     # By convention floats span [0, 1]; some writers keep the range of 8 bits.
     scale = 255 if image.mode == "F" and max(_largest(strip) for _, strip in _strips(image)) <= 1 else 1
     if image.width * image.height <= _STRIP_PIXELS:
-        return _to_rgb(image, scale)
+        return _to_rgb(image, scale, inverted)
     converted = Image.new("RGB", image.size)
     for top, strip in _strips(image):
-        converted.paste(_to_rgb(strip, scale), (0, top))
+        converted.paste(_to_rgb(strip, scale, inverted), (0, top))
     return converted
 
 
@@ -136,13 +141,21 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
         yield top, image.crop((0, top, width, min(top + rows, height)))
 
 
-def _to_rgb(image: Image.Image, scale: int) -> Image.Image:
+def _is_inverted(image: Image.Image) -> bool:
+    """Whether white is 0, in 16 bits: Pillow turns only fewer into what they look like."""
+    tag = ExifTags.Base.PhotometricInterpretation
+    return image.mode == "I;16" and isinstance(image, TiffImageFile) and image.tag_v2.get(tag) == 0
+
+
+def _to_rgb(image: Image.Image, scale: int, inverted: bool) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits of grey, in 16 or 32
         values = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
+        if inverted:
+            np.subtract(65535, values, out=values)
         return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        grey = np.nan_to_num(np.asarray(image, np.float32)) * np.float32(scale)
-        return Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8)).convert("RGB")
+        grey = np.clip(np.asarray(image, np.float32), 0, 255) * np.float32(scale)
+        return Image.fromarray(np.rint(grey).astype(np.uint8)).convert("RGB")
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -151,8 +164,15 @@ def _to_rgb(image: Image.Image, scale: int) -> Image.Image:
 
 
 def _largest(image: Image.Image) -> float:
-    """The largest value of an image of floats, or 0; what is no number counts as 0."""
-    return float(np.nan_to_num(np.asarray(image, np.float32)).max(initial=0))
+    """The largest value of an image of floats, or 0.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    values = np.asarray(image, np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError("a pixel is no number, or infinite")
+    return float(values.max(initial=0))
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -10,12 +10,16 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
@@ -31,7 +35,8 @@ from service.engine.wire import OutcomeCodec
 from service.engine.worker import Answer, LocalWorker
 from service.engine.worker_process import WorkerProcess
 from service.images import IMAGE_ERRORS, ImageDecoder, ImageError
-from service.keys import KeyFileError, make_key, read_keys
+from service.keys import KeyFileError, Keyring, make_key, read_keys
+from service.listening import Server, taken_port
 from service.logs import logged
 from service.settings import Settings
 
@@ -47,19 +52,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] not in ("serve", "classify", "key", "-h", "--help"):
         arguments.insert(0, "serve")
     parsed = vars(_parser().parse_args(arguments))
-    command = parsed.pop("command")
-    images = parsed.pop("images", [])
     try:
-        if command == "key":
-            return _make_key(parsed["name"])
-        settings = Settings(**{name: value for name, value in parsed.items() if value is not None})
-        return _serve_logged(settings) if command == "serve" else _classify(settings, images)
+        status = _run(parsed.pop("command"), parsed.pop("images", []), parsed)
+        sys.stdout.flush()  # a reader who has left would else be found out when nothing can be done about it
+        return status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
     except ValidationError as error:
         for problem in error.errors():
             print(f"error: {'.'.join(map(str, problem['loc']))}: {problem['msg']}", file=sys.stderr)
     except (ArtifactError, EngineError, KeyFileError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
     return 1
+
+
+def _run(command: str, images: list[Path], rest: dict[str, Any]) -> int:
+    if command == "key":
+        return _make_key(rest["name"])
+    settings = Settings(**{name: value for name, value in rest.items() if value is not None})
+    return _serve_logged(settings) if command == "serve" else _classify(settings, images)
 
 
 def _serve_logged(settings: Settings) -> int:
@@ -76,6 +87,21 @@ def _serve(settings: Settings) -> int:
     keyring = read_keys(settings.api_keys) if settings.api_keys else None
     manifest = read_manifest(settings.model)
     tracing = _open_tracing(settings, manifest)
+    if settings.metrics_port:
+        with taken_port(settings.metrics_host, settings.metrics_port):
+            pass  # the application takes it again, when it is too late to say briefly that it cannot
+    with taken_port(settings.host, settings.port) as listeners:
+        return _serve_on(listeners, settings, manifest, keyring, tracing)
+
+
+def _serve_on(
+    listeners: list[socket.socket],
+    settings: Settings,
+    manifest: Manifest,
+    keyring: Keyring | None,
+    tracing: Tracing | None,
+) -> int:
+    """Open the model, and serve when that is done."""
     wait_for_pool = _begin(settings, manifest)
     # Imported while the worker opens the model: together they take most of the time to the first answer.
     import uvicorn
@@ -89,11 +115,9 @@ def _serve(settings: Settings) -> int:
     # uvicorn drains on SIGTERM and then raises the signal again for the handler it found, which by default would report
     # the clean stop as a kill.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         http=protocol,
-        host=settings.host,
-        port=settings.port,
         log_level=settings.log_level,
         log_config=None,
         access_log=False,  # it would write query strings down
@@ -101,7 +125,10 @@ def _serve(settings: Settings) -> int:
         server_header=False,
         proxy_headers=False,
     )
-    return 0
+    server = Server(config)
+    with suppress(KeyboardInterrupt):  # which is raised again after the clean stop that it asked for
+        server.run(listeners)
+    return 0 if server.started else 1
 
 
 def _begin(settings: Settings, manifest: Manifest) -> Callable[[], WorkerPool[bytes]]:
@@ -146,8 +173,10 @@ def _classify(settings: Settings, images: list[Path]) -> int:
     """Classify image files in this process and draw their paths; 1 if any could not be classified."""
     # Imported here so that the service need not wait for them.
     from service.inference_graph import describe
-    from service.terminal import LEGEND, draw
+    from service.terminal import LEGEND, REPLACING, draw
 
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors=REPLACING)
     runtime, worker = _local_worker(settings)
     worker.check(1)
     failed = False
@@ -197,8 +226,14 @@ def _parser() -> argparse.ArgumentParser:
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     """A flag for every setting; the values are checked by Settings."""
     for name, field in Settings.model_fields.items():
-        default: Any = "" if field.default is None else f" (default: {field.default})"
-        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, help=f"{field.description}{default}")
+        default = "" if field.default in (None, ()) else f" (default: {field.default})"
+        values = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            dest=name,
+            help=f"{field.description}{default}",
+            metavar=f"{{{','.join(values)}}}" if values else None,
+        )
 
 
 if __name__ == "__main__":

@@ -57,6 +57,8 @@ class Admission:
         """Why a request with images cannot be taken now."""
         if method != "POST" or route not in self._paths:
             return None
+        if self._served.settings.cors_origins and any(name == b"origin" for name, _ in headers):
+            return None  # the application says the same, with the headers that let a page read it
         try:
             self._served.engine.require_room()
         except Overloaded as error:

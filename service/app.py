@@ -21,6 +21,7 @@ from service.context import Context
 from service.direct_route import DirectRoute, DirectRouting
 from service.engine.engine import Engine
 from service.engine.pool import WorkerPool
+from service.head_requests import HeadAsGet
 from service.key_metrics import KeyMetrics
 from service.keys import Keyring
 from service.memory import BodyMemory
@@ -122,6 +123,7 @@ def create_app(
         app.include_router(metrics_router)
     errors.install(app)
     describe_api(app, settings, with_keys=keyring is not None)
+    app.add_middleware(HeadAsGet)
     app.add_middleware(DirectRouting, routes=images.routes)
     if keyring:
         key_metrics = KeyMetrics(metrics.registry, keyring, pool.manifest.total_macs)
@@ -131,7 +133,7 @@ def create_app(
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "HEAD", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Request-Timeout-Ms"],
             expose_headers=["Retry-After", "X-Request-ID"],
         )

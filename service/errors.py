@@ -108,6 +108,8 @@ async def respond(request: Request, error: Exception) -> Response:
     """The answer to a request that ended with an exception."""
     status, body = error_body(error, record_of(request))
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    if headers.get("Allow") == "GET":  # of a route that does not know of `HeadAsGet`
+        headers["Allow"] = "GET, HEAD"
     if (seconds := retry_after_s(error)) is not None:
         headers["Retry-After"] = str(seconds)
     if status == 401:

@@ -10,6 +10,7 @@ import logging
 import re
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -32,7 +33,8 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 def logged(log_format: LogFormat, log_level: str) -> Iterator[None]:
     """Send everything that is logged, warned of or uncaught to the standard error, in one format.
 
-    Only the service and uvicorn may write below warnings: Pillow, for one, would log what stands in an image.
+    Only the service and uvicorn may write below warnings: Pillow, for one, would log what stands in an image. What it
+    warns of in images is left out too: a client could have a line written for every text it can make it say.
 
     A line is written by whoever logs it. That takes microseconds, and a line that was logged is out when the process
     dies; a thread of its own for it would cost a request more in switching than it saves. The price is that a reader
@@ -50,7 +52,10 @@ def logged(log_format: LogFormat, log_level: str) -> Iterator[None]:
     logging.captureWarnings(True)
     sys.excepthook, threading.excepthook = _log_uncaught, _log_uncaught_in_thread
     try:
-        yield
+        with warnings.catch_warnings():
+            for category in (UserWarning, RuntimeWarning):  # of the second kind are warnings of too many pixels
+                warnings.filterwarnings("ignore", category=category, module=r"PIL\.")
+            yield
     finally:
         sys.excepthook, threading.excepthook = hooks
         logging.captureWarnings(False)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.engine.runtime import Device, Precision, RuntimeName
@@ -16,9 +18,25 @@ LogFormat = Literal["text", "json"]
 # Pillow itself warns of images above this many pixels.
 _PILLOW_LIMIT = 89_478_485
 
+# As browsers send them: in lower case, without the port that goes without saying.
+_ORIGIN = re.compile(
+    r"(?!http://.*:80$|https://.*:443$)[a-z][a-z0-9+.-]*://([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[1-9]\d{0,4})?"
+)
+
 
 def _split(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _require_origins(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if value != "*" and not _ORIGIN.fullmatch(value):
+            said = "Input should be * or origins as browsers send them, such as https://a.example:8443, not {value}"
+            raise PydanticCustomError("origin", said, {"value": repr(value)})
+    return values
+
+
+_Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_require_origins)]
 
 
 class Settings(BaseSettings):
@@ -67,7 +85,7 @@ class Settings(BaseSettings):
     api_keys: Path | None = Field(
         default=None, description="file of API keys, made with `python -m service key` (default: none are asked for)"
     )
-    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+    cors_origins: _Origins = Field(
         default=(), description="origins whose pages may call the service, separated by commas (default: none)"
     )
     metrics_host: str = Field(default="127.0.0.1", description="address of --metrics-port")

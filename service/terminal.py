@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from itertools import groupby
 
@@ -10,10 +11,20 @@ from service.schemas import BlockRun, Classification
 _RUN, _SKIPPED, _ALWAYS = "■", "□", "▣"
 _COLOURS = {_RUN: "\x1b[32m", _SKIPPED: "\x1b[90m", _ALWAYS: "\x1b[36m"}
 _RESET = "\x1b[0m"
+_PLAIN = {_RUN: "#", _SKIPPED: ".", _ALWAYS: "="}
 
 LEGEND = (
     f"{_RUN} gate open, block executed   {_SKIPPED} gate closed, block skipped   {_ALWAYS} no gate, always executed"
 )
+
+
+def _replace(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return _PLAIN.get(error.object[error.start], "?"), error.start + 1
+
+
+codecs.register_error(REPLACING := "service.terminal", _replace)
+"""How to deal with what an output cannot show, for its `errors`: boxes in ASCII, a question mark for all else."""
 
 
 def draw(name: str, answer: Classification, colour: bool) -> str:

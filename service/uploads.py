@@ -11,7 +11,7 @@ from fastapi import Request
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.types import Message, Receive
+from starlette.types import Message
 
 from service.errors import ApiError, ClientGone
 from service.images import EmptyImage, ImageTooLarge
@@ -50,7 +50,7 @@ async def read_image(request: Request, max_bytes: int, held: Share) -> Upload:
     if is_form(request.headers.get("content-type", "")):
         uploads = await _read_form(request, "file", max_bytes, 1, held)
         return uploads[0]
-    data = await Request(request.scope, _limited(request.receive, max_bytes, held)).body()
+    data = await _limited(request, max_bytes, held).body()
     if not data:
         raise EmptyImage("the request has no body; send an image")
     return Upload(None, data)
@@ -102,7 +102,7 @@ def _media_type(content_type: str) -> str:
 
 
 async def _read_form(request: Request, field: str, max_bytes: int, max_images: int, held: Share) -> list[Upload]:
-    limited = Request(request.scope, _limited(request.receive, most_bytes(True, max_bytes, max_images), held))
+    limited = _limited(request, most_bytes(True, max_bytes, max_images), held)
     async with aclosing(limited.stream()) as stream:
         return await parse_form(limited.headers, stream, field, max_images)
 
@@ -168,21 +168,28 @@ class _FormParser(MultiPartParser):
         raise MultiPartException("The form ends before its closing boundary.")
 
 
-def _limited(receive: Receive, max_bytes: int, held: Share) -> Receive:
-    """A `receive` that stops a body of more than `max_bytes`, and tells when its client has left."""
+def _limited(request: Request, max_bytes: int, held: Share) -> Request:
+    """The request, with a `receive` that stops a body of more than `max_bytes` and tells when its client has left.
+
+    Raises:
+        ImageTooLarge: its head says that the body is.
+    """
     max_bytes = min(max_bytes, held.capacity)
+    too_large = f"the body has more than {max_bytes} bytes"
+    if int(request.headers.get("content-length", 0)) > max_bytes:
+        raise ImageTooLarge(too_large)
     received = 0
 
     async def receive_within_limit() -> Message:
         nonlocal received
-        message = await receive()
+        message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
         size = len(message.get("body", b""))
         received += size
         if received > max_bytes:
-            raise ImageTooLarge(f"the body has more than {max_bytes} bytes")
+            raise ImageTooLarge(too_large)
         held.take(size)
         return message
 
-    return receive_within_limit
+    return Request(request.scope, receive_within_limit)

@@ -53,4 +53,4 @@ def mount(app: FastAPI) -> None:
         return await files.get_response(request.path_params.get("path", "index.html"), request.scope)
 
     for route in ("/", "/ui/{path:path}"):
-        app.add_api_route(route, file, methods=["GET", "HEAD"], include_in_schema=False)
+        app.add_api_route(route, file, methods=["GET"], include_in_schema=False)

@@ -83,4 +83,4 @@ def test_server_that_cannot_start_says_so_in_json_too(artifact: Path, occupied: 
     assert finished.returncode != 0
     lines = [json.loads(line) for line in finished.stderr.splitlines()]
     (error,) = [line for line in lines if line["level"] == "error"]
-    assert ("address already in use" if occupied else "no artifact in") in error["message"]
+    assert ("Address already in use" if occupied else "no artifact in") in error["message"]

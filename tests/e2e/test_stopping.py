@@ -106,9 +106,11 @@ def test_missing_model_ends_the_program_with_one_clear_line(tmp_path: Path) -> N
     assert line == f"ERROR:    no artifact in {tmp_path / 'nowhere'}: No such file or directory"
 
 
-def test_taken_port_ends_the_program_and_is_told(artifact: Path) -> None:
+@pytest.mark.parametrize("flags", [["--port"], ["--port", "0", "--metrics-port"]], ids=["port", "metrics port"])
+def test_taken_port_ends_the_program_with_one_clear_line(artifact: Path, flags: list[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        finished = _run("serve", "--model", str(artifact), "--port", str(taken.getsockname()[1]))
-    assert finished.returncode != 0
-    assert "address already in use" in finished.stderr
-    assert "Traceback" not in finished.stderr
+        port = str(taken.getsockname()[1])
+        finished = _run("serve", "--model", str(artifact), *flags, port)
+    assert (finished.returncode, finished.stdout) == (1, "")
+    (line,) = finished.stderr.splitlines()
+    assert line == f"ERROR:    cannot listen on port {port} of 127.0.0.1: Address already in use"

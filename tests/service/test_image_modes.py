@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from artifact.preprocessing import UInt8Array
+from service.images import CorruptImage
 from tests.image_files import encoded
 from tests.service.decoding import COLOURS, DECODER, SIDE, seen_pixels
 
@@ -57,6 +58,25 @@ def test_sixteen_bits_are_scaled_rather_than_clipped(format_: str) -> None:
     deep = np.array([[0, 257, 128 * 257, 65535]] * SIDE, np.uint16)
     expected = np.array([[0, 1, 128, 255]] * SIDE, np.uint8)
     assert np.array_equal(seen_pixels(encoded(Image.fromarray(deep), format_)), np.stack([expected] * 3, axis=-1))
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_adobe_deflate"])
+@pytest.mark.parametrize("orientation", [1, 3])
+def test_sixteen_bits_of_which_0_is_white_are_no_negative(compression: str | None, orientation: int) -> None:
+    deep = Image.fromarray(np.array([[0, 257, 128 * 257, 65535]] * SIDE, np.uint16))
+    expected = np.array([[255, 254, 127, 0][:: 1 if orientation == 1 else -1]] * SIDE, np.uint8)
+    tags = {ExifTags.Base.PhotometricInterpretation: 0, ExifTags.Base.Orientation: orientation}
+    seen = seen_pixels(encoded(deep, "TIFF", tiffinfo=tags, compression=compression))
+    assert np.array_equal(seen, np.stack([expected] * 3, axis=-1))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_floats_that_are_no_numbers_are_damage(value: float) -> None:
+    pixels = np.full((SIDE, SIDE), 0.5, np.float32)
+    assert seen_pixels(encoded(pixels, "TIFF")).max() == 128
+    pixels[0, 0] = value
+    with pytest.raises(CorruptImage):
+        DECODER.decode(encoded(pixels, "TIFF"))
 
 
 def test_palette_is_looked_up() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
@@ -11,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import ExifTags, Image
 
-from service.images import ImageDecoder
+from service.images import ImageDecoder, TooManyPixels
 from service.logs import JsonFormatter, TextFormatter, logged
 from service.request_record import RequestRecord, current_record
 from service.settings import LogFormat
-from tests.image_files import encoded, photograph
+from tests.image_files import encoded, hollow_png, photograph
 from tests.runtimes import echo_manifest
 
 HOSTILE = [
@@ -151,6 +153,25 @@ def test_libraries_may_not_log_what_stands_in_an_image(capsys: pytest.CaptureFix
     assert capsys.readouterr().err == ""
 
 
+def test_what_is_damaged_in_an_image_is_not_logged(capsys: pytest.CaptureFixture[str]) -> None:
+    tiff = encoded(photograph(30, 20), "TIFF", tiffinfo={ExifTags.Base.ImageDescription: "twelve bytes"})
+    damaged = tiff.replace(b"\x0e\x01\x02\0\x0d\0\0\0", b"\x0e\x01\x02\0\0\0\x10\0")  # of a megabyte
+    bomb = hollow_png(12_000, 12_000)
+    for image in (damaged, bomb):
+        with pytest.raises(Warning):
+            Image.open(io.BytesIO(image)).load()
+    decoder = ImageDecoder(echo_manifest().preprocessing, max_bytes=10**6, max_pixels=10**6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")  # as it is outside of tests
+        with logged("text", "debug"):
+            decoder.decode(damaged)
+            with pytest.raises(TooManyPixels):
+                decoder.decode(bomb)
+            assert capsys.readouterr().err == ""
+            warnings.warn("of another", stacklevel=1)
+    assert "UserWarning: of another" in capsys.readouterr().err
+
+
 def test_least_severe_line_is_as_set(capsys: pytest.CaptureFixture[str]) -> None:
     with logged("text", "error"):
         logging.getLogger("uvicorn.error").warning("beware")
@@ -162,7 +183,14 @@ def test_log_is_left_as_it_was_found() -> None:
     def state() -> list[Any]:
         loggers = [logging.getLogger(name) for name in ("", "service", "uvicorn")]
         levels = [logger.level for logger in loggers]
-        return [list(loggers[0].handlers), levels, sys.excepthook, threading.excepthook, warnings.showwarning]
+        return [
+            list(loggers[0].handlers),
+            levels,
+            sys.excepthook,
+            threading.excepthook,
+            warnings.showwarning,
+            [*warnings.filters],
+        ]
 
     before = state()
     with pytest.raises(KeyError), logged("json", "debug"):

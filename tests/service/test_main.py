@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -99,7 +100,7 @@ def test_missing_model_is_one_line_of_error(tmp_path: Path, command: str, capsys
 def test_damaged_model_is_one_line_of_error(artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = shutil.copytree(artifact, tmp_path / "copy")
     (copy / ONNX_NAME).write_bytes(b"damaged")
-    assert main(["--model", str(copy)]) == 1  # serving is what it does when no command is named
+    assert main(["--port", "0", "--model", str(copy)]) == 1  # serving is what it does when no command is named
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ERROR:")]
     assert "is damaged" in line
 
@@ -142,3 +143,28 @@ def test_command_and_server_agree_with_the_model(
     main(["classify", "--model", str(artifact), str(files[0])])
     executed = outcome(files[0].read_bytes())[2]
     assert f"  {executed.sum()} of 5 blocks executed" in capsys.readouterr().out
+
+
+def _classify_apart(artifact: Path, images: list[Path], stdout: int, **environment: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "service", "classify", "--model", str(artifact), *map(str, images)]
+    return subprocess.Popen(command, env=os.environ | environment, stdout=stdout, stderr=subprocess.PIPE)
+
+
+@pytest.mark.parametrize("times", [1, 100], ids=["at the end", "before the end"])
+def test_reader_who_leaves_ends_it_quietly(artifact: Path, files: list[Path], times: int) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with _classify_apart(artifact, files * times, writing) as process:
+        os.close(writing)
+        assert process.communicate(timeout=60)[1] == b""
+    assert process.returncode == 1
+
+
+def test_what_the_output_cannot_show_is_replaced(artifact: Path, files: list[Path]) -> None:
+    named = files[0].rename(files[0].with_name("caf\xe9.png"))
+    with _classify_apart(artifact, [named], subprocess.PIPE, PYTHONIOENCODING="ascii") as process:
+        told, complaint = process.communicate(timeout=60)
+    assert (process.returncode, complaint) == (0, b"")
+    legend, _, drawing = told.decode("ascii").partition("\n\n")
+    assert legend.startswith("# gate open, block executed   . gate closed")
+    assert drawing.startswith(f"{named.with_name('caf?.png')}: ")

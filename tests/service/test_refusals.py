@@ -112,10 +112,16 @@ def test_body_without_end_is_cut_off(server: Server, form: bool) -> None:
 
 
 def test_large_form_is_cut_off_after_it_was_spooled_to_disk(runtime: OnnxRuntime) -> None:
+    async def of_no_known_length() -> AsyncIterator[bytes]:
+        yield b'--edge\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        for _ in range(20):
+            yield bytes(100_000)
+
     # Forms of more than a megabyte go through a temporary file, which must be closed again: a leak is a warning, and
     # warnings are errors here.
     with serving(runtime, max_bytes=1_500_000) as server:
-        _assert_refused(server.classify_file(bytes(2_000_000)), 413, "image_too_large")
+        kind = {"content-type": "multipart/form-data; boundary=edge"}
+        _assert_refused(server.post("/classify", content=of_no_known_length(), headers=kind), 413, "image_too_large")
         _assert_refused(server.classify_file(bytes(1_400_000)), 415, "not_an_image")
 
 

@@ -8,9 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from service.__main__ import main
-from service.engine.runtime import RuntimeName
+from service.engine.runtime import Device, Precision, RuntimeName
 from service.engine.tuning import PolicyWishes
-from service.settings import Settings
+from service.settings import LogFormat, Settings
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +61,16 @@ def test_settings_that_do_not_exist_are_refused() -> None:
         ("deadline_ms", "inf"),
         ("drain_seconds", "inf"),
         ("max_wait_ms", "inf"),
+        ("cors_origins", "a.example"),
+        ("cors_origins", "https://a.example/"),
+        ("cors_origins", "https://*.a.example"),
+        ("cors_origins", "HTTPS://A.EXAMPLE"),
+        ("cors_origins", "https://a.example https://b.example"),
+        ("cors_origins", "https://a.example,https://b.example:443"),
+        ("cors_origins", "http://a.example:80"),
+        ("cors_origins", "https://a.example:"),
+        ("cors_origins", "https://"),
+        ("cors_origins", "null"),
     ],
 )
 @pytest.mark.parametrize("source", ["flag", "environment"])
@@ -86,6 +96,29 @@ def test_every_setting_has_a_flag_and_a_description(capsys: pytest.CaptureFixtur
         assert f"--{name.replace('_', '-')} " in words
         assert field.description
         assert field.description.split("(")[0].strip() in words
+    assert "(default: none) (" not in words
+    for values in (RuntimeName, Precision, Device, LogFormat):
+        assert f" {{{','.join(get_args(values))}}} " in words
+    assert words.count("{") == 2 * 8  # in the usage, and beside its description
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "*",
+        "https://a.example",
+        "http://localhost:3000",
+        "https://a-b.example:8443",
+        "http://127.0.0.1:8000",
+        "http://[::1]:8000",
+        "http://a.example:443",
+        "https://a.example:4430",
+        "chrome-extension://abcdefghijklmnop",
+    ],
+)
+def test_origins_are_as_browsers_send_them(origin: str) -> None:
+    assert Settings(cors_origins=f"{origin}, https://b.example,").cors_origins == (origin, "https://b.example")
+    assert Settings(cors_origins=[origin]).cors_origins == (origin,)  # as a worker process is told
 
 
 def test_what_the_user_says_of_batches_is_what_the_engine_is_told() -> None:

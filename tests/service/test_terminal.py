@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from service.schemas import BlockRun, Classification, Compute, InferenceGraph, Layers, ModelName, Prediction, Timing
-from service.terminal import LEGEND, draw
+from service.terminal import LEGEND, REPLACING, draw
 
 
 def _block(name: str, stage: int, gated: bool, executed: bool) -> BlockRun:
@@ -47,3 +47,10 @@ def test_colours_are_only_for_terminals_that_show_them() -> None:
 
 def test_legend_explains_every_box() -> None:
     assert all(box in LEGEND for box in "■□▣")
+
+
+def test_output_that_can_show_no_boxes_shows_others() -> None:
+    shown = draw("caf\xe9.png", ANSWER, colour=False).encode("ascii", REPLACING).decode()
+    assert shown.splitlines()[:3] == ["caf?.png: cat 92.2%   dog 5.1%", "  stage 1  = .", "  stage 2  # ."]
+    assert LEGEND.encode("ascii", REPLACING).decode().startswith("# gate open, block executed   . gate closed")
+    assert LEGEND.encode("utf-8", REPLACING).decode() == LEGEND

@@ -1,0 +1,66 @@
+"""What the README shows, held against what a newcomer sees who does the same."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import orjson
+import pytest
+
+from service.__main__ import main
+from service.engine.runtime import open_runtime
+from service.engine.worker import LocalWorker
+from service.images import ImageDecoder
+from service.inference_graph import describe
+from service.settings import Settings
+from tests.e2e.process import ROOT, ServerProcess
+from tests.service.engine.processes import job
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def _shown(before: str) -> str:
+    """The block after these words."""
+    return README.split(before, 1)[1].split("```", 2)[1]
+
+
+def _close(value: Any) -> Any:
+    """Equal to what differs only in digits that are not shown."""
+    if isinstance(value, dict):
+        return {name: _close(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_close(each) for each in value]
+    return pytest.approx(value, abs=1e-4) if isinstance(value, float) else value
+
+
+def test_answer_shown_is_that_of_the_image_named() -> None:
+    (name,) = re.findall(r"curl -F file=@(\S+)", README)
+    shown = json.loads(re.sub(r",\s*…", "", README.split("```json", 1)[1].split("```", 1)[0]))
+    runtime = open_runtime(ROOT / Settings.model_fields["model"].default, "onnx", "cpu")
+    decoder = ImageDecoder(runtime.manifest.preprocessing, max_bytes=10**6, max_pixels=10**6)
+    (answer,) = LocalWorker(runtime, decoder.decode).work([job((ROOT / name).read_bytes())])
+    described = describe(runtime.manifest, answer, top_k=2, graph="full", total_s=0.0)
+    told = orjson.loads(orjson.dumps(described))
+    for part in ("blocks", "edges"):
+        told["inference_graph"][part] = told["inference_graph"][part][: len(shown["inference_graph"][part])]
+    assert told.pop("timing_ms").keys() == shown.pop("timing_ms").keys()
+    assert shown == _close(told)
+
+
+def test_drawing_shown_is_that_of_the_image_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    command = re.search(r"`\.venv/bin/python -m service (classify \S+)`", README)
+    assert command
+    assert main([*command[1].split(), "--runtime", "onnx"]) == 0
+    told = [text.strip().rpartition(", ")[0] for text in (capsys.readouterr().out, _shown(command[0]))]  # but the time
+    assert told[0] == told[1]
+
+
+def test_openapi_describes_the_routes_that_the_table_has_but_for_the_pages(server: ServerProcess) -> None:
+    listed = set(re.findall(r"^\| `(?:GET|POST) (\S+)` \|", README, re.MULTILINE))
+    with server.client() as client:
+        assert set(client.get("/openapi.json").json()["paths"]) == listed - {"/", "/docs"}
