@@ -11,9 +11,7 @@ from typing import Generic
 from service.engine.errors import DeadlineExceeded, EngineStopped, Overloaded
 from service.engine.overload import Overload, Situation
 from service.engine.request import AnswerT, PayloadT, PendingRequest
-
-# Of the older batches, how much counts of what is known of their speed when another has run.
-_REMEMBERED = 0.98
+from service.engine.speed import Speed
 
 
 @dataclass(frozen=True)
@@ -67,12 +65,12 @@ class Batcher(Generic[PayloadT, AnswerT]):
         self._clock = clock
         self._longest_s = longest_s
         self._given_ahead = given_ahead
-        self._ran, self._ran_s = 0.0, 0.0  # requests, and for how long
+        self._speed, self._full_speed = Speed(), Speed()  # of all batches, and of full ones
         self._done_at = -math.inf  # with the last of them
         situation = Situation(
             capacity=lambda: self._capacity_in_time,
             worked_until=lambda: self._done_at if self._queue or given_ahead() else math.inf,
-            seconds_each=lambda: self.seconds_each,
+            seconds_each=lambda: self._best_seconds_each,
             workers=workers or (lambda: policy.workers),
         )
         self.overload = Overload(situation, clock, on_overload)
@@ -85,7 +83,7 @@ class Batcher(Generic[PayloadT, AnswerT]):
     @property
     def seconds_each(self) -> float:
         """Running mean of the seconds a worker spends on one request; 0 before any was run."""
-        return self._ran_s / self._ran if self._ran else 0.0
+        return self._speed.seconds_each
 
     def put(self, request: PendingRequest[PayloadT, AnswerT], follows: bool = False) -> None:
         """Queue a request.
@@ -145,8 +143,9 @@ class Batcher(Generic[PayloadT, AnswerT]):
 
     def note_speed(self, seconds: float, requests: int) -> None:
         """Tell how long a worker took for a batch."""
-        self._ran = _REMEMBERED * self._ran + requests
-        self._ran_s = _REMEMBERED * self._ran_s + seconds
+        self._speed.note(seconds, requests)
+        if requests == self.policy.max_batch:
+            self._full_speed.note(seconds, requests)
         self._done_at = self._clock()
 
     def close(self) -> None:
@@ -161,6 +160,12 @@ class Batcher(Generic[PayloadT, AnswerT]):
                 request.answered(EngineStopped())
 
     @property
+    def _best_seconds_each(self) -> float:
+        """The same in full batches, if that is less: those that run as long as little may wait tell of no others."""
+        each, in_full_batches = self._speed.seconds_each, self._full_speed.seconds_each
+        return min(each, in_full_batches) if in_full_batches else each
+
+    @property
     def _capacity_in_time(self) -> int:
         """How many may be queued as long as there is no overload: no more than can be run before their deadlines."""
         each = self.seconds_each
@@ -172,14 +177,10 @@ class Batcher(Generic[PayloadT, AnswerT]):
 
     @property
     def _room(self) -> int:
-        """How many may be queued now: under overload a batch for each worker, with what they have been given ahead.
-
-        Where several run together those ahead do not count, lest batches stay small, which take longer for each.
-        """
+        """How many may be queued now: under overload a batch for each worker, with what they have been given ahead."""
         if not self.overload:
             return self._capacity_in_time
-        batches = self.policy.workers * self.policy.max_batch
-        return min(self._capacity_in_time, batches - (self._given_ahead() if self.policy.max_batch == 1 else 0))
+        return min(self._capacity_in_time, self.policy.workers * self.policy.max_batch - self._given_ahead())
 
     def _require_room(self, room: int) -> None:
         if self._closed:
