@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 
 from service.context import Context
+from service.direct_cycle import DirectCycle
 from service.direct_route import DirectRoute
 from service.engine.errors import EngineStopped, Overloaded
 from service.errors import classify_error, retry_after_s
 from service.exchange import ROUTE
 from service.exchanges import Exchanges
 from service.http_answer import Refusal
-from service.http_protocol import DirectCycle, Guard, GuardedProtocol, Headers
+from service.http_protocol import Guard, GuardedProtocol, Headers
 from service.request_ids import request_id
 from service.request_record import RequestRecord
 from service.routes import images

@@ -16,11 +16,12 @@ from starlette.datastructures import Headers
 
 from service.context import Context
 from service.deadlines import Deadline, upload_timeout
+from service.direct_cycle import DirectCycle
 from service.engine.errors import DeadlineExceeded, EngineStopped, Overloaded
 from service.engine.request import PendingRequest
 from service.engine.worker import Answer, Outcome
 from service.errors import ClientGone, error_body, retry_after_s
-from service.http_protocol import DirectCycle, GuardedProtocol
+from service.http_protocol import GuardedProtocol
 from service.outcomes import note_outcomes, note_unreceived
 from service.request_record import RequestRecord, named_in_log
 from service.schemas import ClassifyParameters

@@ -18,7 +18,7 @@ from service.uploads import is_form, most_bytes
 
 _TIMEOUT = HEADER.lower().encode("ascii")
 # Who sends one of these wants something of the connection, or of the body, that the application's way knows how to do.
-_UNUSUAL = frozenset({b"expect", b"upgrade", b"transfer-encoding", b"content-encoding"})
+_UNUSUAL = frozenset({b"expect", b"transfer-encoding", b"content-encoding"})
 
 
 class Exchanges:

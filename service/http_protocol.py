@@ -18,7 +18,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.http_answer import Refusal, encoded_answer
+from service.http_answer import Refusal
 from service.request_ids import request_id
 from service.schemas import RequestErrorDetail
 
@@ -46,7 +46,7 @@ class Guard:
     max_connections: int
     refusal: Callable[[str, str, Headers], Refusal | None]
     note: Callable[[Refusal], None]
-    begin: Callable[[GuardedProtocol, bytes, bytes, bytes], DirectCycle | None] = lambda *_: None
+    begin: Callable[[GuardedProtocol, bytes, bytes, bytes], RequestResponseCycle | None] = lambda *_: None
 
 
 class PatientFlow(FlowControl):
@@ -59,7 +59,6 @@ class PatientFlow(FlowControl):
 
     def __init__(self, transport: asyncio.Transport, waiting: deque[Any]) -> None:
         super().__init__(transport)
-        self._transport = transport
         self._waiting = waiting
 
     def resume_reading(self) -> None:
@@ -283,44 +282,3 @@ class GuardedProtocol(HttpToolsProtocol):
             self._end(408, "upload_timeout", "the request did not arrive in time")
         else:  # it has been answered, by the application or by its head alone
             self.transport.close()
-
-
-class DirectCycle(RequestResponseCycle):
-    """A request that is answered without the application: what uvicorn's protocol knows of it.
-
-    Where uvicorn tells the application's side that something has come, it calls `set`.
-    """
-
-    def __init__(self, connection: GuardedProtocol) -> None:
-        # Not uvicorn's own, which makes what only an application needs.
-        self.connection = connection
-        self.flow = connection.flow
-        self.keep_alive = connection.parser.should_keep_alive() and connection.parser.get_http_version() != "1.0"
-        self.disconnected = False
-        self.body = bytearray()
-        self.more_body = True
-        self.response_started = self.response_complete = False
-
-    @property
-    def message_event(self) -> DirectCycle:  # type: ignore[override]
-        """What uvicorn calls `set` of."""
-        return self
-
-    def set(self) -> None:
-        """Something has come."""
-
-    def answer(self, status: int, body: bytes, request_id: str, retry_after_s: int | None = None) -> None:
-        """Give the answer, unless the client is gone."""
-        connection = self.connection
-        if self.disconnected:
-            self.response_complete = True
-            return
-        encoded = encoded_answer(
-            status,
-            body,
-            request_id,
-            keep_alive=self.keep_alive,
-            server_headers=connection.server_headers,
-            retry_after_s=retry_after_s,
-        )
-        connection.conclude(self, encoded)

@@ -53,7 +53,13 @@ class Engine(Generic[PayloadT]):
         self.pool = pool
         self._clock = clock
         self._batcher: Batcher[PayloadT, Answer] = Batcher(
-            capacity, pool.tuning.policy, clock, longest_s, self._given_ahead, self._working, on_overload
+            capacity,
+            pool.tuning.policy,
+            clock,
+            longest_s=longest_s,
+            given_ahead=self._given_ahead,
+            workers=self._working,
+            on_overload=on_overload,
         )
         self._health = Health()
         self._running = False

@@ -13,14 +13,19 @@ def _small_batches_take_longer(size: int) -> float:
     return 0.003 + 0.0001 * size
 
 
+def _burst(simulation: Simulation, requests: int) -> None:
+    """More at once than the queue takes."""
+    for _ in range(requests):
+        simulation.ask()
+    assert simulation.tally.refused > 100
+
+
 @pytest.mark.parametrize("load", [0.5, 0.7, 0.9])
 def test_load_that_can_be_borne_is_borne_again_after_a_burst(load: float) -> None:
     simulation = Simulation(lambda size: size * _EACH_S)
     simulation.offer(load * 2 / _EACH_S, 60)
     simulation.run(10)
-    for _ in range(300):
-        simulation.ask()
-    assert simulation.tally.refused > 100
+    _burst(simulation, 300)
     simulation.run(20)
     after = simulation.run(30)
     assert (after.refused, after.late) == (0, 0)
@@ -33,9 +38,7 @@ def test_load_that_full_batches_bear_is_borne_again_after_a_burst(workers: int) 
     load_per_s = 0.6 * workers * 16 / _small_batches_take_longer(16)
     simulation.offer(load_per_s, 12)
     simulation.run(1)
-    for _ in range(1000):
-        simulation.ask()
-    assert simulation.tally.refused > 100
+    _burst(simulation, 1000)
     simulation.run(6)
     after = simulation.run(5)
     assert (after.refused, after.late) == (0, 0)
