@@ -9,6 +9,10 @@ RUNTIME ?= cpu
 # The two runtimes are packages that overwrite each other, so each has an environment of its own.
 VENV ?= $(if $(filter gpu,$(RUNTIME)),.venv-gpu,.venv)
 
+# The environment of the oldest versions that pyproject.toml allows, and what of the tests runs on them.
+OLDEST := .venv-oldest
+OLDEST_TESTS := tests/artifact tests/export tests/fuzz tests/models tests/service
+
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Digests are everywhere here, and look as random as secrets do.
@@ -17,7 +21,7 @@ SOURCES := artifact bench docker export models service tests
 
 REVISION = $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
-.PHONY: help serve test fuzz check format dashboards install clean docker-image docker-test
+.PHONY: help serve test test-oldest fuzz check format dashboards install clean docker-image docker-test
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +31,10 @@ serve: $(VENV)/.serve ## serve MODEL on http://HOST:PORT, installing what that n
 
 test: install ## run all tests, installing what they need
 	$(BIN)/python -m pytest
+
+# Warnings are of what newer versions of the same packages have put right.
+test-oldest: $(OLDEST)/.installed ## prove the lower bounds of pyproject.toml: tests with the oldest versions it allows
+	$(OLDEST)/bin/python -m pytest $(OLDEST_TESTS) -W ignore::DeprecationWarning
 
 fuzz: install ## try other cases than the tests do, and many more: some minutes
 	$(BIN)/python -m pytest tests/fuzz --hypothesis-profile=fuzz --timeout 0
@@ -55,7 +63,7 @@ docker-test: install ## build the containers from this tree, run them, and test 
 	$(BIN)/python -m pytest tests/e2e/test_compose_file.py tests/e2e/test_docker_image.py tests/e2e/test_docker.py
 
 clean: ## remove the environments, caches and benchmark networks
-	rm -rf .venv .venv-gpu .bench .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info
+	rm -rf .venv .venv-gpu $(OLDEST) .bench .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -70,4 +78,13 @@ $(VENV)/.serve: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "setting up everything for development in $(VENV) (PyTorch is a large download) ..."
 	$(PIP) --editable '.[dev,$(RUNTIME)]'
+	@touch $@
+
+# What constraints-oldest.txt does not name has the version of constraints.txt, and so have the tools for tests.
+$(OLDEST)/.installed: pyproject.toml constraints.txt constraints-oldest.txt
+	@echo "setting up the oldest versions in $(OLDEST) (PyTorch is a large download) ..."
+	$(PYTHON) -m venv --clear $(OLDEST)
+	grep -o '^[^#=]*==' constraints-oldest.txt | grep -viFf - constraints.txt | cat - constraints-oldest.txt > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(OLDEST)/constraints.txt \
+		--editable '.[serve,cpu,openvino,tracing,train]' httpx hypothesis pytest pytest-timeout schemathesis
 	@touch $@

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -25,25 +23,23 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from artifact.manifest import ArtifactError, Manifest, read_manifest
-from artifact.probes import read_probes
 from service.engine.errors import EngineError
-from service.engine.pool import WorkerPool, local_pool, process_pool
 from service.engine.request import Job
-from service.engine.runtime import Runtime, open_runtime
-from service.engine.tuning import tune
-from service.engine.wire import OutcomeCodec
 from service.engine.worker import Answer, LocalWorker
-from service.engine.worker_process import WorkerProcess
-from service.images import IMAGE_ERRORS, ImageDecoder, ImageError
+from service.images import ImageError
 from service.keys import KeyFileError, Keyring, make_key, read_keys
-from service.listening import Server, taken_port
+from service.listening import taken_port
 from service.logs import logged
+from service.opening import begin_pool, local_worker, open_tracing
 from service.settings import Settings
 
 if TYPE_CHECKING:  # its packages need not be installed
     from service.tracing import Tracing
 
 _log = logging.getLogger("service")
+
+_ENDING = (signal.SIGTERM, signal.SIGINT)
+"""Signals that end the program. A server that has started has its own way to heed them."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,9 +82,9 @@ def _serve_logged(settings: Settings) -> int:
 def _serve(settings: Settings) -> int:
     keyring = read_keys(settings.api_keys) if settings.api_keys else None
     manifest = read_manifest(settings.model)
-    tracing = _open_tracing(settings, manifest)
+    tracing = open_tracing(settings, manifest)
     if settings.metrics_port:
-        with taken_port(settings.metrics_host, settings.metrics_port):
+        with taken_port([settings.metrics_host], settings.metrics_port):
             pass  # the application takes it again, when it is too late to say briefly that it cannot
     with taken_port(settings.host, settings.port) as listeners:
         return _serve_on(listeners, settings, manifest, keyring, tracing)
@@ -102,71 +98,13 @@ def _serve_on(
     tracing: Tracing | None,
 ) -> int:
     """Open the model, and serve when that is done."""
-    wait_for_pool = _begin(settings, manifest)
+    wait_for_pool = begin_pool(settings, manifest)
     # Imported while the worker opens the model: together they take most of the time to the first answer.
-    import uvicorn
-
-    from service.admission import Admission
     from service.app import create_app
-    from service.http_protocol import guarded_protocol
+    from service.http_server import HttpServer
 
     app = create_app(settings, wait_for_pool(), keyring, tracing)
-    protocol: Any = guarded_protocol(Admission(app.state.context).guard)  # as good as a class
-    # uvicorn drains on SIGTERM and then raises the signal again for the handler it found, which by default would report
-    # the clean stop as a kill.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    config = uvicorn.Config(
-        app,
-        http=protocol,
-        log_level=settings.log_level,
-        log_config=None,
-        access_log=False,  # it would write query strings down
-        timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
-        server_header=False,
-        proxy_headers=False,
-    )
-    server = Server(config)
-    with suppress(KeyboardInterrupt):  # which is raised again after the clean stop that it asked for
-        server.run(listeners)
-    return 0 if server.started else 1
-
-
-def _begin(settings: Settings, manifest: Manifest) -> Callable[[], WorkerPool[bytes]]:
-    """Begin to make the workers; the rest is done when they are asked for."""
-    if settings.isolation == "thread":
-        return lambda: _thread_pool(settings)
-    first = _worker_process(settings, manifest)
-    first.launch(tune=True)
-    return lambda: process_pool(manifest, first, lambda: _worker_process(settings, manifest))
-
-
-def _thread_pool(settings: Settings) -> WorkerPool[bytes]:
-    runtime, worker = _local_worker(settings)
-    tuning = tune(runtime, read_probes(settings.model, runtime.manifest).images, settings.policy_wishes)
-    return local_pool(runtime, worker, tuning)
-
-
-def _local_worker(settings: Settings) -> tuple[Runtime, LocalWorker[bytes]]:
-    """The model and a worker that runs it, in this process."""
-    runtime = open_runtime(settings.model, settings.runtime, settings.device, settings.precision, settings.cache)
-    decoder = ImageDecoder(runtime.manifest.preprocessing, settings.max_bytes, settings.max_pixels)
-    return runtime, LocalWorker(runtime, decoder.decode)
-
-
-def _worker_process(settings: Settings, manifest: Manifest) -> WorkerProcess:
-    """A worker, not launched yet, that serves no other model than this one."""
-    options = {"settings": settings.model_dump(mode="json"), "manifest": manifest.model_dump(mode="json")}
-    return WorkerProcess("service.worker", options, OutcomeCodec(manifest, IMAGE_ERRORS), settings.stuck_seconds)
-
-
-def _open_tracing(settings: Settings, manifest: Manifest) -> Tracing | None:
-    if settings.tracing == "off":
-        return None
-    try:
-        from service.tracing import Tracing, otlp_provider
-    except ImportError as error:
-        raise SettingsError(f"tracing needs packages of its own, pip install '.[tracing]': {error}") from error
-    return Tracing(otlp_provider(), manifest)
+    return 0 if HttpServer(app, settings).run(listeners) else 1
 
 
 def _classify(settings: Settings, images: list[Path]) -> int:
@@ -177,7 +115,7 @@ def _classify(settings: Settings, images: list[Path]) -> int:
 
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors=REPLACING)
-    runtime, worker = _local_worker(settings)
+    runtime, worker = local_worker(settings)
     worker.check(1)
     failed = False
     print(LEGEND)
@@ -226,7 +164,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     """A flag for every setting; the values are checked by Settings."""
     for name, field in Settings.model_fields.items():
-        default = "" if field.default in (None, ()) else f" (default: {field.default})"
+        told = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+        default = "" if told in (None, "") else f" (default: {told})"
         values = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
         parser.add_argument(
             f"--{name.replace('_', '-')}",
@@ -236,5 +175,14 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         )
 
 
+def _end(number: int, _: object) -> None:
+    """End the program, which has accepted nothing that is left to finish; once, lest it be interrupted in ending."""
+    for each in _ENDING:
+        signal.signal(each, signal.SIG_IGN)
+    sys.exit(128 + number)  # as shells have it
+
+
 if __name__ == "__main__":
+    for each in _ENDING:
+        signal.signal(each, _end)
     sys.exit(main())

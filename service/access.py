@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.accounts import Account, LimitReached
 from service.errors import ApiError, respond
+from service.forwarded_prefix import path_below
 from service.key_metrics import KeyMetrics
 from service.keys import Keyring
 from service.request_record import record_of
@@ -19,7 +20,7 @@ _OPEN_FOLDERS = ("/static-offline-docs/", "/ui/")
 
 
 class Access:
-    """Middleware that refuses requests without a key, and leaves in `request.state.account` whose key it was.
+    """Middleware that refuses requests without a key, and leaves in `scope["state"]["account"]` whose key it was.
 
     Args:
         app: what comes next.
@@ -38,16 +39,17 @@ class Access:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on or refuse it."""
-        if scope["type"] != "http" or is_open(scope["path"]):
+        path = path_below(scope) if scope["type"] == "http" else "/"
+        if is_open(path):
             await self._app(scope, receive, send)
             return
         request = Request(scope, receive)
         try:
-            account = self._account(request)
+            account = self._account(request, path)
         except ApiError as error:
             await (await respond(request, error))(scope, receive, send)
             return
-        request.state.account = account
+        scope["state"]["account"] = account
         record = record_of(request)
         try:
             with account.request():
@@ -59,7 +61,7 @@ class Access:
             outcome = "ok" if status < 400 else record.outcome or f"http_{status}"
             self._metrics.count_request(account.key.name, outcome)
 
-    def _account(self, request: Request) -> Account:
+    def _account(self, request: Request, path: str) -> Account:
         presented = _presented_key(request)
         if presented is None:
             raise ApiError(
@@ -68,7 +70,7 @@ class Access:
         key = self._keyring.find(presented)
         if key is None:
             raise ApiError(401, "unauthorized", "there is no such API key")
-        if request.scope["path"] == "/metrics" and not key.metrics:
+        if path == "/metrics" and not key.metrics:
             raise ApiError(403, "forbidden", "this API key does not open /metrics")
         return self._accounts[key.name]
 
@@ -76,12 +78,6 @@ class Access:
 def is_open(path: str) -> bool:
     """Whether a path needs no key."""
     return path in _OPEN_PATHS or path.startswith(_OPEN_FOLDERS)
-
-
-def account_of(request: Request) -> Account | None:
-    """Whose request this is; None where there are no keys, and so no limits of theirs."""
-    account: Account | None = getattr(request.state, "account", None)
-    return account
 
 
 def _presented_key(request: Request) -> bytes | None:

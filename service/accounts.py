@@ -104,6 +104,11 @@ class Account:
         if self._images:
             self._images.take(images)
 
+    def charge_refused(self) -> None:
+        """Count a form that was read and refused as one image: to read it costs as much."""
+        if self._images:
+            self._images.take(1)
+
     def charge(self, outcome: Outcome) -> None:
         """Count what an image cost that was run, also where nobody waits for its answer any more."""
         if isinstance(outcome, Exception):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -12,25 +13,28 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from service import errors
 from service.access import Access
 from service.access_log import AccessLog
 from service.answer_writer import AnswerWriter
+from service.classify_endpoint import ROUTES, ImageRouting
 from service.context import Context
-from service.direct_route import DirectRoute, DirectRouting
 from service.engine.engine import Engine
 from service.engine.pool import WorkerPool
+from service.forwarded_prefix import ForwardedPrefix
 from service.head_requests import HeadAsGet
 from service.key_metrics import KeyMetrics
 from service.keys import Keyring
+from service.last_answer import LastAnswer
 from service.memory import BodyMemory
 from service.metrics import Metrics
 from service.metrics_port import metrics_port
 from service.observation import Observation
 from service.openapi import describe_api
 from service.process_metrics import ProcessMetrics
-from service.routes import images, metrics_router, router
+from service.routes import metrics_router, router
 from service.scheduling import LoopScheduling
 from service.security_headers import SecurityHeaders
 from service.settings import Settings
@@ -43,9 +47,31 @@ if TYPE_CHECKING:  # its packages need not be installed
 _log = logging.getLogger("uvicorn.error")
 
 
+@dataclass(frozen=True)
+class Service:
+    """The application: any ASGI server can run it.
+
+    Attributes:
+        context: what it serves from.
+        others: answers all that has no images.
+    """
+
+    context: Context
+    others: FastAPI
+    _outermost: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or start and stop with the server."""
+        await self._outermost(scope, receive, send)
+
+    def running(self) -> AbstractAsyncContextManager[object]:
+        """What a server does around all requests: the engine is started, and stopped in the end."""
+        return self.others.router.lifespan_context(self.others)
+
+
 def create_app(
     settings: Settings, pool: WorkerPool[bytes], keyring: Keyring | None = None, tracing: Tracing | None = None
-) -> FastAPI:
+) -> Service:
     """Make the application that serves one model.
 
     Args:
@@ -55,6 +81,7 @@ def create_app(
         tracing: makes spans of requests, if it is given; closed with the application.
     """
     metrics = Metrics(pool.manifest)
+    metrics.start_at_zero([*ROUTES], errors.NOT_THE_CLIENTS_FAULT)
     scheduling = LoopScheduling()
     engine = Engine(
         pool,
@@ -65,17 +92,62 @@ def create_app(
         on_overload=scheduling.note_overload,
     )
     metrics.registry.register(ProcessMetrics(engine.pids))
-    paths = [route.path for route in images.routes if isinstance(route, DirectRoute)]
-    metrics.start_at_zero(paths, errors.NOT_THE_CLIENTS_FAULT)
     metrics.queue_capacity.set(engine.queue_capacity)
     metrics.queue_depth.set_function(lambda: engine.queue_depth)
     metrics.ready.set_function(lambda: engine.ready)
+    context = Context(settings, engine, metrics, BodyMemory(settings.max_pending_bytes), AnswerWriter(pool.manifest))
+    others = _others(context, _lifespan(context, scheduling, tracing))
+    describe_api(others, settings, with_keys=keyring is not None)
+
+    # From the inside out.
+    app: ASGIApp = ImageRouting(context, HeadAsGet(others))
+    if keyring:
+        app = Access(app, keyring, KeyMetrics(metrics.registry, keyring, pool.manifest.total_macs))
+    app = Observation(app, metrics, AccessLog(pool.manifest) if settings.logs_requests else None, tracing)
+    if settings.cors_origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Request-Timeout-Ms"],
+            expose_headers=["Retry-After", "X-Request-ID"],
+        )
+    app = ForwardedPrefix(LastAnswer(SecurityHeaders(app), stopping=lambda: engine.leaving))
+    return Service(context, others, app)
+
+
+def _others(context: Context, lifespan: Lifespan[FastAPI]) -> FastAPI:
+    """What answers all that has no images."""
+    # The documentation page must work where the internet cannot be reached: its scripts come from this server.
+    app = FastAPIOffline(
+        redoc_url=None,
+        redirect_slashes=False,
+        favicon_url="data:,",
+        title="ConvNet-AIG serving",
+        summary="Image classification that runs only the layers an image needs, and says which.",
+        version=version("convnet-aig-serving"),
+        lifespan=lifespan,
+        # See service/tracing.py. Off, FastAPI asks the environment nothing and looks for no providers at every request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    app.state.context = context
+    app.include_router(router)
+    page.mount(app)
+    if not context.settings.metrics_port:
+        app.include_router(metrics_router)
+    errors.install(app)
+    app.add_middleware(errors.ErrorAnswers)
+    return app
+
+
+def _lifespan(context: Context, scheduling: LoopScheduling, tracing: Tracing | None) -> Lifespan[FastAPI]:
+    settings, engine, pool = context.settings, context.engine, context.engine.pool
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         with ExitStack() as open_meanwhile:
             if settings.metrics_port:
-                registry, host, port = metrics.registry, settings.metrics_host, settings.metrics_port
+                registry, host, port = context.metrics.registry, settings.metrics_host, settings.metrics_port
                 open_meanwhile.enter_context(metrics_port(registry, host, port))
             await engine.start()
             _log.info(
@@ -94,48 +166,4 @@ def create_app(
             if tracing:
                 await run_in_threadpool(tracing.close)
 
-    # The documentation page must work where the internet cannot be reached: its scripts come from this server.
-    app = FastAPIOffline(
-        redoc_url=None,
-        redirect_slashes=False,
-        favicon_url="data:,",
-        title="ConvNet-AIG serving",
-        summary="Image classification that runs only the layers an image needs, and says which.",
-        version=version("convnet-aig-serving"),
-        lifespan=lifespan,
-        # See service/tracing.py. Off, FastAPI asks the environment nothing and looks for no providers at every request.
-        telemetry={"tracing": False, "metrics": False, "logs": False},
-    )
-    access_log = AccessLog(pool.manifest) if settings.logs_requests else None
-    app.state.context = Context(
-        settings,
-        engine,
-        metrics,
-        access_log,
-        BodyMemory(settings.max_pending_bytes),
-        AnswerWriter(pool.manifest),
-        direct=keyring is None and tracing is None,
-    )
-    app.include_router(router)
-    app.include_router(images)
-    page.mount(app)
-    if not settings.metrics_port:
-        app.include_router(metrics_router)
-    errors.install(app)
-    describe_api(app, settings, with_keys=keyring is not None)
-    app.add_middleware(HeadAsGet)
-    app.add_middleware(DirectRouting, routes=images.routes)
-    if keyring:
-        key_metrics = KeyMetrics(metrics.registry, keyring, pool.manifest.total_macs)
-        app.add_middleware(Access, keyring=keyring, metrics=key_metrics)
-    app.add_middleware(Observation, metrics=metrics, access_log=access_log, tracing=tracing)
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_methods=["GET", "HEAD", "POST"],
-            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Request-Timeout-Ms"],
-            expose_headers=["Retry-After", "X-Request-ID"],
-        )
-    app.add_middleware(SecurityHeaders)
-    return app
+    return lifespan

@@ -6,8 +6,6 @@ import math
 import time
 from dataclasses import dataclass
 
-from fastapi import Request
-
 from service.errors import ApiError
 
 HEADER = "X-Request-Timeout-Ms"
@@ -25,22 +23,17 @@ class Deadline:
         return self.at - time.perf_counter()
 
 
-def deadline_of(request: Request, arrived: float, longest_ms: float) -> Deadline:
+def deadline_within(asked: str | None, arrived: float, longest_ms: float) -> Deadline:
     """The deadline of a request.
 
     Args:
-        request: its header may ask for less than the longest time.
+        asked: by its header, which may want less than the longest time.
         arrived: when it did, in seconds of `time.perf_counter`.
         longest_ms: that the service allows.
 
     Raises:
         ApiError: the header is no time.
     """
-    return deadline_within(request.headers.get(HEADER), arrived, longest_ms)
-
-
-def deadline_within(asked: str | None, arrived: float, longest_ms: float) -> Deadline:
-    """The same of the header's value."""
     if asked is None:
         return Deadline(arrived + longest_ms / 1000)
     try:

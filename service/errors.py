@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 
 import orjson
-from fastapi import FastAPI, Request, Response
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.accounts import QuotaExceeded, RateLimited, TooManyAtOnce
 from service.engine.errors import (
     DeadlineExceeded,
     EngineStopped,
     InferenceFailed,
+    NoWorker,
     Overloaded,
     WorkerLost,
 )
@@ -31,12 +35,14 @@ class ApiError(Exception):
     Attributes:
         status: HTTP status.
         type: error type, for programs.
+        headers: of the answer.
     """
 
-    def __init__(self, status: int, type_: str, message: str) -> None:
+    def __init__(self, status: int, type_: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.type = type_
+        self.headers = headers
 
 
 class ClientGone(Exception):  # noqa: N818 (a state, told as one)
@@ -57,6 +63,7 @@ _KNOWN: dict[type[Exception], tuple[int, str]] = {
     ClientGone: (499, "client_gone"),
     InferenceFailed: (500, "inference_failed"),
     EngineStopped: (503, "stopping"),
+    NoWorker: (503, "no_worker"),
     WorkerLost: (503, "worker_lost"),
     DeadlineExceeded: (504, "deadline_exceeded"),
 }
@@ -98,7 +105,7 @@ def _classified(error: Exception) -> tuple[int, ErrorDetail]:
     return 500, ErrorDetail(type=_INTERNAL, message="an unexpected error; the server's log has the details")
 
 
-def install(app: FastAPI) -> None:
+def install(app: Starlette) -> None:
     """Make every known exception of the app answer as this page says; the others come to the middleware outside it."""
     for kind in (*_KNOWN, ApiError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, respond)
@@ -107,7 +114,7 @@ def install(app: FastAPI) -> None:
 async def respond(request: Request, error: Exception) -> Response:
     """The answer to a request that ended with an exception."""
     status, body = error_body(error, record_of(request))
-    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException | ApiError) else {}
     if headers.get("Allow") == "GET":  # of a route that does not know of `HeadAsGet`
         headers["Allow"] = "GET, HEAD"
     if (seconds := retry_after_s(error)) is not None:
@@ -117,12 +124,42 @@ async def respond(request: Request, error: Exception) -> Response:
     return Response(body, status, headers, media_type="application/json")
 
 
+async def answer(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Let an application answer, and answer for it where it raises."""
+    try:
+        await app(scope, receive, send)
+    except Exception as error:
+        request = Request(scope)
+        if record_of(request).status is not None:
+            raise  # an answer has begun, and can only be broken off
+        response = await respond(request, error)
+        await response(scope, receive, send)
+
+
+class ErrorAnswers:
+    """Middleware for that. Of errors that nobody expects FastAPI would otherwise tell in plain text."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] == "http":
+            await answer(self._app, scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
 def error_body(error: Exception, record: RequestRecord) -> tuple[int, bytes]:
     """The status of an exception and the JSON that tells of it; its type is noted as what became of the request."""
     status, detail = classify_error(error)
     record.outcome = detail.type
-    told = RequestErrorDetail(type=detail.type, message=detail.message, request_id=record.request_id)
-    return status, orjson.dumps({"error": told})
+    return status, error_json(detail.type, detail.message, record.request_id)
+
+
+def error_json(type_: str, message: str, request_id: str) -> bytes:
+    """The body of an error."""
+    return orjson.dumps({"error": RequestErrorDetail(type=type_, message=message, request_id=request_id)})
 
 
 def retry_after_s(error: Exception) -> int | None:

@@ -2,61 +2,72 @@
 
 from __future__ import annotations
 
-import logging
+import ctypes
 import socket
-from collections.abc import Iterator
+import struct
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-import uvicorn
 from pydantic_settings import SettingsError
 
-# uvicorn's own log, where an operator looks at start.
-_log = logging.getLogger("uvicorn.error")
+_ATTACH_FILTER, _RETURN = 26, 0x06  # SO_ATTACH_FILTER of socket(7), and its instruction BPF_RET | BPF_K
 
 
 @contextmanager
-def taken_port(host: str, port: int) -> Iterator[list[socket.socket]]:
-    """A socket for each address of a host. Until one is listened on, connections to it are refused.
+def taken_port(hosts: Sequence[str], port: int) -> Iterator[list[socket.socket]]:
+    """A socket for each address of some hosts. Until one is listened on, connections to it are refused.
 
     Args:
-        host: name or address.
-        port: 0 takes one that is free.
+        hosts: names or addresses.
+        port: 0 takes one that is free, the same at every address.
 
     Raises:
-        SettingsError: the port is taken, or the host is not this machine.
+        SettingsError: the port is taken, or a host is not this machine.
     """
     with ExitStack() as open_meanwhile:
-        listeners = []
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            for family, kind, protocol, _, address in dict.fromkeys(found):  # some systems name one twice
-                listener = open_meanwhile.enter_context(socket.socket(family, kind, protocol))
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # or a restart would have to wait
-                if family == socket.AF_INET6:
-                    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4 has a socket of its own
-                listener.bind(address)
-                listeners.append(listener)
-        except OSError as error:
-            raise SettingsError(f"cannot listen on port {port} of {host}: {error.strerror}") from error
+        listeners: list[socket.socket] = []
+        taken = set()
+        for host in hosts:
+            try:
+                found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+                for family, kind, protocol, _, address in found:
+                    if (family, address) in taken:  # some systems name one twice
+                        continue
+                    taken.add((family, address))
+                    listener = open_meanwhile.enter_context(socket.socket(family, kind, protocol))
+                    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # or a restart would have to wait
+                    if family == socket.AF_INET6:
+                        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4 has a socket of its own
+                    chosen = port or (listeners[0].getsockname()[1] if listeners else 0)
+                    listener.bind((address[0], chosen, *address[2:]))
+                    listeners.append(listener)
+            except OSError as error:
+                raise SettingsError(f"cannot listen on port {port} of {host}: {error.strerror}") from error
         yield listeners
 
 
-class Server(uvicorn.Server):
-    """Tells where it listens when it does, which uvicorn leaves to those who give it sockets."""
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the application, then listen."""
-        try:
-            await super().startup(sockets)
-            urls = ", ".join(map(_url, sockets or ()))  # raises where uvloop could not listen, which it does not tell
-        except OSError:
-            _log.error("cannot listen: another program has begun to listen on the port meanwhile")
-            await self.lifespan.shutdown()
-            self.started, self.should_exit = False, True
-        if self.started:
-            _log.info("Uvicorn running on %s (Press CTRL+C to quit)", urls)
+def is_listening(listener: socket.socket) -> bool:
+    """Whether connections to a socket are accepted."""
+    try:
+        return bool(listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError:  # it is closed
+        return False
 
 
-def _url(listener: socket.socket) -> str:
+def let_nobody_in(listener: socket.socket) -> None:
+    """Have the system ignore new connections, on Linux; those that it has let in are still accepted.
+
+    Who tries to connect tries again after a second, and is refused when the socket has been closed meanwhile.
+    """
+    if sys.platform == "linux":
+        drop_all = ctypes.create_string_buffer(
+            struct.pack("HBBI", _RETURN, 0, 0, 0)
+        )  # struct sock_filter: no bytes pass
+        listener.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(drop_all)))
+
+
+def url(listener: socket.socket) -> str:
+    """What to ask a socket's service at."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

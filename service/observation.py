@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.access_log import AccessLog
-from service.errors import respond
+from service.errors import answer
 from service.metrics import Metrics
 from service.request_ids import HEADER, request_id
 from service.request_record import RequestRecord, current_record
@@ -42,14 +41,12 @@ class Observation:
             await self._app(scope, receive, send)
             return
         record = RequestRecord(request_id(scope["headers"]), time.perf_counter())
-        scope.setdefault("state", {})["record"] = record
+        scope["state"] = {**scope.get("state", {}), "record": record}
         current_record.set(record)  # until the task ends, which has no other request
         span = self._tracing.begin(scope, record) if self._tracing else None
-        if self._access_log or span:
-            receive = _counting(receive, record)
         outcome = "internal_error"
         try:
-            await self._answer(scope, receive, _identified(send, record))
+            await answer(self._app, scope, receive, _identified(send, record))
             status = record.status or 500  # which is what a server makes of no answer
             outcome = "ok" if status < 400 else record.outcome or f"http_{status}"
         finally:
@@ -64,16 +61,6 @@ class Observation:
             if span:
                 span.end(route, record, ended_at)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the app answer, and answer for it where it raises: outside of here the answer would get no id."""
-        try:
-            await self._app(scope, receive, send)
-        except Exception as error:
-            if scope["state"]["record"].status is not None:
-                raise  # an answer has begun, and can only be broken off
-            response = await respond(Request(scope), error)
-            await response(scope, receive, send)
-
 
 def _identified(send: Send, record: RequestRecord) -> Send:
     """A `send` that gives the answer the request's id, and notes its status."""
@@ -85,14 +72,3 @@ def _identified(send: Send, record: RequestRecord) -> Send:
         await send(message)
 
     return send_with_id
-
-
-def _counting(receive: Receive, record: RequestRecord) -> Receive:
-    """A `receive` that counts the bytes of the body."""
-
-    async def receive_counting() -> Message:
-        message = await receive()
-        record.received_bytes += len(message.get("body", b""))
-        return message
-
-    return receive_counting

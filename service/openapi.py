@@ -1,13 +1,95 @@
-"""The OpenAPI document, as far as it depends on how the service was started."""
+"""The OpenAPI document: FastAPI makes that of its own routes; those that take images are declared here."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI, Query
+from fastapi.openapi.utils import get_openapi
 
 from service.access import is_open
+from service.deadlines import HEADER
+from service.schemas import BatchClassification, Classification, ClassifyParameters, ErrorResponse
 from service.settings import Settings
+
+_ID_HEADER = {"X-Request-ID": {"description": "of this request, in the server's log too", "schema": {"type": "string"}}}
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorResponse, "description": description, "headers": _ID_HEADER}
+    for status, description in {
+        400: "empty or malformed body",
+        408: "the body did not arrive within the deadline",
+        413: "too many bytes or pixels",
+        415: "not an image, or a wrong content type",
+        422: "damaged image, or unknown or invalid parameters or fields",
+        429: "too much is asked for, by everybody or by this API key; Retry-After says when to come back",
+        500: "the model could not be run on this image",
+        503: "the service is stopping",
+        504: "not answered within the deadline",
+    }.items()
+}
+_ERRORS[429]["headers"] = {
+    **_ID_HEADER,
+    "Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "seconds to wait"},
+}
+_RESPONSES = {200: {"headers": _ID_HEADER}, **_ERRORS}
+
+
+def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """The OpenAPI description of a multipart body with one field."""
+    properties = {field: schema}
+    return {
+        "schema": {"type": "object", "required": [field], "properties": properties, "additionalProperties": False},
+        "encoding": {field: {"contentType": "image/jpeg, image/png, image/webp, image/bmp, image/gif, image/tiff"}},
+    }
+
+
+_TIMEOUT = {
+    "name": HEADER,
+    "in": "header",
+    "description": "the longest time an answer is worth waiting for, in ms; the server's own limit holds as well",
+    "schema": {"type": "number", "exclusiveMinimum": 0},
+}
+_FILE = {"type": "string", "format": "binary"}
+_IMAGE_BODY = {
+    "parameters": [_TIMEOUT],
+    "requestBody": {
+        "required": True,
+        "content": {"multipart/form-data": _form("file", _FILE), "image/*": {"schema": _FILE}},
+    },
+}
+_IMAGES_BODY = {
+    "parameters": [_TIMEOUT],
+    "requestBody": {
+        "required": True,
+        "content": {"multipart/form-data": _form("files", {"type": "array", "items": _FILE, "minItems": 1})},
+    },
+}
+
+# Never called: `service.classify_endpoint` answers. FastAPI makes of it what is told of parameters and answers.
+_declared = APIRouter(tags=["images"])
+
+
+@_declared.post(
+    "/classify",
+    summary="Classify one image",
+    response_model=Classification,
+    responses=_RESPONSES,
+    openapi_extra=_IMAGE_BODY,
+)
+def _classify(parameters: Annotated[ClassifyParameters, Query()]) -> None:
+    """Classify one image, sent as the multipart field `file` or as the raw body."""
+
+
+@_declared.post(
+    "/classify/batch",
+    summary="Classify several images",
+    response_model=BatchClassification,
+    responses=_RESPONSES,
+    openapi_extra=_IMAGES_BODY,
+)
+def _classify_batch(parameters: Annotated[ClassifyParameters, Query()]) -> None:
+    """Classify several images, sent as multipart fields named `files`; an answer or an error for each, in order."""
+
 
 _REFERENCE = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}}
 _SCHEMES = {
@@ -26,7 +108,8 @@ def describe_api(app: FastAPI, settings: Settings, with_keys: bool) -> None:
         settings: of the service.
         with_keys: whether it asks for API keys.
     """
-    document = app.openapi()  # FastAPI keeps it, and answers with it from now on
+    routes = [*_declared.routes, *app.routes]
+    document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=routes)
     form = document["paths"]["/classify/batch"]["post"]["requestBody"]["content"]["multipart/form-data"]
     form["schema"]["properties"]["files"]["maxItems"] = settings.max_images
     for path, operations in document["paths"].items():
@@ -37,6 +120,7 @@ def describe_api(app: FastAPI, settings: Settings, with_keys: bool) -> None:
                 _require_key(path, operation)
     if with_keys:
         document["components"]["securitySchemes"] = _SCHEMES
+    app.openapi = lambda: document  # type: ignore[method-assign]  # as FastAPI's documentation has it
 
 
 def _require_key(path: str, operation: dict[str, Any]) -> None:

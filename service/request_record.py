@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -37,7 +37,7 @@ class RequestRecord:
         started_at: when its head had arrived, in seconds of `time.perf_counter`.
         status: of the answer, once that has begun.
         outcome: "ok" or an error's type, once it is known.
-        received_bytes: of its body; counted only where requests are logged or traced.
+        received_bytes: of its body, where that was wanted.
         submitted_at: when its images were queued, on the same clock.
         images: the answer to each image that was received, or the type of its error, in order.
         trace_id, span_id: of its span in hexadecimal, where it has one.
@@ -52,6 +52,11 @@ class RequestRecord:
     images: Sequence[Answer | str] = ()
     trace_id: str | None = None
     span_id: str | None = None
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since its head had arrived."""
+        return time.perf_counter() - self.started_at
 
     def work(self, manifest: Manifest) -> Work | None:
         """What its images took; None where none was classified."""
@@ -72,16 +77,6 @@ class RequestRecord:
 
 # For log lines that are written in the middle of a request by code that is not told of it.
 current_record: ContextVar[RequestRecord | None] = ContextVar("current_record", default=None)
-
-
-@contextmanager
-def named_in_log(record: RequestRecord) -> Iterator[None]:
-    """Have log lines tell this request, where no task of its own does."""
-    token = current_record.set(record)
-    try:
-        yield
-    finally:
-        current_record.reset(token)
 
 
 def record_of(request: Request) -> RequestRecord:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _EVERYWHERE = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
@@ -27,18 +29,21 @@ class SecurityHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message["headers"], *_missing(message["headers"])]}
+                message["headers"] = [*message["headers"], *_missing(message["headers"])]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
 
 
 def _missing(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    said = {name.lower(): value for name, value in headers}
-    is_page = said.get(b"content-type", b"").startswith(b"text/html")
+    said = dict(headers)
+    wanted = _wanted(said.get(b"content-type", b"").startswith(b"text/html"), b"etag" in said)
+    return [header for header in wanted if header[0] not in said]
+
+
+@cache
+def _wanted(is_page: bool, is_file: bool) -> list[tuple[bytes, bytes]]:
     wanted = API_HEADERS | {"Content-Security-Policy": _PAGE if is_page else _NOTHING}
-    if b"etag" in said:  # a file, which a browser may keep if it asks whether it changed
+    if is_file:  # which a browser may keep if it asks whether it changed
         wanted = wanted | {"Cache-Control": "no-cache"}
-    return [
-        (name.lower().encode(), value.encode()) for name, value in wanted.items() if name.lower().encode() not in said
-    ]
+    return [(name.lower().encode(), value.encode()) for name, value in wanted.items()]

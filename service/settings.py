@@ -39,6 +39,10 @@ def _require_origins(values: tuple[str, ...]) -> tuple[str, ...]:
 _Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_require_origins)]
 
 
+_Hosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), Field(min_length=1)]
+_RootPath = Annotated[str, Field(pattern=r"^(/[0-9A-Za-z_~-][0-9A-Za-z._~-]*)*$")]
+
+
 class Settings(BaseSettings):
     """Every setting of the service. A flag wins over its environment variable, which wins over the default.
 
@@ -50,7 +54,7 @@ class Settings(BaseSettings):
     model: Path = Field(
         default=Path("model_repository/convnet-aig-38-cifar10/1"), description="folder of the exported model"
     )
-    host: str = Field(default="127.0.0.1", description="address to listen on")
+    host: _Hosts = Field(default=("127.0.0.1",), description="addresses to listen on, separated by commas")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on")
     runtime: RuntimeName = Field(
         default="auto", description="how the model is run; auto takes the fastest that proves right on this machine"
@@ -66,7 +70,13 @@ class Settings(BaseSettings):
         default=None, ge=0, description="longest wait for a batch to fill, in ms (default: 0; measured on a GPU)"
     )
     queue_size: int = Field(default=128, ge=1, description="images that may wait; more are refused with 429")
+    root_path: _RootPath = Field(
+        default="", description="path below which a proxy shows the service; X-Forwarded-Prefix has precedence"
+    )
     max_connections: int = Field(default=2048, ge=1, description="most connections open at a time")
+    max_connections_per_address: int | None = Field(
+        default=None, ge=1, description="most of them of one address (default: half)"
+    )
     deadline_ms: float = Field(default=10_000, gt=0, description="longest time to answer an image, in ms")
     max_bytes: int = Field(default=20_000_000, gt=0, description="largest image file, in bytes")
     max_pixels: int = Field(default=50_000_000, gt=0, le=_PILLOW_LIMIT, description="largest image, in pixels")

@@ -1,28 +1,22 @@
-"""Image files out of an HTTP request, multipart or raw, never keeping more bytes than allowed."""
+"""The image files of one request, put together from the pieces of its body."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import Protocol
 
-from fastapi import Request
-from python_multipart.multipart import parse_options_header
-from starlette.datastructures import FormData, Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.types import Message
+from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
-from service.errors import ApiError, ClientGone
-from service.images import EmptyImage, ImageTooLarge
-from service.memory import Share
+from service.errors import ApiError
+from service.images import EmptyImage
 
-# Room for the part headers and boundaries of a multipart body, per file.
-_MULTIPART_OVERHEAD = 4096
-# Parts of a form that are read before it is refused. Far above what is allowed, so that the error can name the limit.
-_MOST_PARTS = 1000
-# What clients send a file as when they do not know better; curl --data-binary says it is a form.
-_UNTYPED = {"", "application/octet-stream", "application/x-www-form-urlencoded"}
+# Room for the headers and boundaries of a form, for each of its files.
+_BYTES_AROUND_A_FILE = 4096
+# RFC 7578 has three headers for a part; RFC 2046, section 5.1.1, at most 70 letters for a boundary.
+_MOST_HEADERS, _LONGEST_HEADER, _LONGEST_BOUNDARY = 8, 4096, 70
+# What clients send a file as when they do not know better. Amazon S3 says binary/octet-stream, and
+# curl --data-binary says that it is a form.
+_UNTYPED = {"", "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded"}
 
 
 @dataclass(frozen=True)
@@ -33,163 +27,140 @@ class Upload:
     data: bytes
 
 
-async def read_image(request: Request, max_bytes: int, held: Share) -> Upload:
-    """The one image of a request: the multipart field `file`, or the raw body.
+class Body(Protocol):
+    """A body of which not all has come yet.
 
-    Args:
-        request: not read yet.
-        max_bytes: of an image.
-        held: takes account of what is read.
-
-    Raises:
-        ApiError: the content type is no image, or the form is not as documented.
-        ImageTooLarge, EmptyImage: the body is.
-        Overloaded: other requests hold too much memory.
-        ClientGone: the client left while sending.
-    """
-    if is_form(request.headers.get("content-type", "")):
-        uploads = await _read_form(request, "file", max_bytes, 1, held)
-        return uploads[0]
-    data = await _limited(request, max_bytes, held).body()
-    if not data:
-        raise EmptyImage("the request has no body; send an image")
-    return Upload(None, data)
-
-
-async def read_images(request: Request, max_bytes: int, max_images: int, held: Share) -> list[Upload]:
-    """The images of a multipart request, in the order of its `files` fields.
-
-    Args:
-        request: not read yet.
-        max_bytes: of an image.
-        max_images: of the request.
-        held: takes account of what is read.
-
-    Raises:
-        ApiError: the request is not multipart, has no or too many files, or fields of another name.
-        ImageTooLarge: the files together have more bytes than that many images may.
-        Overloaded: other requests hold too much memory.
-        ClientGone: the client left while sending.
-    """
-    if _media_type(request.headers.get("content-type", "")) != "multipart/form-data":
-        raise ApiError(415, "unsupported_media_type", "send the images as multipart/form-data, in fields named files")
-    return await _read_form(request, "files", max_bytes, max_images, held)
-
-
-def is_form(content_type: str) -> bool:
-    """Whether a body that should hold one image is a form with it, and not the image itself.
-
-    Raises:
-        ApiError: it is neither.
-    """
-    media_type = _media_type(content_type)
-    if media_type == "multipart/form-data":
-        return True
-    if not media_type.startswith("image/") and media_type not in _UNTYPED:
-        raise ApiError(415, "unsupported_media_type", f"send an image or multipart/form-data, not {media_type}")
-    return False
-
-
-def most_bytes(form: bool, max_bytes: int, max_images: int = 1) -> int:
-    """How long a body may be."""
-    return max_images * (max_bytes + _MULTIPART_OVERHEAD) if form else max_bytes
-
-
-@lru_cache(maxsize=256)
-def _media_type(content_type: str) -> str:
-    value, _ = parse_options_header(content_type)
-    return value.decode("latin-1").lower()
-
-
-async def _read_form(request: Request, field: str, max_bytes: int, max_images: int, held: Share) -> list[Upload]:
-    limited = _limited(request, most_bytes(True, max_bytes, max_images), held)
-    async with aclosing(limited.stream()) as stream:
-        return await parse_form(limited.headers, stream, field, max_images)
-
-
-async def parse_form(
-    headers: Headers, stream: AsyncGenerator[bytes, None], field: str, max_images: int
-) -> list[Upload]:
-    """The images in a form.
-
-    Args:
-        headers: of its request.
-        stream: its body.
-        field: what every part of it must be named.
-        max_images: most that it may have.
-
-    Raises:
-        ApiError: it is malformed, or not as documented.
-    """
-    try:
-        most = max(_MOST_PARTS, max_images + 1)
-        form = await _FormParser(headers, stream, max_files=most, max_fields=_MOST_PARTS).parse()
-    except MultiPartException as error:
-        raise ApiError(400, "malformed_request", error.message) from error
-    try:
-        items = form.multi_items()
-        if unknown := [name for name, _ in items if name != field]:
-            raise ApiError(422, "unknown_field", f"there is no form field {unknown[0]!r}; send {field!r}")
-        files = [value for _, value in items if isinstance(value, UploadFile)]
-        if not items:
-            raise ApiError(422, "missing_file", f"the form has no field {field!r}")
-        if len(files) != len(items):
-            raise ApiError(422, "not_a_file", f"the form field {field!r} must be a file")
-        if len(files) > max_images:
-            raise ApiError(422, "too_many_images", f"this route takes at most {max_images} in one request")
-        return [Upload(file.filename, await file.read()) for file in files]
-    finally:
-        await form.close()
-
-
-class _FormParser(MultiPartParser):
-    """Starlette's, which would take a form that ends in the middle of a file for one without that file.
-
-    Each part may have 8 headers of 4 KiB, and what is not a file 1 MiB, as the libraries have it.
+    Attributes:
+        most_bytes: it may have.
     """
 
-    has_ended = False
+    most_bytes: int
 
-    def on_end(self) -> None:
-        """Called at the closing boundary."""
-        self.has_ended = True
-
-    async def parse(self) -> FormData:
-        """The form.
+    def take(self, piece: bytes, /) -> None:
+        """Take the next bytes, some 64 KiB at most: it takes them in one step.
 
         Raises:
-            MultiPartException: it is malformed or not complete.
+            ApiError: a form is malformed, or not as documented.
         """
-        form = await super().parse()
-        if self.has_ended:
-            return form
-        for file in self._files_to_close_on_error:
-            file.close()
-        raise MultiPartException("The form ends before its closing boundary.")
+
+    def uploads(self) -> list[Upload]:
+        """The files, when all of the body has been taken.
+
+        Raises:
+            ApiError: a form has not come to its end, or has no file.
+            EmptyImage: there are no bytes.
+        """
 
 
-def _limited(request: Request, max_bytes: int, held: Share) -> Request:
-    """The request, with a `receive` that stops a body of more than `max_bytes` and tells when its client has left.
+class RawImage:
+    """A body that is an image file.
+
+    Args:
+        most_bytes: it may have.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self._pieces: list[bytes] = []
+
+    def take(self, piece: bytes) -> None:
+        """Take the next bytes."""
+        self._pieces.append(piece)
+
+    def uploads(self) -> list[Upload]:
+        """The file."""
+        data = b"".join(self._pieces)
+        if not data:
+            raise EmptyImage("the request has no body; send an image")
+        return [Upload(None, data)]
+
+
+class ImageForm:
+    """A body that is a multipart form (RFC 7578) with image files. It is refused as soon as it is known to be wrong.
+
+    Args:
+        boundary: between its parts.
+        field: name of every part.
+        most_images: it may have.
+        most_image_bytes: each of them may have, or all together as many as all may have.
 
     Raises:
-        ImageTooLarge: its head says that the body is.
+        ApiError: there is no such boundary.
     """
-    max_bytes = min(max_bytes, held.capacity)
-    too_large = f"the body has more than {max_bytes} bytes"
-    if int(request.headers.get("content-length", 0)) > max_bytes:
-        raise ImageTooLarge(too_large)
-    received = 0
 
-    async def receive_within_limit() -> Message:
-        nonlocal received
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        size = len(message.get("body", b""))
-        received += size
-        if received > max_bytes:
-            raise ImageTooLarge(too_large)
-        held.take(size)
-        return message
+    def __init__(self, boundary: str, field: str, most_images: int, most_image_bytes: int) -> None:
+        if not 0 < len(boundary) <= _LONGEST_BOUNDARY:
+            raise _malformed(f"its boundary needs 1 to {_LONGEST_BOUNDARY} characters")
+        self.most_bytes = most_images * (most_image_bytes + _BYTES_AROUND_A_FILE)
+        self._field = field
+        self._most_images = most_images
+        self._parts: list[tuple[str, list[bytes]]] = []
+        try:
+            # Part headers are UTF-8, whatever charset a form names.
+            self._parser = PushMultipartParser(
+                boundary.encode("latin-1"), max_header_count=_MOST_HEADERS, max_header_size=_LONGEST_HEADER
+            )
+        except MultipartError as error:
+            raise _malformed(str(error)) from error
 
-    return Request(request.scope, receive_within_limit)
+    def take(self, piece: bytes) -> None:
+        """Take the next bytes."""
+        try:
+            for event in self._parser.parse(piece):
+                if isinstance(event, MultipartSegment):
+                    self._begin(event)
+                elif event is not None:
+                    self._parts[-1][1].append(event)
+        except MultipartError as error:
+            raise _malformed(str(error)) from error
+
+    def uploads(self) -> list[Upload]:
+        """The files, in the order of their parts."""
+        try:
+            self._parser.close()
+        except MultipartError as error:
+            raise _malformed("it ends before its closing boundary") from error
+        if not self._parts:
+            raise ApiError(422, "missing_file", f"the form has no field {self._field!r}")
+        return [Upload(filename, b"".join(pieces)) for filename, pieces in self._parts]
+
+    def _begin(self, part: MultipartSegment) -> None:
+        if not part.name:
+            raise _malformed("a part has no name")
+        if part.name != self._field:
+            raise ApiError(422, "unknown_field", f"there is no form field {part.name!r}; send {self._field!r}")
+        if part.filename is None:
+            raise ApiError(422, "not_a_file", f"the form field {self._field!r} must be a file")
+        if len(self._parts) == self._most_images:
+            raise ApiError(422, "too_many_images", f"this route takes at most {self._most_images} in one request")
+        self._parts.append((part.filename, []))
+
+
+def one_image(content_type: str, max_bytes: int) -> Body:
+    """The body of a request with one image: a form with the field `file`, or the image itself.
+
+    Raises:
+        ApiError: the content type is neither.
+    """
+    media_type, options = parse_options_header(content_type)
+    if media_type == "multipart/form-data":
+        return ImageForm(options.get("boundary", ""), "file", 1, max_bytes)
+    if not media_type.startswith("image/") and media_type not in _UNTYPED:
+        raise ApiError(415, "unsupported_media_type", f"send an image or multipart/form-data, not {media_type}")
+    return RawImage(max_bytes)
+
+
+def several_images(content_type: str, max_bytes: int, max_images: int) -> Body:
+    """The body of a request with several images: a form with fields named `files`.
+
+    Raises:
+        ApiError: the content type is another.
+    """
+    media_type, options = parse_options_header(content_type)
+    if media_type != "multipart/form-data":
+        raise ApiError(415, "unsupported_media_type", "send the images as multipart/form-data, in fields named files")
+    return ImageForm(options.get("boundary", ""), "files", max_images, max_bytes)
+
+
+def _malformed(why: str) -> ApiError:
+    return ApiError(400, "malformed_request", f"the form cannot be read: {why}")

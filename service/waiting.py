@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-
-from fastapi import Request
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from service.engine.errors import DeadlineExceeded
 from service.engine.request import PendingRequest
 from service.engine.worker import Answer, Outcome
 from service.errors import ClientGone
+
+# How long nobody looks whether the client is still there, in seconds. Most answers are ready sooner, and looking costs
+# as much as a tenth of a small network.
+_UNWATCHED_S = 0.05
+
+Departure = Callable[[], Coroutine[Any, Any, None]]
+"""Returns when the client has left."""
 
 
 class Answers:
@@ -26,6 +32,7 @@ class Answers:
         # Ends the wait, whatever it is that happens first. asyncio's own tools make a future and several callbacks of
         # every answer, which takes longer than all the rest of a request.
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._watch: asyncio.Task[None] | None = None
 
     def note(self, place: int, outcome: Outcome) -> None:
         """Note what came of one image."""
@@ -35,12 +42,12 @@ class Answers:
             self._wake()
 
     async def wait(
-        self, request: Request, pending: Sequence[PendingRequest[bytes, Answer]], deadline_s: float
+        self, departure: Departure, pending: Sequence[PendingRequest[bytes, Answer]], deadline_s: float
     ) -> list[Outcome]:
         """Wait for all of them.
 
         Args:
-            request: whose body has been read to its end.
+            departure: of the client.
             pending: the images that the engine has. Those not answered when this returns or raises are withdrawn.
             deadline_s: longest time to wait, in seconds.
 
@@ -48,28 +55,29 @@ class Answers:
             The answer or the exception of each image, in order.
 
         Raises:
-            ClientGone: the client closed the connection first.
+            ClientGone: the client left first.
         """
-        timer = asyncio.get_running_loop().call_later(deadline_s, self._wake)
-        departure = asyncio.ensure_future(_departure(request))
-        departure.add_done_callback(lambda _: self._wake())
+        loop = asyncio.get_running_loop()
+        timers = [loop.call_later(deadline_s, self._wake)]
+        if deadline_s > _UNWATCHED_S:
+            timers.append(loop.call_later(_UNWATCHED_S, self._watch_for, departure))
         try:
             await self._over
-            if departure.done() and self._unanswered:
+            if self._watch and self._watch.done() and self._unanswered:
                 raise ClientGone
             return [DeadlineExceeded() if outcome is None else outcome for outcome in self._outcomes]
         finally:
-            timer.cancel()
-            departure.cancel()
+            for timer in timers:
+                timer.cancel()
+            if self._watch:
+                self._watch.cancel()
             for image in pending:
                 image.withdraw()
+
+    def _watch_for(self, departure: Departure) -> None:
+        self._watch = asyncio.get_running_loop().create_task(departure())
+        self._watch.add_done_callback(lambda _: self._wake())
 
     def _wake(self) -> None:
         if not self._over.done():
             self._over.set_result(None)
-
-
-async def _departure(request: Request) -> None:
-    """Return when the client closes the connection."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

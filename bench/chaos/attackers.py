@@ -104,17 +104,18 @@ class Attackers:
         sending = asyncio.create_task(_dribble(connection, hostile.data)) if hostile.dribbled else None
         if sending is None:
             connection.send(hostile.data)
-        answer = await self._arena.patiently(connection.answer(), hostile.name)
+        came = connection.closure() if hostile.unanswered else connection.answer()
+        answer = await self._arena.patiently(came, hostile.name)
         if sending is not None:
             sending.cancel()
         connection.leave()
         if answer is None:
             return
-        if hostile.broken and answer.outcome == "malformed_request":
+        if hostile.broken and answer.outcome == "http_400":
             self._arena.ledger.note_left(hostile.route)
-        else:
+        elif hostile.counted:
             self._arena.ledger.note(hostile.route, answer, self._arena.max_images + 1)
-        if answer.outcome not in hostile.outcomes or not _has_message(answer):
+        if answer.outcome not in hostile.outcomes or not answer.body:
             self._arena.problem(f"{answer.status} {answer.outcome} for {hostile.name}")
 
     async def _poison_alone(self) -> None:
@@ -153,10 +154,6 @@ class Attackers:
         if answer is not None:
             self._arena.ledger.note(route, answer, images)
         return answer
-
-
-def _has_message(answer: Answer) -> bool:
-    return bool(answer.json["error"]["message"])
 
 
 async def _dribble(connection: Connection, data: bytes) -> None:

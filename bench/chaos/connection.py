@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -67,6 +68,7 @@ class Connection(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._chunks: list[bytes] = []
         self._begun = False
+        self._in_body = False
         self._answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._transport: asyncio.Transport | None = None
         self.closed = False
@@ -95,6 +97,12 @@ class Connection(asyncio.Protocol):
         """
         return await self._answer
 
+    async def closure(self) -> Answer | None:
+        """Wait until the other side closes the connection; None where it gives no answer before."""
+        with suppress(NoAnswer):
+            return await self._answer
+        return None
+
     def stop_reading(self) -> None:
         """Leave what comes from now on to the system."""
         assert self._transport is not None
@@ -119,6 +127,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002  asyncio passes it
         self.closed = True
+        if self._in_body and self._headers.keys().isdisjoint(("content-length", "transfer-encoding")):
+            self.on_message_complete()  # RFC 9112, section 6.3: such an answer ends with its connection
         self._fail()
 
     def _fail(self) -> None:
@@ -133,6 +143,9 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
+    def on_headers_complete(self) -> None:
+        self._in_body = True
+
     def on_body(self, body: bytes) -> None:
         self._chunks.append(body)
 
@@ -142,7 +155,7 @@ class Connection(asyncio.Protocol):
             if not self._answer.cancelled():
                 self._fail()
             return
-        self._headers, self._chunks, self._begun = {}, [], False
+        self._headers, self._chunks, self._begun, self._in_body = {}, [], False, False
         self._answer.set_result(answer)
 
     def expect(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
-from service.engine.errors import DeadlineExceeded, EngineStopped, Overloaded
+from service.engine.errors import DeadlineExceeded, EngineError, EngineStopped, Overloaded
 from service.engine.overload import Overload, Situation
 from service.engine.request import AnswerT, PayloadT, PendingRequest
 from service.engine.speed import Speed
@@ -152,12 +152,12 @@ class Batcher(Generic[PayloadT, AnswerT]):
         """Refuse new requests; what is queued is still handed out."""
         self._closed = True
 
-    def drop_all(self) -> None:
-        """Fail everything still queued with EngineStopped."""
+    def drop_all(self, error: EngineError) -> None:
+        """Fail everything still queued with this error."""
         while self._queue:
             request = self._queue.popleft()
             if not request.withdrawn:
-                request.answered(EngineStopped())
+                request.answered(error)
 
     @property
     def _best_seconds_each(self) -> float:

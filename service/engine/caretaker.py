@@ -12,7 +12,7 @@ from typing import Generic
 from artifact.manifest import ArtifactError
 from service.engine.batcher import Batcher
 from service.engine.dispatcher import Dispatcher
-from service.engine.errors import EngineError, WorkerLost
+from service.engine.errors import EngineError, EngineStopped, WorkerLost
 from service.engine.request import PayloadT
 from service.engine.results import Results
 from service.engine.worker import Answer, Outcome, Worker
@@ -33,6 +33,7 @@ class Surroundings(Generic[PayloadT]):
         results: is told what comes of it.
         on_loss: told why, whenever a worker is lost.
         on_rest: told whenever a worker has nothing to do any more.
+        on_failed_start: told whenever one that was lost could not be started again.
         clock: seconds that never go back.
         stopping: set when no more work is taken.
         over: set when what is left is given up.
@@ -43,6 +44,7 @@ class Surroundings(Generic[PayloadT]):
     results: Results
     on_loss: Callable[[str], None]
     on_rest: Callable[[], None]
+    on_failed_start: Callable[[], None]
     clock: Callable[[], float]
     stopping: asyncio.Event
     over: asyncio.Event
@@ -57,11 +59,13 @@ class Caretaker(Generic[PayloadT]):
 
     Attributes:
         given_up: whether the worker could not be started again before the engine stopped.
+        retry_s: while the last try to start the worker has failed, how long until the next, in seconds; else None.
     """
 
     def __init__(self, worker: Worker[PayloadT], around: Surroundings[PayloadT]) -> None:
         self.worker = worker
         self.given_up = False
+        self.retry_s: float | None = None
         self._around = around
         self._load = Workload(worker, around.batcher, around.dispatcher, around.clock)
         self._check: asyncio.Future[None] | None = None
@@ -143,9 +147,11 @@ class Caretaker(Generic[PayloadT]):
             except Exception:  # lest it be the last try
                 _log.exception("a worker cannot be started")
             else:
-                self._revival = None
+                self._revival = self.retry_s = None
                 self._come_free()
                 return
+            self.retry_s = retry_s
+            around.on_failed_start()
             with suppress(TimeoutError):
                 await asyncio.wait_for(around.stopping.wait(), retry_s)
                 break
@@ -179,7 +185,7 @@ class Caretaker(Generic[PayloadT]):
             self._end_check(loss)
         lost = self._load.end()
         if around.over.is_set():
-            around.batcher.drop_all()
+            around.batcher.drop_all(EngineStopped())
         elif self._serving:
             self.revive()
         around.results.tell(lost, [loss] * len(lost))

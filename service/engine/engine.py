@@ -13,7 +13,7 @@ from typing import Generic
 from service.engine.batcher import Batcher
 from service.engine.caretaker import Caretaker, Surroundings
 from service.engine.dispatcher import Dispatcher
-from service.engine.errors import EngineStopped
+from service.engine.errors import EngineStopped, NoWorker
 from service.engine.health import Health
 from service.engine.pool import WorkerPool
 from service.engine.probing import Probing
@@ -38,6 +38,9 @@ class Engine(Generic[PayloadT]):
         on_loss: told why, whenever a worker is lost: "died" or "stuck".
         on_overload: told when an overload begins, and at the first request after it has ended.
         clock: seconds that never go back, the same in all workers.
+
+    Attributes:
+        leaving: whether it will soon be stopped.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class Engine(Generic[PayloadT]):
             on_overload=on_overload,
         )
         self._health = Health()
-        self._running = False
+        self._running = self.leaving = False
         self._stopping, self._over, self._rested = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._around = Surroundings(
             batcher=self._batcher,
@@ -70,6 +73,7 @@ class Engine(Generic[PayloadT]):
             results=Results(self._health, on_batch),
             on_loss=on_loss,
             on_rest=self._rested.set,
+            on_failed_start=self._give_up_waiting,
             clock=clock,
             stopping=self._stopping,
             over=self._over,
@@ -82,6 +86,8 @@ class Engine(Generic[PayloadT]):
         """Why no request should be sent here now; None where the service is ready."""
         if not self._running:
             return "stopping" if self._stopping.is_set() else "starting"
+        if self.leaving:
+            return "stopping"
         if not any(worker.alive for worker in self.pool.workers):
             return "no worker is running"
         if self._health.failing:
@@ -131,10 +137,10 @@ class Engine(Generic[PayloadT]):
 
         Raises:
             Overloaded: the queue is full.
+            NoWorker: there is none that could run it, and one could not be started.
             EngineStopped: the engine is not running.
         """
-        if not self._running:
-            raise EngineStopped
+        self._require_workers()
         self._batcher.require_room()
 
     def submit(
@@ -150,15 +156,19 @@ class Engine(Generic[PayloadT]):
 
         Raises:
             Overloaded: the queue is full.
+            NoWorker: there is none that could run it, and one could not be started.
             EngineStopped: the engine is not running.
         """
-        if not self._running:
-            raise EngineStopped
+        self._require_workers()
         now = self._clock()
         request: PendingRequest[PayloadT, Answer] = PendingRequest(payload, now, now + deadline_s, answered)
         self._batcher.put(request, follows)
         self._around.dispatcher.hand_out()
         return request
+
+    def leave(self) -> None:
+        """Say that it will soon be stopped: it is not ready any more, but takes what still comes."""
+        self.leaving = True
 
     async def stop(self, drain_s: float) -> None:
         """Take no more requests, finish those queued for at most `drain_s` seconds, fail the rest, end the workers."""
@@ -169,12 +179,33 @@ class Engine(Generic[PayloadT]):
         await self._until(self._drained, drain_s)
         self._over.set()
         self._probing.end()
-        self._batcher.drop_all()
+        self._batcher.drop_all(EngineStopped())
         for caretaker in self._caretakers:
             if caretaker.busy or caretaker.starting:
                 caretaker.worker.abort()
         await self._until(self._at_rest, _LONGEST_END_S)
         await asyncio.gather(*(caretaker.end() for caretaker in self._caretakers))
+
+    def _require_workers(self) -> None:
+        if not self._running:
+            raise EngineStopped
+        if (retry_s := self._without_workers_s) is not None:
+            raise NoWorker(retry_s)
+
+    @property
+    def _without_workers_s(self) -> float | None:
+        """How long there will be no worker, in seconds; None where one is alive, or may be any moment."""
+        soonest_s = math.inf
+        for caretaker in self._caretakers:
+            if caretaker.retry_s is None:
+                return None
+            soonest_s = min(soonest_s, caretaker.retry_s)
+        return soonest_s
+
+    def _give_up_waiting(self) -> None:
+        """Let nobody wait for workers that there may never be."""
+        if (retry_s := self._without_workers_s) is not None:
+            self._batcher.drop_all(NoWorker(retry_s))
 
     def _given_ahead(self) -> int:
         return sum([caretaker.ahead for caretaker in self._caretakers])

@@ -52,5 +52,17 @@ class EngineStopped(EngineError):  # noqa: N818
         super().__init__("the server is stopping")
 
 
+class NoWorker(EngineError):  # noqa: N818
+    """No worker is alive, and the last try to start one failed.
+
+    Attributes:
+        retry_after_s: when the next try will have been made, in seconds.
+    """
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__("the server has no process that could run an image, and is trying to start one")
+        self.retry_after_s = retry_after_s
+
+
 class RuntimeUnavailable(EngineError):  # noqa: N818
     """The asked-for runtime or device is not there, or cannot open the model; the message says why."""

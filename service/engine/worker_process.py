@@ -15,6 +15,7 @@ from service.engine.dialogue import Dialogue
 from service.engine.errors import RuntimeUnavailable, WorkerLost
 from service.engine.frames import Frames, framed, receive
 from service.engine.opening import REPLY, Opened, Refusal
+from service.engine.operating_system import is_suspended
 from service.engine.request import Job
 from service.engine.worker import Answered
 
@@ -62,7 +63,12 @@ class WorkerProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether the process has opened the model and has not ended."""
+        """Whether the process has opened the model, has not ended, and is not suspended by a signal."""
+        process = self._process
+        return self._running and process is not None and not is_suspended(process.pid)
+
+    @property
+    def _running(self) -> bool:
         process = self._process
         return self._opened is not None and self._loss is None and process is not None and process.poll() is None
 
@@ -89,7 +95,7 @@ class WorkerProcess:
 
     def start(self) -> None:
         """Wait until the process has opened the model; launch it first where there is none that lives."""
-        if self._opened and not self.alive:
+        if self._opened and not self._running:
             self._loss = self._loss or "died"
         if self._loss or self._process is None or self._process.poll() is not None:
             self.launch()

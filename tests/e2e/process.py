@@ -64,6 +64,10 @@ class ServerProcess:
         self._process.stderr.close()
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def port(self) -> int:
         (line,) = [line for line in self.lines if "running on" in line]
         return int(re.search(r":(\d+)", line.split("running on")[1])[1])

@@ -34,7 +34,6 @@ def test_service_keeps_its_promises_while_everything_goes_wrong() -> None:
         "(client left)",
         "corrupt_image",
         "empty_image",
-        "head_too_large",
         "image_too_large",
         "inference_failed",
         "malformed_request",

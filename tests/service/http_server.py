@@ -1,54 +1,49 @@
-"""The service behind its own HTTP protocol, on a socket, and clients that write HTTP by hand."""
+"""The service on a socket, and clients that write HTTP by hand."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import math
 import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import Thread
 from typing import Any
 
-import uvicorn
-from starlette.types import Receive, Scope, Send
-
-from service.admission import Admission
 from service.app import create_app
 from service.context import Context
 from service.engine.runtime import Runtime
-from service.http_protocol import guarded_protocol
+from service.http_server import HttpServer
+from service.keys import Keyring
+from service.listening import taken_port
 from service.settings import Settings
 from tests.runtimes import PATIENCE_S, wait_until
 from tests.service.server import pool
 
 
 @dataclass
-class HttpServer:
+class RunningServer:
     """A server that is running.
 
     Attributes:
         context: of its application.
-        uvicorn: which can be told to stop.
+        server: which can be told to stop.
         thread: that it runs in.
-        passed_on: paths of the requests that came to the application.
+        port: that it listens on.
     """
 
     context: Context
-    uvicorn: uvicorn.Server
+    server: HttpServer
     thread: Thread
-    passed_on: list[str]
+    port: int
 
     def connect(self) -> socket.socket:
-        port = self.uvicorn.servers[0].sockets[0].getsockname()[1]
-        return socket.create_connection(("127.0.0.1", port), PATIENCE_S)
+        return socket.create_connection(("127.0.0.1", self.port), PATIENCE_S)
 
     def stop(self) -> None:
         """Begin to stop."""
-        self.uvicorn.should_exit = True
+        self.server.stop()
 
     def requests(self, outcome: str, route: str = "/classify") -> float:
         """How many requests are counted with this outcome."""
@@ -69,38 +64,22 @@ class HttpAnswer:
 
 
 @contextmanager
-def http_serving(runtime: Runtime, direct: bool = True, **settings: object) -> Iterator[HttpServer]:
-    """A started server; where it is not direct, the application answers everything."""
+def http_serving(runtime: Runtime, keyring: Keyring | None = None, **settings: object) -> Iterator[RunningServer]:
+    """A started server."""
     chosen = Settings(**({"workers": 1, "max_batch": 1, "max_wait_ms": 0} | settings))
-    app = create_app(chosen, pool(runtime, chosen))
-    app.state.context = context = replace(app.state.context, direct=direct)
-    passed_on: list[str] = []
-
-    async def watched(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            passed_on.append(scope["path"])
-        await app(scope, receive, send)
-
-    protocol: Any = guarded_protocol(Admission(context).guard)
-    config = uvicorn.Config(
-        watched,
-        port=0,
-        log_config=None,
-        http=protocol,
-        server_header=False,
-        access_log=False,
-        timeout_graceful_shutdown=math.ceil(chosen.drain_seconds),
-    )
-    server = uvicorn.Server(config)
-    thread = Thread(target=lambda: asyncio.run(server.serve()))
-    thread.start()
-    wait_until(lambda: server.started)
-    try:
-        yield HttpServer(context, server, thread, passed_on)
-    finally:
-        server.should_exit = True
-        thread.join(PATIENCE_S)
-        assert not thread.is_alive()
+    app = create_app(chosen, pool(runtime, chosen), keyring)
+    server = HttpServer(app, chosen)
+    with taken_port(["127.0.0.1"], 0) as listeners:
+        thread = Thread(target=server.run, args=(listeners,))
+        thread.start()
+        running = RunningServer(app.context, server, thread, listeners[0].getsockname()[1])
+        wait_until(lambda: app.context.engine.ready and server.uvicorn.started)
+        try:
+            yield running
+        finally:
+            server.stop()
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive()
 
 
 def post(body: bytes, *lines: str, target: str = "/classify", kind: str = "image/png") -> bytes:
@@ -125,7 +104,7 @@ def read_answer(connection: socket.socket) -> HttpAnswer:
     return HttpAnswer(int(first.split()[1]), headers, json.loads(body))
 
 
-def _value(server: HttpServer, series: str) -> float:
+def _value(server: RunningServer, series: str) -> float:
     found = re.search(rf"^{series} (\S+)$", server.context.metrics.render().decode(), re.MULTILINE)
     return float(found[1]) if found else 0.0
 
@@ -134,7 +113,7 @@ def _value(server: HttpServer, series: str) -> float:
 EDGE = "multipart/form-data; boundary=edge"
 
 
-def ask(server: HttpServer, request: bytes) -> HttpAnswer:
+def ask(server: RunningServer, request: bytes) -> HttpAnswer:
     """The answer to one request on a connection of its own, which ends where that is announced."""
     with server.connect() as connection:
         connection.sendall(request)

@@ -11,9 +11,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
-from fastapi import FastAPI
 
-from service.app import create_app
+from service.app import Service, create_app
 from service.context import Context
 from service.engine.batcher import BatchPolicy
 from service.engine.pool import WorkerPool, local_pool
@@ -32,17 +31,17 @@ if TYPE_CHECKING:
 class Server:
     """Starts the application as a server would and stops it likewise."""
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: Service) -> None:
         self.app = app
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="server", daemon=True)
-        self._lifespan = app.router.lifespan_context(app)
+        self._lifespan = app.running()
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         self._client = httpx.AsyncClient(transport=transport, base_url="http://server")
 
     @property
     def context(self) -> Context:
-        return self.app.state.context
+        return self.app.context
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -18,6 +18,7 @@ from tests.runtimes import EchoRuntime, wait_until
 from tests.service.server import Server, serving
 
 SOUND = pngs(1)[0]
+HELD_BACK = {"expect": "100-continue"}  # until the server asks for the body
 PNG = {"content-type": "image/png"}
 
 
@@ -186,7 +187,9 @@ def test_key_that_is_over_its_rate_is_told_before_it_has_sent_its_image(runtime:
             sent.append(1)
             yield SOUND
 
-        _assert_refused(server.post("/classify", content=body(), headers=PNG | _as("slow")), 429, "rate_limited")
+        _assert_refused(
+            server.post("/classify", content=body(), headers=HELD_BACK | PNG | _as("slow")), 429, "rate_limited"
+        )
         assert sent == []
 
 

@@ -28,5 +28,4 @@ def test_page_of_another_origin_can_read_that_the_queue_is_full(echo_runtime: Ec
             assert int(answer.headers["retry-after"]) >= 1
         assert refused.headers["access-control-allow-origin"] == ORIGIN
         assert "Retry-After" in refused.headers["access-control-expose-headers"]
-        assert len(server.passed_on) == 1
         assert server.images("overloaded") == 2

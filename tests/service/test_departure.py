@@ -73,8 +73,8 @@ def app(runtime: EchoRuntime) -> Any:
 @asynccontextmanager
 async def _busy(app: Any, runtime: EchoRuntime) -> AsyncIterator[Engine[bytes]]:
     """The application's engine, kept busy with one image until the end."""
-    engine = app.state.context.engine
-    async with app.router.lifespan_context(app):
+    engine = app.context.engine
+    async with app.running():
         runtime.hold()
         running: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         engine.submit(solid(10), PATIENCE_S, running.set_result)
@@ -91,11 +91,11 @@ async def _until(condition: Any) -> None:
 
 
 def _requests(app: Any, outcome: str, route: str = "/classify") -> float:
-    return app.state.context.metrics.requests.labels(route, outcome)._value.get()
+    return app.context.metrics.requests.labels(route, outcome)._value.get()
 
 
 def _images(app: Any, outcome: str) -> float:
-    return app.state.context.metrics.images.labels(outcome)._value.get()
+    return app.context.metrics.images.labels(outcome)._value.get()
 
 
 def _values(*greys: int) -> list[Any]:
@@ -146,7 +146,7 @@ def test_client_that_leaves_in_the_middle_of_its_body_is_forgotten(
     app: Any, runtime: EchoRuntime, content_type: str
 ) -> None:
     async def scenario() -> None:
-        async with app.router.lifespan_context(app):
+        async with app.running():
             leaving = Connection(app, "/classify", content_type)
             body = _form(solid(20)).replace(b"files", b"file") if "form" in content_type else solid(20)
             leaving.send_body(body[: len(body) - 30], more=True)
@@ -165,7 +165,7 @@ def test_client_that_leaves_in_the_middle_of_its_body_is_forgotten(
 
 def test_client_that_leaves_while_its_image_runs_harms_nobody(app: Any, runtime: EchoRuntime) -> None:
     async def scenario() -> None:
-        async with app.router.lifespan_context(app):
+        async with app.running():
             runtime.hold()
             leaving = Connection(app, "/classify", "image/png")
             leaving.send_body(solid(20))

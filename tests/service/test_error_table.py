@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from service import errors
+from service.front_door import REFUSAL
 from tests.e2e.process import ROOT
 
 _ROW = re.compile(r"^\| `(\w+)` \| (\d+) \| [^|]+ \| [^|]+ \|$", re.MULTILINE)
@@ -21,12 +22,12 @@ def _told() -> list[tuple[str, int]]:
 
 
 def _raised_by_the_web_side() -> Iterator[tuple[str, int]]:
-    """The status and type of every `ApiError(status, type, message)`, and of what ends connections."""
+    """The status and type of every `ApiError(status, type, message)`."""
     for path in (ROOT / "service").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call):
                 continue
-            if getattr(node.func, "id", None) == "ApiError" or getattr(node.func, "attr", None) == "_end":
+            if getattr(node.func, "id", None) == "ApiError":
                 status, type_ = (ast.literal_eval(argument) for argument in node.args[:2])
                 yield type_, status
 
@@ -34,6 +35,7 @@ def _raised_by_the_web_side() -> Iterator[tuple[str, int]]:
 def _known() -> set[tuple[str, int]]:
     known = {(type_, status) for status, type_ in errors._KNOWN.values()}
     of_http = {(type_, status) for status, type_ in errors._HTTP_TYPES.items()}
+    of_http.add((REFUSAL, 503))
     return known | of_http | set(_raised_by_the_web_side()) | _OF_THE_FRAMEWORK
 
 

@@ -6,19 +6,19 @@ from collections.abc import Iterator
 import pytest
 
 from tests.runtimes import EchoRuntime
-from tests.service.http_server import HttpServer, http_serving
+from tests.service.http_server import RunningServer, http_serving
 from tests.service.server import serving
 
 ROUTES = ["/healthz", "/readyz", "/model", "/metrics", "/docs", "/openapi.json", "/"]
 
 
 @pytest.fixture
-def server(echo_runtime: EchoRuntime) -> Iterator[HttpServer]:
+def server(echo_runtime: EchoRuntime) -> Iterator[RunningServer]:
     with http_serving(echo_runtime, access_log="on") as server:
         yield server
 
 
-def _answer(server: HttpServer, method: str, path: str) -> tuple[str, dict[str, str], bytes]:
+def _answer(server: RunningServer, method: str, path: str) -> tuple[str, dict[str, str], bytes]:
     """Status line, headers and what follows them until the server hangs up."""
     with server.connect() as connection:
         connection.sendall(f"{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".encode())
@@ -29,7 +29,7 @@ def _answer(server: HttpServer, method: str, path: str) -> tuple[str, dict[str, 
 
 
 @pytest.mark.parametrize("path", [*ROUTES, "/ui/scripts/api.js", "/static-offline-docs/swagger-ui.css"])
-def test_head_is_told_what_get_is_without_the_body(server: HttpServer, path: str) -> None:
+def test_head_is_told_what_get_is_without_the_body(server: RunningServer, path: str) -> None:
     status, headers, body = _answer(server, "HEAD", path)
     expected_status, expected, expected_body = _answer(server, "GET", path)
     assert status == expected_status == "HTTP/1.1 200 OK"
@@ -41,18 +41,20 @@ def test_head_is_told_what_get_is_without_the_body(server: HttpServer, path: str
 
 
 @pytest.mark.parametrize("path", ["/classify", "/classify/batch"])
-def test_head_of_what_has_no_get_is_refused(server: HttpServer, path: str) -> None:
+def test_head_of_what_has_no_get_is_refused(server: RunningServer, path: str) -> None:
     status, headers, body = _answer(server, "HEAD", path)
     assert (status, headers["allow"], body) == ("HTTP/1.1 405 Method Not Allowed", "POST", b"")
     assert _answer(server, "HEAD", "/nowhere")[0] == "HTTP/1.1 404 Not Found"
 
 
-def test_other_methods_are_told_of_head(server: HttpServer) -> None:
+def test_other_methods_are_told_of_head(server: RunningServer) -> None:
     for path in ROUTES:
         assert set(_answer(server, "PUT", path)[1]["allow"].split(", ")) == {"GET", "HEAD"}
 
 
-def test_head_is_counted_by_its_route_and_logged_as_one(server: HttpServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_head_is_counted_by_its_route_and_logged_as_one(
+    server: RunningServer, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, logger="service.access_log")
     _answer(server, "HEAD", "/healthz")
     assert server.requests("ok", "/healthz") == 1

@@ -12,22 +12,22 @@ import pytest
 
 from tests.image_files import pngs, solid
 from tests.runtimes import EchoRuntime, wait_until
-from tests.service.http_server import HttpServer, ask, form, http_serving, part, post, read_answer
+from tests.service.http_server import RunningServer, ask, form, http_serving, part, post, read_answer
 
 PNG = solid(7)
 ALIVE = b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n"
 
 
 @pytest.fixture
-def server(echo_runtime: EchoRuntime) -> Iterator[HttpServer]:
+def server(echo_runtime: EchoRuntime) -> Iterator[RunningServer]:
     """One worker that can be held up."""
     with http_serving(echo_runtime) as server:
         yield server
         echo_runtime.release()
 
 
-def _connections(server: HttpServer) -> set[Any]:
-    connections: set[Any] = server.uvicorn.server_state.connections
+def _connections(server: RunningServer) -> set[Any]:
+    connections: set[Any] = server.server.uvicorn.server_state.connections
     wait_until(lambda: bool(connections))
     return connections
 
@@ -43,7 +43,7 @@ _WISHES = [("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c"), ("Upgrade: w
 @pytest.mark.parametrize("wish", _WISHES)
 @pytest.mark.parametrize("cut", [None, 30, -1, -5])
 def test_wish_for_another_protocol_is_ignored_and_the_body_read(
-    server: HttpServer, wish: tuple[str, str], cut: int | None
+    server: RunningServer, wish: tuple[str, str], cut: int | None
 ) -> None:
     for request in (post(PNG, *wish), _chunked(PNG, *wish)):
         with server.connect() as connection:
@@ -58,7 +58,7 @@ def test_wish_for_another_protocol_is_ignored_and_the_body_read(
             assert [read_answer(connection).status for _ in range(4)] == [200, 415, 200, 200]
 
 
-def test_body_of_a_request_with_such_a_wish_is_no_request(server: HttpServer) -> None:
+def test_body_of_a_request_with_such_a_wish_is_no_request(server: RunningServer) -> None:
     for target in ("/classify", "/healthz"):
         with server.connect() as connection:
             connection.sendall(post(ALIVE, *_WISHES[0], target=target) + post(PNG))
@@ -67,7 +67,7 @@ def test_body_of_a_request_with_such_a_wish_is_no_request(server: HttpServer) ->
     assert server.requests("ok", "/healthz") == 0
 
 
-def test_form_with_such_a_wish_is_read(server: HttpServer) -> None:
+def test_form_with_such_a_wish_is_read(server: RunningServer) -> None:
     request = form(part(PNG)).replace(b"host: a", b"host: a\r\nConnection: Upgrade\r\nUpgrade: h2c")
     assert ask(server, request).status == 200
     batch = form(part(PNG, "files"), part(PNG, "files"), target="/classify/batch")
@@ -75,7 +75,7 @@ def test_form_with_such_a_wish_is_read(server: HttpServer) -> None:
     assert [item["error"] for item in ask(server, batch).body["results"]] == [None, None]
 
 
-def test_no_more_is_read_while_requests_wait_for_their_turn(echo_runtime: EchoRuntime, server: HttpServer) -> None:
+def test_no_more_is_read_while_requests_wait_for_their_turn(echo_runtime: EchoRuntime, server: RunningServer) -> None:
     echo_runtime.hold()
     many = ALIVE * 2000
     with server.connect() as connection:
@@ -85,10 +85,9 @@ def test_no_more_is_read_while_requests_wait_for_their_turn(echo_runtime: EchoRu
         with suppress(TimeoutError):
             while sent < 1 << 27:
                 sent += connection.send(many)
+        assert sent < 1 << 24  # which lies in the system's buffers
         (protocol,) = _connections(server)
-        waiting = len(protocol.pipeline)
-        assert 0 < waiting < 2 * (1 << 18) / len(ALIVE)  # of what one read may bring
-        assert waiting < sent / len(ALIVE) / 2
+        assert len(protocol.conn.trailing_data[0]) < 1 << 16
         echo_runtime.release()
         connection.settimeout(10)
         assert [read_answer(connection).status for _ in range(500)] == [200] * 500
@@ -96,7 +95,7 @@ def test_no_more_is_read_while_requests_wait_for_their_turn(echo_runtime: EchoRu
 
 @pytest.mark.parametrize("first", ["image", "form", "chunked", "batch"])
 def test_client_that_leaves_with_requests_waiting_is_gone_and_nobodys_fault(
-    echo_runtime: EchoRuntime, server: HttpServer, first: str, caplog: pytest.LogCaptureFixture
+    echo_runtime: EchoRuntime, server: RunningServer, first: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     requests = {
         "image": post(PNG),
@@ -113,42 +112,17 @@ def test_client_that_leaves_with_requests_waiting_is_gone_and_nobodys_fault(
     with server.connect() as connection:  # and others are served
         connection.sendall(post(PNG))
         assert read_answer(connection).status == 200
-    wait_until(lambda: not server.uvicorn.server_state.tasks)
+    wait_until(lambda: not server.server.uvicorn.server_state.tasks)
     assert server.requests("internal_error") == server.requests("internal_error", "/classify/batch") == 0
     assert caplog.records == []
     assert server.context.memory.held == 0
 
 
-def test_head_that_came_at_once_may_be_no_longer_than_any_other(server: HttpServer) -> None:
-    for line, status in (("x: " + "a" * 60_000, 200), ("x: " + "a" * 66_000, 431)):
-        assert ask(server, post(PNG, line)).status == status
-    assert ask(server, post(PNG, *["x: y"] * 20_000)).status == 431
-    assert ask(server, post(PNG, target="/classify?" + "a" * 66_000)).status == 431
+def test_long_head_is_refused(server: RunningServer) -> None:
+    assert ask(server, post(PNG, "x: " + "a" * 60_000)).status == 200
+    for long in (["x: " + "a" * 80_000], ["x: y"] * 20_000):
+        with server.connect() as connection:
+            connection.sendall(post(PNG, *long))
+            assert connection.recv(12) == b"HTTP/1.1 400"
     large = pngs(1)[0] + bytes(100_000)  # the head is measured without the body
     assert ask(server, post(large)).status == 200
-
-
-def test_client_that_never_reads_its_answers_is_disconnected(echo_runtime: EchoRuntime) -> None:
-    with http_serving(echo_runtime, deadline_ms=100) as server, server.connect() as connection:
-        connection.settimeout(0.2)
-        with suppress(TimeoutError, ConnectionError):
-            while True:
-                connection.send(ALIVE * 2000)
-        wait_until(lambda: not server.uvicorn.server_state.connections)
-        assert ask(server, post(PNG)).status == 200
-
-
-def test_client_that_reads_them_at_last_keeps_its_connection(server: HttpServer) -> None:
-    with server.connect() as connection:
-        connection.settimeout(0.2)
-        (protocol,) = _connections(server)
-        with suppress(TimeoutError):
-            while True:
-                connection.send(ALIVE * 2000)
-        wait_until(lambda: bool(protocol.flow.write_paused))
-        assert protocol._unread is not None
-        with suppress(TimeoutError):
-            while connection.recv(1 << 20):
-                pass
-        assert protocol._unread is None
-        assert not protocol.transport.is_closing()

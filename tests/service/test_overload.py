@@ -81,7 +81,7 @@ def test_full_queue_refuses_before_the_body_is_sent(
         yield solid(40)
 
     accepted = _fill(server, runtime, clients)
-    refused = server.post(path, content=body(), headers={"content-type": kind})
+    refused = server.post(path, content=body(), headers={"content-type": kind, "expect": "100-continue"})
     assert _error(refused) == (429, "overloaded")
     assert int(refused.headers["retry-after"]) >= 1
     assert not asked

@@ -273,10 +273,10 @@ def test_tracing_that_is_off_is_not_even_imported() -> None:
     program = """
 import sys, warnings
 warnings.simplefilter("ignore")
-import service.__main__
 from tests.image_files import solid
 from tests.runtimes import EchoRuntime
 from service.app import create_app
+from service.opening import open_tracing
 from service.settings import Settings
 from tests.service.server import pool
 from starlette.testclient import TestClient
@@ -284,7 +284,7 @@ from starlette.testclient import TestClient
 UNWANTED = ("opentelemetry.sdk", "opentelemetry.exporter", "opentelemetry.proto", "service.tracing", "requests")
 settings = Settings(workers=1, max_batch=1, max_wait_ms=0)
 assert settings.tracing == "off"
-tracing = service.__main__._open_tracing(settings, EchoRuntime().manifest)
+tracing = open_tracing(settings, EchoRuntime().manifest)
 with TestClient(create_app(settings, pool(EchoRuntime(), settings), tracing=tracing)) as client:
     assert client.post("/classify", content=solid(1)).status_code == 200
 print(sorted(name for name in sys.modules if name.startswith(UNWANTED)))

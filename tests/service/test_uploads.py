@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.runtimes import EchoRuntime
-from tests.service.http_server import EDGE, HttpServer, http_serving, read_answer
+from tests.runtimes import EchoRuntime, wait_until
+from tests.service.http_server import EDGE, RunningServer, http_serving, read_answer
 
 LIMITS = {"max_bytes": 8000, "max_images": 2}
 # Of the files, and of the lines about each in a form.
@@ -13,7 +13,7 @@ LONGEST_FORM = 8000 + 4096
 
 
 @pytest.fixture
-def server(echo_runtime: EchoRuntime) -> Iterator[HttpServer]:
+def server(echo_runtime: EchoRuntime) -> Iterator[RunningServer]:
     with http_serving(echo_runtime, **LIMITS) as server:
         yield server
 
@@ -32,7 +32,7 @@ def _head(route: str, kind: str, length: int, *lines: str) -> bytes:
     ],
 )
 def test_body_that_its_head_says_is_too_long_is_not_waited_for(
-    server: HttpServer, route: str, kind: str, longest: int
+    server: RunningServer, route: str, kind: str, longest: int
 ) -> None:
     for lines in ((), ("Expect: 100-continue",)):
         with server.connect() as connection:
@@ -40,7 +40,8 @@ def test_body_that_its_head_says_is_too_long_is_not_waited_for(
             answer = read_answer(connection)
         assert (answer.status, answer.body["error"]["type"]) == (413, "image_too_large")
         assert f"more than {longest} bytes" in answer.body["error"]["message"]
-    assert (server.requests("image_too_large", route), server.images("image_too_large")) == (2, 2)
+    wait_until(lambda: server.requests("image_too_large", route) == 2)  # which are counted when they have been answered
+    assert server.images("image_too_large") == 2
     with server.connect() as connection:
         connection.sendall(_head(route, kind, longest, "Expect: 100-continue"))
         assert connection.recv(12) == b"HTTP/1.1 100"

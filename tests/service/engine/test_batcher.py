@@ -158,7 +158,7 @@ def test_dropping_fails_all_that_is_queued(make_batcher: MakeBatcher, clock: Clo
     requests = put(batcher, clock, *"abc")
     requests[1].withdraw()
     batcher.close()
-    batcher.drop_all()
+    batcher.drop_all(EngineStopped())
     assert [[type(one) for one in request.outcomes] for request in requests] == [[EngineStopped], [], [EngineStopped]]
     assert len(batcher) == 0
     assert taken(batcher) == []

@@ -16,7 +16,7 @@ from service.engine import caretaker as module
 from service.engine import probing, workload
 from service.engine.batcher import BatchPolicy
 from service.engine.engine import Engine
-from service.engine.errors import EngineStopped, InferenceFailed, Overloaded, WorkerLost
+from service.engine.errors import EngineStopped, InferenceFailed, NoWorker, Overloaded, WorkerLost
 from service.engine.pool import WorkerPool
 from service.engine.request import Job
 from service.engine.runtime import description
@@ -230,13 +230,32 @@ def test_images_wait_for_a_worker_that_died_idle_and_is_started_again(
     worker = ScriptedWorker()
     engine = make_engine_on(worker)
     assert _ask(engine, "1") == 1.0
-    worker.problems = [ArtifactError("the model is damaged")] * 2
     worker.alive = False  # which nobody has been told yet
     assert engine.problem == "no worker is running"
     waiting = _submit(engine, "2", "3")
     worker.die()
     assert [float(asked.result(PATIENCE_S).logits[0]) for asked in waiting] == [2.0, 3.0]
     assert losses == ["died"]
+
+
+def test_nobody_waits_for_a_worker_that_could_not_be_started_again(
+    make_engine_on: MakeEngineOn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_FIRST_RETRY_S", 0.2)
+    worker = ScriptedWorker()
+    engine = make_engine_on(worker)
+    worker.problems = [ArtifactError("the model is damaged")]
+    worker.alive = False
+    (waiting,) = _submit(engine, "1")
+    worker.die()
+    with pytest.raises(NoWorker) as caught:
+        waiting.result(PATIENCE_S)
+    assert caught.value.retry_after_s == 0.2
+    with pytest.raises(NoWorker):
+        _ask(engine, "2")
+    wait_until(lambda: worker.starts == 3)
+    wait_until(lambda: engine.problem is None)
+    assert _ask(engine, "3") == 3.0
 
 
 def test_stopping_does_not_wait_for_a_worker_that_cannot_be_started(

@@ -1,0 +1,183 @@
+"""One request with images, from its head to what came of each image. It knows of no transport."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from service.accounts import Account
+from service.context import Context
+from service.deadlines import Deadline, upload_timeout
+from service.engine.errors import EngineStopped, NoWorker, Overloaded
+from service.engine.request import PendingRequest
+from service.engine.worker import Answer, Outcome
+from service.errors import ApiError, ClientGone, error_type
+from service.images import ImageTooLarge
+from service.memory import Share
+from service.outcomes import note_outcomes, note_unreceived
+from service.request_record import RequestRecord
+from service.uploads import Body, Upload
+from service.waiting import Answers
+
+# What is taken of a body in one step, in bytes; between two steps the event loop turns to others.
+_STEP_BYTES = 65_536
+# What the engine says of an image that it does not take.
+NOT_TAKEN = (Overloaded, EngineStopped, NoWorker)
+
+
+class Transport(Protocol):
+    """What a request came by.
+
+    Attributes:
+        declared_bytes: of the body, where its length is known before it comes.
+        has_more: whether more of the body is to come.
+    """
+
+    @property
+    def declared_bytes(self) -> int: ...
+
+    @property
+    def has_more(self) -> bool: ...
+
+    async def receive(self) -> bytes:
+        """The next bytes of the body.
+
+        Raises:
+            ClientGone: its client has left.
+        """
+
+    async def departure(self) -> None:
+        """Return when the client has left; asked when all of the body has come."""
+
+
+class ClassifyRequest:
+    """What is done for one request: who may, is there room, receive, run, count.
+
+    Args:
+        served: the running service.
+        record: of the request; what becomes of it is noted there.
+        account: of the API key it came with, where keys are asked for.
+    """
+
+    def __init__(self, served: Context, record: RequestRecord, account: Account | None) -> None:
+        self._served = served
+        self._record = record
+        self._account = account
+
+    def admit(self) -> None:
+        """Return where its images would be taken now. Asked first, since everything else costs more.
+
+        Raises:
+            Overloaded, NoWorker, EngineStopped: the engine takes none.
+            RateLimited, QuotaExceeded: the key has reached its limit.
+        """
+        try:
+            self._served.engine.require_room()
+            if self._account:
+                self._account.require()
+        except Exception as error:
+            note_unreceived(error, self._served.metrics)
+            raise
+
+    async def classify(self, body: Body, transport: Transport, deadline: Deadline) -> list[tuple[Upload, Outcome]]:
+        """Receive its images and run them.
+
+        Returns:
+            Every image with its answer or its error, in the order in which they were sent.
+
+        Raises:
+            ApiError: the body is not as documented, or did not come in time.
+            ImageError: the body as a whole is empty or too large.
+            Overloaded: other requests hold too much memory.
+            RateLimited, QuotaExceeded: the key has reached its limit.
+            ClientGone: the client has left.
+            EngineStopped: the server waits no longer.
+        """
+        with self._served.memory.share() as held:
+            uploads = await self._received(body, transport, deadline, held)
+            return list(zip(uploads, await self._run(uploads, transport, deadline), strict=True))
+
+    async def _received(self, body: Body, transport: Transport, deadline: Deadline, held: Share) -> list[Upload]:
+        """Receive the whole body, unless it is refused meanwhile or comes too slowly."""
+        try:
+            async with asyncio.timeout(deadline.remaining_s):
+                return await self._read(body, transport, held)
+        except TimeoutError as error:
+            raise upload_timeout() from error
+        except asyncio.CancelledError as given_up:
+            note_unreceived(EngineStopped(), self._served.metrics)
+            raise _stopped() from given_up
+        except ApiError:
+            if self._account:  # else wrong forms would be free
+                self._account.charge_refused()
+            raise
+        except Exception as error:
+            note_unreceived(error, self._served.metrics)
+            raise
+
+    async def _read(self, body: Body, transport: Transport, held: Share) -> list[Upload]:
+        most = min(body.most_bytes, held.capacity)
+        if transport.declared_bytes > most:
+            raise ImageTooLarge(f"the body has more than {most} bytes")
+        while transport.has_more:
+            piece = await transport.receive()
+            self._record.received_bytes += len(piece)
+            if self._record.received_bytes > most:
+                raise ImageTooLarge(f"the body has more than {most} bytes")
+            held.take(len(piece))
+            for start in range(0, len(piece), _STEP_BYTES):
+                if start:
+                    await asyncio.sleep(0)
+                body.take(piece[start : start + _STEP_BYTES])
+        return body.uploads()
+
+    async def _run(self, uploads: list[Upload], transport: Transport, deadline: Deadline) -> list[Outcome]:
+        """Run the images and count what became of each."""
+        engine, account = self._served.engine, self._account
+        if account:
+            account.take(len(uploads))
+        self._record.submitted_at = time.perf_counter()
+        deadline_s = deadline.remaining_s
+        answers = Answers(len(uploads))
+        pending: list[PendingRequest[bytes, Answer]] = []
+        for place, upload in enumerate(uploads):
+            try:
+                follows = bool(pending)  # a request is let in as a whole, as far as there is any room
+                pending.append(engine.submit(upload.data, deadline_s, _noting(answers, place, account), follows))
+            except NOT_TAKEN as error:
+                answers.note(place, error)
+        try:
+            outcomes = await answers.wait(transport.departure, pending, deadline_s)
+        except ClientGone as error:
+            self._count(uploads, error)
+            raise
+        except asyncio.CancelledError as given_up:
+            stopped = _stopped()
+            self._count(uploads, stopped)
+            raise stopped from given_up
+        note_outcomes(outcomes, self._record, self._served.metrics)
+        return outcomes
+
+    def _count(self, uploads: list[Upload], error: Exception) -> None:
+        for _ in uploads:
+            self._served.metrics.count_failed_image(error_type(error))
+
+
+def _noting(answers: Answers, place: int, account: Account | None) -> Callable[[Outcome], None]:
+    """What to do with the outcome of one image, also where nobody waits for it any more."""
+
+    def note(outcome: Outcome) -> None:
+        answers.note(place, outcome)
+        if account:
+            account.charge(outcome)
+
+    return note
+
+
+def _stopped() -> EngineStopped:
+    """What to answer where the server, which stops, waits no longer and has cancelled this task."""
+    if task := asyncio.current_task():
+        task.uncancel()
+    return EngineStopped()

@@ -1,0 +1,26 @@
+"""What Linux tells of a process and does for it. Elsewhere nothing is told, and nothing done."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import sys
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1  # of prctl(2)
+
+
+def is_suspended(pid: int) -> bool:
+    """Whether a process was stopped by a signal or a debugger, and so does nothing until it is continued."""
+    try:
+        # The state is the field after the name, which stands in parentheses and may hold some itself: proc(5).
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2][:1]
+    except OSError:
+        return False
+    return state in (b"T", b"t")
+
+
+def end_with_parent() -> None:
+    """Have this process killed when the thread that started it ends, even while it is suspended or runs no Python."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

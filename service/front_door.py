@@ -1,0 +1,226 @@
+"""Connections: how many there may be, how long they may idle, and how much of the event loop one may take.
+
+uvicorn has no settings for these. Each connection is let in by a `Guest`, which hands everything on to uvicorn's own
+protocol, `H11Protocol`. Of that it uses what every asyncio protocol has, and two public attributes: `cycle`, the last
+request, with its `response_complete`, and `flow`, whose `read_paused` tells that nothing should be read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, cast
+
+from h11 import LocalProtocolError
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from service.errors import error_json
+from service.request_ids import request_id
+
+# What is read of a connection before others have their turn, in bytes: one read of the smallest chunks takes 10 ms.
+_READ_BYTES = 8192
+# Reading that takes longer than this, in seconds of processor time, is not what honest clients need; whoever has it
+# pauses for so many times as long.
+_DEAR_READ_S, _PAUSES = 0.002, 200
+# How many of those that are turned away are given time to read why, and how long, in seconds.
+_MOST_TURNED_AWAY, _TURNING_AWAY_S = 64, 1.0
+REFUSAL = "too_many_connections"
+
+
+class FrontDoor:
+    """Lets connections in. It belongs to the event loop.
+
+    Args:
+        most: connections open at a time.
+        most_of_one_address: of them. An IPv6 address is counted with its /64 network, which mostly is one client's.
+        idle_s: how long a connection may neither bring a request nor wait for an answer, and how long a client may
+            read nothing of an answer, in seconds.
+        on_refusal: told whenever a connection is turned away.
+        clock: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        most: int,
+        most_of_one_address: int,
+        idle_s: float,
+        on_refusal: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.buffer = bytearray(_READ_BYTES)  # for all: what is read is handed on before anybody else reads
+        self.turned_away = 0
+        self._most = most
+        self._most_of_one_address = most_of_one_address
+        self._idle_s = idle_s
+        self._on_refusal = on_refusal
+        self._clock = clock
+        self._guests: set[Guest] = set()
+        self._by_address: Counter[str] = Counter()
+
+    def protocol(self, **arguments: Any) -> asyncio.BaseProtocol:
+        """The protocol of a new connection: uvicorn's setting `http`, which is called with what uvicorn's own takes."""
+        return Guest(self, H11Protocol(**arguments))
+
+    def let_in(self, guest: Guest) -> bool:
+        """Count a connection, unless there are too many."""
+        if len(self._guests) >= self._most or self._by_address[guest.address] >= self._most_of_one_address:
+            self._on_refusal()
+            return False
+        self._guests.add(guest)
+        self._by_address[guest.address] += 1
+        return True
+
+    def see_off(self, guest: Guest) -> None:
+        """Forget a connection that is closed."""
+        if guest in self._guests:
+            self._guests.remove(guest)
+            self._by_address -= Counter([guest.address])
+
+    def sweep(self) -> None:
+        """Close what has idled for too long; called about once a second."""
+        now = self._clock()
+        for guest in [*self._guests]:
+            if guest.idles_since(now) < now - self._idle_s:
+                guest.abort()
+
+    @property
+    def is_open_to_anybody(self) -> bool:
+        """Whether there are connections."""
+        return bool(self._guests)
+
+
+class Guest(asyncio.BufferedProtocol):
+    """One connection.
+
+    Args:
+        door: that it comes by.
+        http: what speaks HTTP on it.
+    """
+
+    def __init__(self, door: FrontDoor, http: H11Protocol) -> None:
+        self.address = ""
+        self._door = door
+        self._http: H11Protocol | None = http
+        self._last_request: object = None
+        self._idle_since: float | None = None
+        self._unread_since: float | None = None
+
+    def idles_since(self, now: float) -> float:
+        """When it began to do nothing; now, if it does something."""
+        if self._unread_since is not None:
+            return self._unread_since
+        request = self._http.cycle if self._http else None
+        if request is not self._last_request or (request is not None and not request.response_complete):
+            self._last_request, self._idle_since = request, None
+            return now
+        if self._idle_since is None:
+            self._idle_since = now
+        return self._idle_since
+
+    def abort(self) -> None:
+        """Close the connection at once, whatever has not been read or sent."""
+        self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Let a connection in, or turn it away."""
+        self._transport = cast(asyncio.Transport, transport)
+        self.address = _network(transport.get_extra_info("peername"))
+        if self._http is not None and self._door.let_in(self):
+            self._http.connection_made(self._transport)
+        else:
+            self._http = None
+            self._turn_away()
+
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 (asyncio's interface)
+        """Where to put what is read next."""
+        return self._door.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Hand on what was read."""
+        if self._http is None:
+            return
+        if nbytes < _READ_BYTES // 2:  # cannot take long
+            self._hand_on(self._http, nbytes)
+            return
+        began_s = time.thread_time()
+        self._hand_on(self._http, nbytes)
+        took_s = time.thread_time() - began_s
+        if took_s > _DEAR_READ_S:
+            self._pause(took_s * _PAUSES)
+        elif nbytes == _READ_BYTES:  # there may be more
+            self._pause(0)
+
+    def _hand_on(self, http: H11Protocol, nbytes: int) -> None:
+        try:
+            http.data_received(bytes(self._door.buffer[:nbytes]))
+        except LocalProtocolError:  # uvicorn would say what was wrong with this, within an answer that has begun
+            self._transport.close()
+
+    def eof_received(self) -> None:
+        """The client sends no more, which ends the connection."""
+
+    def pause_writing(self) -> None:
+        """Hand on that the client does not read."""
+        self._unread_since = time.monotonic()
+        if self._http:
+            self._http.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Hand on that it does."""
+        self._unread_since = None
+        if self._http:
+            self._http.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Hand on that the connection is closed."""
+        self._door.see_off(self)
+        if self._http:
+            self._http.connection_lost(exc)
+            self._http = None
+
+    def _pause(self, seconds: float) -> None:
+        """Read nothing for a while, and at least until others have had their turn."""
+        if self._transport.is_closing():
+            return
+        self._transport.pause_reading()
+        asyncio.get_running_loop().call_later(seconds, self._read_on)
+
+    def _read_on(self) -> None:
+        if self._http and not self._transport.is_closing() and not self._http.flow.read_paused:
+            self._transport.resume_reading()
+
+    def _turn_away(self) -> None:
+        """Say why, and leave some time to read it."""
+        if self._door.turned_away == _MOST_TURNED_AWAY:
+            self.abort()
+            return
+        self._door.turned_away += 1
+        id_ = request_id(())
+        body = error_json(REFUSAL, "there are as many connections as are taken, in all or from this address", id_)
+        head = (
+            "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            f"retry-after: 1\r\nx-request-id: {id_}\r\ncontent-length: {len(body)}\r\n\r\n"
+        )
+        self._transport.write(head.encode("ascii") + body)
+        self._transport.write_eof()
+        asyncio.get_running_loop().call_later(_TURNING_AWAY_S, self._close_turned_away)
+
+    def _close_turned_away(self) -> None:
+        self._door.turned_away -= 1
+        self.abort()
+
+
+def _network(peer: Any) -> str:
+    """What counts as one address."""
+    if not isinstance(peer, tuple):
+        return ""
+    try:
+        address = ipaddress.ip_address(str(peer[0]).partition("%")[0])
+    except ValueError:
+        return str(peer[0])
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(address.ipv4_mapped or ipaddress.ip_network((int(address), 64), strict=False))
+    return str(address)

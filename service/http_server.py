@@ -1,0 +1,156 @@
+"""The application on uvicorn: how that is set up, and how it comes to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import resource
+import signal
+import socket
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import uvicorn
+
+from service.app import Service
+from service.front_door import REFUSAL, FrontDoor
+from service.listening import is_listening, let_nobody_in, url
+from service.settings import Settings
+
+# uvicorn's own log, where an operator looks at start.
+_log = logging.getLogger("uvicorn.error")
+
+# With uvicorn's own limit between two requests (5 s), nothing that does nothing stays open for 15 s.
+_IDLE_S = 9.0
+# A longer head is refused, unless it has come as a whole in one read.
+_MOST_HEAD_BYTES = 65_536
+# How long those who are connected when the server is told to stop may still bring a request. Answers tell them that
+# their connection ends.
+_LEAVE_S = 1.0
+_ACCEPT_S = 0.02
+# Files that are open beside connections: workers, libraries, logs.
+_OTHER_FILES = 256
+
+
+class HttpServer:
+    """Runs the application until a signal ends it.
+
+    Args:
+        app: the application.
+        settings: of the service.
+    """
+
+    def __init__(self, app: Service, settings: Settings) -> None:
+        self._served = app.context
+        most = min(settings.max_connections, _files_allowed(settings.max_connections + _OTHER_FILES) - _OTHER_FILES)
+        per_address = settings.max_connections_per_address or math.ceil(most / 2)
+        self._door = FrontDoor(most, per_address, _IDLE_S, self._count_refusal)
+        http: Any = self._door.protocol  # as good as a class
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                http=http,
+                ws="none",
+                h11_max_incomplete_event_size=_MOST_HEAD_BYTES,
+                root_path=settings.root_path,
+                log_config=None,
+                access_log=False,  # it would write query strings down
+                timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
+                callback_notify=self._tick,
+                timeout_notify=0,  # which is about once a second
+                server_header=False,
+                proxy_headers=False,
+            )
+        )
+        self._listeners: Sequence[socket.socket] = ()
+        self._listens = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._leaving: asyncio.Task[None] | None = None
+
+    @property
+    def uvicorn(self) -> uvicorn.Server:
+        """What serves."""
+        return self._server
+
+    def run(self, listeners: list[socket.socket]) -> bool:
+        """Serve on these sockets until a signal comes, and say whether it came to that."""
+        self._listeners = listeners
+        filtered = logging.getLogger("uvicorn.error")
+        filtered.addFilter(_is_no_clients_doing)
+        try:
+            self._server.run(listeners)
+        finally:
+            filtered.removeFilter(_is_no_clients_doing)
+        return self._listens
+
+    def stop(self) -> None:
+        """Begin to stop, from any thread."""
+        if self._loop is None:
+            self._server.should_exit = True
+        else:
+            with suppress(RuntimeError):  # it has ended
+                self._loop.call_soon_threadsafe(self._leave_once)
+
+    async def _tick(self) -> None:
+        """What uvicorn calls when it has started, and then about once a second."""
+        if not self._listens and not self._begin():
+            return
+        self._door.sweep()
+
+    def _begin(self) -> bool:
+        if not all(map(is_listening, self._listeners)):  # which uvloop does not tell
+            _log.error("cannot listen: another program has begun to listen on the port meanwhile")
+            self._server.should_exit = True
+            return False
+        self._listens = True
+        self._loop = asyncio.get_running_loop()
+        if threading.current_thread() is threading.main_thread():  # no other can be signalled
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._take_signal)
+        _log.info("Uvicorn running on %s (Press CTRL+C to quit)", ", ".join(map(url, self._listeners)))
+        return True
+
+    def _take_signal(self, number: int, _: object) -> None:
+        if self._leaving and number == signal.SIGINT:
+            self._server.force_exit = True  # as uvicorn has it for a second Ctrl-C
+        self.stop()
+
+    def _leave_once(self) -> None:
+        if self._leaving is None:
+            self._leaving = asyncio.get_running_loop().create_task(self._leave())
+
+    async def _leave(self) -> None:
+        """Take no connections any more, let those that there are bring what is on its way, then have uvicorn stop."""
+        self._served.engine.leave()
+        # A connection that waits to be accepted when its listener is closed is reset.
+        for listener in self._listeners:
+            let_nobody_in(listener)
+        await asyncio.sleep(_ACCEPT_S)
+        for server in self._server.servers:
+            server.close()
+        for _ in range(round(_LEAVE_S / 0.05)):
+            if not self._door.is_open_to_anybody:
+                break
+            await asyncio.sleep(0.05)
+        self._server.should_exit = True
+
+    def _count_refusal(self) -> None:
+        self._served.metrics.count_request("unmatched", REFUSAL, 0.0)
+
+
+def _files_allowed(wanted: int) -> int:
+    """Have the system let this process open so many files, or as many as it may."""
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY:
+        wanted = min(wanted, most)
+    if allowed < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    return max(allowed, wanted)
+
+
+def _is_no_clients_doing(record: logging.LogRecord) -> bool:
+    """False for warnings of what a client has sent: it could fill the log with them."""
+    return record.levelno != logging.WARNING or record.module != "h11_impl"

@@ -1,0 +1,60 @@
+"""What has to be opened before the application can be made: the model, by its workers, and tracing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pydantic_settings import SettingsError
+
+from artifact.manifest import Manifest
+from artifact.probes import read_probes
+from service.engine.pool import WorkerPool, local_pool, process_pool
+from service.engine.runtime import Runtime, open_runtime
+from service.engine.tuning import tune
+from service.engine.wire import OutcomeCodec
+from service.engine.worker import LocalWorker
+from service.engine.worker_process import WorkerProcess
+from service.images import IMAGE_ERRORS, ImageDecoder
+from service.settings import Settings
+
+if TYPE_CHECKING:  # its packages need not be installed
+    from service.tracing import Tracing
+
+
+def begin_pool(settings: Settings, manifest: Manifest) -> Callable[[], WorkerPool[bytes]]:
+    """Begin to make the workers; the rest is done when they are asked for."""
+    if settings.isolation == "thread":
+        return lambda: _thread_pool(settings)
+    first = _worker_process(settings, manifest)
+    first.launch(tune=True)
+    return lambda: process_pool(manifest, first, lambda: _worker_process(settings, manifest))
+
+
+def _thread_pool(settings: Settings) -> WorkerPool[bytes]:
+    runtime, worker = local_worker(settings)
+    tuning = tune(runtime, read_probes(settings.model, runtime.manifest).images, settings.policy_wishes)
+    return local_pool(runtime, worker, tuning)
+
+
+def local_worker(settings: Settings) -> tuple[Runtime, LocalWorker[bytes]]:
+    """The model and a worker that runs it, in this process."""
+    runtime = open_runtime(settings.model, settings.runtime, settings.device, settings.precision, settings.cache)
+    decoder = ImageDecoder(runtime.manifest.preprocessing, settings.max_bytes, settings.max_pixels)
+    return runtime, LocalWorker(runtime, decoder.decode)
+
+
+def _worker_process(settings: Settings, manifest: Manifest) -> WorkerProcess:
+    """A worker, not launched yet, that serves no other model than this one."""
+    options = {"settings": settings.model_dump(mode="json"), "manifest": manifest.model_dump(mode="json")}
+    return WorkerProcess("service.worker", options, OutcomeCodec(manifest, IMAGE_ERRORS), settings.stuck_seconds)
+
+
+def open_tracing(settings: Settings, manifest: Manifest) -> Tracing | None:
+    if settings.tracing == "off":
+        return None
+    try:
+        from service.tracing import Tracing, otlp_provider
+    except ImportError as error:
+        raise SettingsError(f"tracing needs packages of its own, pip install '.[tracing]': {error}") from error
+    return Tracing(otlp_provider(), manifest)
