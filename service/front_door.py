@@ -19,12 +19,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service.errors import error_json
 from service.request_ids import request_id
+from service.turns import ReadingTurns, Taken
 
-# What is read of a connection before others have their turn, in bytes: one read of the smallest chunks takes 10 ms.
+# What is read of a connection in one step, in bytes. In chunks of a byte each that takes some 10 ms.
 _READ_BYTES = 8192
-# Reading that takes longer than this, in seconds of processor time, is not what honest clients need; whoever has it
-# pauses for so many times as long.
-_DEAR_READ_S, _PAUSES = 0.002, 200
 # How many of those that are turned away are given time to read why, and how long, in seconds.
 _MOST_TURNED_AWAY, _TURNING_AWAY_S = 64, 1.0
 REFUSAL = "too_many_connections"
@@ -52,6 +50,7 @@ class FrontDoor:
     ) -> None:
         self.buffer = bytearray(_READ_BYTES)  # for all: what is read is handed on before anybody else reads
         self.turned_away = 0
+        self.turns = ReadingTurns()
         self._most = most
         self._most_of_one_address = most_of_one_address
         self._idle_s = idle_s
@@ -77,7 +76,9 @@ class FrontDoor:
         """Forget a connection that is closed."""
         if guest in self._guests:
             self._guests.remove(guest)
-            self._by_address -= Counter([guest.address])
+            self._by_address[guest.address] -= 1
+            if not self._by_address[guest.address]:
+                del self._by_address[guest.address]
 
     def sweep(self) -> None:
         """Close what has idled for too long; called about once a second."""
@@ -107,6 +108,8 @@ class Guest(asyncio.BufferedProtocol):
         self._last_request: object = None
         self._idle_since: float | None = None
         self._unread_since: float | None = None
+        self._read = bytearray()  # and not handed on
+        self._taken = Taken()
 
     def idles_since(self, now: float) -> float:
         """When it began to do nothing; now, if it does something."""
@@ -139,25 +142,24 @@ class Guest(asyncio.BufferedProtocol):
         return self._door.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Hand on what was read."""
+        """Hand on what was read, in turn."""
         if self._http is None:
             return
-        if nbytes < _READ_BYTES // 2:  # cannot take long
-            self._hand_on(self._http, nbytes)
-            return
-        began_s = time.thread_time()
-        self._hand_on(self._http, nbytes)
-        took_s = time.thread_time() - began_s
-        if took_s > _DEAR_READ_S:
-            self._pause(took_s * _PAUSES)
-        elif nbytes == _READ_BYTES:  # there may be more
-            self._pause(0)
+        self._read += self._door.buffer[:nbytes]
+        self._transport.pause_reading()  # until that is handed on
+        if len(self._read) == nbytes:
+            self._door.turns.take(self._taken, nbytes, self._hand_on)
 
-    def _hand_on(self, http: H11Protocol, nbytes: int) -> None:
+    def _hand_on(self) -> None:
+        data, self._read = bytes(self._read), bytearray()
+        if self._http is None or self._transport.is_closing():
+            return
         try:
-            http.data_received(bytes(self._door.buffer[:nbytes]))
+            self._http.data_received(data)
         except LocalProtocolError:  # uvicorn would say what was wrong with this, within an answer that has begun
             self._transport.close()
+        if not self._transport.is_closing() and not self._http.flow.read_paused:
+            self._transport.resume_reading()
 
     def eof_received(self) -> None:
         """The client sends no more, which ends the connection."""
@@ -180,17 +182,6 @@ class Guest(asyncio.BufferedProtocol):
         if self._http:
             self._http.connection_lost(exc)
             self._http = None
-
-    def _pause(self, seconds: float) -> None:
-        """Read nothing for a while, and at least until others have had their turn."""
-        if self._transport.is_closing():
-            return
-        self._transport.pause_reading()
-        asyncio.get_running_loop().call_later(seconds, self._read_on)
-
-    def _read_on(self) -> None:
-        if self._http and not self._transport.is_closing() and not self._http.flow.read_paused:
-            self._transport.resume_reading()
 
     def _turn_away(self) -> None:
         """Say why, and leave some time to read it."""

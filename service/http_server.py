@@ -14,23 +14,27 @@ from contextlib import suppress
 from typing import Any
 
 import uvicorn
+from h11 import LocalProtocolError
 
 from service.app import Service
 from service.front_door import REFUSAL, FrontDoor
 from service.listening import is_listening, let_nobody_in, url
 from service.settings import Settings
+from service.turns import RequestTurns
 
 # uvicorn's own log, where an operator looks at start.
 _log = logging.getLogger("uvicorn.error")
 
 # With uvicorn's own limit between two requests (5 s), nothing that does nothing stays open for 15 s.
 _IDLE_S = 9.0
-# A longer head is refused, unless it has come as a whole in one read.
-_MOST_HEAD_BYTES = 65_536
+# A head that has not come to its end in so many bytes is refused. Twice what h11 has by default.
+_MOST_HEAD_BYTES = 32_768
 # How long those who are connected when the server is told to stop may still bring a request. Answers tell them that
 # their connection ends.
 _LEAVE_S = 1.0
 _ACCEPT_S = 0.02
+# uvloop accepts one connection of each socket it listens on in a turn. So it gets every socket so many times.
+_ACCEPTS = 32
 # Files that are open beside connections: workers, libraries, logs.
 _OTHER_FILES = 256
 
@@ -51,7 +55,7 @@ class HttpServer:
         http: Any = self._door.protocol  # as good as a class
         self._server = uvicorn.Server(
             uvicorn.Config(
-                app,
+                RequestTurns(app),
                 http=http,
                 ws="none",
                 h11_max_incomplete_event_size=_MOST_HEAD_BYTES,
@@ -80,8 +84,9 @@ class HttpServer:
         self._listeners = listeners
         filtered = logging.getLogger("uvicorn.error")
         filtered.addFilter(_is_no_clients_doing)
+        copies = [listener.dup() for listener in listeners for _ in range(_ACCEPTS - 1)]
         try:
-            self._server.run(listeners)
+            self._server.run([*listeners, *copies])
         finally:
             filtered.removeFilter(_is_no_clients_doing)
         return self._listens
@@ -152,5 +157,9 @@ def _files_allowed(wanted: int) -> int:
 
 
 def _is_no_clients_doing(record: logging.LogRecord) -> bool:
-    """False for warnings of what a client has sent: it could fill the log with them."""
-    return record.levelno != logging.WARNING or record.module != "h11_impl"
+    """False for what a client brings uvicorn to log: it could fill the log with that."""
+    if record.module != "h11_impl":
+        return True
+    error = record.exc_info[1] if record.exc_info else None
+    # The second is raised in an answer on a connection that uvicorn has ended, because what came was no HTTP.
+    return record.levelno != logging.WARNING and not isinstance(error, LocalProtocolError)

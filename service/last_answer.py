@@ -14,6 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # What is still received of a body whose request has its answer: bytes, seconds.
 _MOST_BYTES, _LONGEST_S = 64_000_000, 4.0
+# The same where it has come too slowly already.
+_TOO_SLOW_S = 1.0
 # A body so short has mostly come already, so that the connection can be kept.
 _SHORT_BYTES = 65_536
 _CLOSE = (b"connection", b"close")
@@ -55,6 +57,7 @@ class _Exchange:
         self._stopping = stopping
         self._body_comes, self._is_short, self._is_held_back = _announced(scope)
         self._is_unended = False
+        self._longest_s = _LONGEST_S
 
     async def receive(self) -> Message:
         """What comes, as ASGI has it."""
@@ -67,6 +70,8 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         """Send what the application answers."""
         if message["type"] == "http.response.start":
+            if message["status"] == 408:  # RFC 9110, section 15.5.9
+                self._is_short, self._longest_s = False, _TOO_SLOW_S
             if self._stopping() or (self._body_comes and (self._is_held_back or not self._is_short)):
                 message["headers"] = [*message.get("headers", ()), _CLOSE]
         elif self._body_comes and not self._is_held_back and not message.get("more_body", False):
@@ -80,7 +85,7 @@ class _Exchange:
             return
         dropped = 0
         with suppress(TimeoutError):
-            async with asyncio.timeout(_LONGEST_S):
+            async with asyncio.timeout(self._longest_s):
                 while self._body_comes and dropped < _MOST_BYTES:
                     dropped += len((await self.receive()).get("body", b""))
         await self._send({"type": "http.response.body", "body": b""})

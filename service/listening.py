@@ -11,6 +11,10 @@ from contextlib import ExitStack, contextmanager
 
 from pydantic_settings import SettingsError
 
+# What the system keeps for each connection, in bytes: of answers that the client has not read, and of what it has sent
+# and the server has not read. By itself it would keep megabytes: with all connections there may be, gigabytes, and
+# whoever asks much and reads nothing would have all those answers made.
+_UNREAD_BYTES, _AHEAD_BYTES = 131_072, 262_144
 _ATTACH_FILTER, _RETURN = 26, 0x06  # SO_ATTACH_FILTER of socket(7), and its instruction BPF_RET | BPF_K
 
 
@@ -37,6 +41,8 @@ def taken_port(hosts: Sequence[str], port: int) -> Iterator[list[socket.socket]]
                     taken.add((family, address))
                     listener = open_meanwhile.enter_context(socket.socket(family, kind, protocol))
                     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # or a restart would have to wait
+                    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNREAD_BYTES)
+                    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _AHEAD_BYTES)
                     if family == socket.AF_INET6:
                         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4 has a socket of its own
                     chosen = port or (listeners[0].getsockname()[1] if listeners else 0)

@@ -25,10 +25,10 @@ def _compose() -> None:
         pytest.skip("not run: there is no docker compose")
 
 
-def _configured(*files: str, **variables: str) -> dict[str, Any]:
+def _configured(*files: str, profile: str = "", **variables: str) -> dict[str, Any]:
     """The services as Compose understands them with these variables set."""
     named = [part for file in files or _GPU[:1] for part in ("--file", file)]
-    command = ("compose", "--env-file", os.devnull, *named, "config", "--format", "json")
+    command = ("compose", "--profile", profile, "--env-file", os.devnull, *named, "config", "--format", "json")
     # It doubles every dollar of what it prints, so that it could be read again.
     return json.loads(docker(*command, env={**environment(), **variables}).replace("$$", "$"))["services"]
 
@@ -82,7 +82,7 @@ def test_service_may_finish_its_work_before_it_is_killed() -> None:
 
 @pytest.mark.parametrize("files", [_GPU[:1], _GPU], ids=["CPU", "GPU"])
 def test_containers_are_confined(files: tuple[str, ...]) -> None:
-    for service in _configured(*files).values():
+    for service in _configured(*files, profile="edge").values():
         assert service["read_only"]
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
@@ -100,6 +100,15 @@ def test_gpu_takes_the_place_of_the_cpu_and_never_falls_back() -> None:
     assert app["image"] != _configured()["app"]["image"]
     (device,) = app["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["count"], device["capabilities"]) == ("nvidia", 1, ["gpu"])
+
+
+def test_nginx_is_there_where_it_is_asked_for_and_reads_no_secret_but_its_certificates() -> None:
+    assert "edge" not in _configured()
+    edge = _configured(profile="edge", EDGE_CERTIFICATES="elsewhere")["edge"]
+    (port,) = edge["ports"]
+    assert (port["host_ip"], port["published"], port["target"]) == ("127.0.0.1", "8443", 8443)
+    assert _mount(edge, "/certificates")["source"] == str(ROOT / "elsewhere")
+    assert {mount["read_only"] for mount in edge["volumes"]} == {True}
 
 
 def _grafana_password(**variables: str) -> str:

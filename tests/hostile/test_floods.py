@@ -67,8 +67,8 @@ def test_heads_of_tiny_headers_that_end_all_at_once(victim: Victim) -> None:
             connection.sendall(head[:-2])
         for connection in connections:
             connection.sendall(head[-2:])
-        for connection in connections:
-            assert statuses(read_to_end(connection)) in ([200], [400], [431])
+        told = [_told(connection) for connection in connections]
+    assert set(told) <= {200, 400, None}
 
 
 def test_address_has_half_of_all_connections_and_others_are_served(victim: Victim) -> None:
@@ -94,6 +94,15 @@ def test_connections_that_come_and_go(victim: Victim) -> None:
             with ExitStack() as stack:
                 for number, connection in enumerate(_many(stack, victim, 50)):
                     connection.sendall((_PAGE, ALIVE[:-2], post(pngs(1)[0]), b"")[number % 4])
+
+
+def _told(connection: socket.socket) -> int | None:
+    """The status of the only answer; None where the connection was reset, as what nobody reads has it."""
+    try:
+        (status,) = statuses(read_to_end(connection))
+    except ConnectionResetError:
+        return None
+    return status
 
 
 def _came(connection: socket.socket) -> bytes | None:
