@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
 import resource
@@ -104,6 +105,7 @@ class HttpServer:
         if not self._listens and not self._begin():
             return
         self._door.sweep()
+        self._served.memory.tidy()
 
     def _begin(self) -> bool:
         if not all(map(is_listening, self._listeners)):  # which uvloop does not tell
@@ -111,6 +113,8 @@ class HttpServer:
             self._server.should_exit = True
             return False
         self._listens = True
+        gc.collect()
+        gc.freeze()  # what there is now stays, and need not be looked through again whenever garbage is collected
         self._loop = asyncio.get_running_loop()
         if threading.current_thread() is threading.main_thread():  # no other can be signalled
             for number in (signal.SIGTERM, signal.SIGINT):

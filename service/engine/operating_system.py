@@ -1,10 +1,11 @@
-"""What Linux tells of a process and does for it. Elsewhere nothing is told, and nothing done."""
+"""What Linux and its C library tell of a process and do for it. Elsewhere nothing is told, and nothing done."""
 
 from __future__ import annotations
 
 import ctypes
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1  # of prctl(2)
@@ -24,3 +25,9 @@ def end_with_parent() -> None:
     """Have this process killed when the thread that started it ends, even while it is suspended or runs no Python."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def release_memory() -> None:
+    """Give memory that is free within this process back to the system, which the C library would rather keep."""
+    with suppress(AttributeError):  # of other libraries than glibc
+        ctypes.CDLL(None).malloc_trim(0)

@@ -17,11 +17,14 @@ from service.engine import wire
 from service.engine.errors import InferenceFailed, RuntimeUnavailable
 from service.engine.frames import Frames, framed, receive
 from service.engine.opening import Opened, Refusal
-from service.engine.operating_system import end_with_parent
+from service.engine.operating_system import end_with_parent, release_memory
 from service.engine.scheduling_policy import set_policy
 from service.engine.worker import LocalWorker, Outcome
 
 _log = logging.getLogger(__name__)
+
+# In bytes: a large photograph, whose decoding takes far longer.
+_LARGE_FRAME = 1_048_576
 
 
 def serve(
@@ -49,9 +52,13 @@ def serve(
         connection.sendall(framed(orjson.dumps(opened)))
         codec = wire.OutcomeCodec(manifest, failures)
         while True:
-            asked = wire.unpack_jobs(receive(connection, frames))
+            frame = receive(connection, frames)
+            asked = wire.unpack_jobs(frame)
             told = _checked(worker, asked) if isinstance(asked, int) else worker.work(asked)
             connection.sendall(codec.pack(told))
+            if len(frame) > _LARGE_FRAME:
+                del frame, asked
+                release_memory()
 
 
 def _end_without_service(connection: socket.socket) -> None:

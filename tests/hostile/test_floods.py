@@ -94,6 +94,7 @@ def test_connections_that_come_and_go(victim: Victim) -> None:
             with ExitStack() as stack:
                 for number, connection in enumerate(_many(stack, victim, 50)):
                     connection.sendall((_PAGE, ALIVE[:-2], post(pngs(1)[0]), b"")[number % 4])
+            time.sleep(0.02)
 
 
 def _told(connection: socket.socket) -> int | None:
