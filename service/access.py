@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 
 from fastapi import Request
@@ -12,7 +13,6 @@ from service.errors import ApiError, respond
 from service.forwarded_prefix import path_below
 from service.key_metrics import KeyMetrics
 from service.keys import Keyring
-from service.request_record import record_of
 
 # Health, so that no orchestrator needs a secret to ask for it; and pages, which hold none: what they call needs a key.
 _OPEN_PATHS = {"/", "/healthz", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect"}
@@ -43,26 +43,26 @@ class Access:
         if is_open(path):
             await self._app(scope, receive, send)
             return
-        request = Request(scope, receive)
         try:
-            account = self._account(request, path)
+            account = self._account(scope, path)
         except ApiError as error:
-            await (await respond(request, error))(scope, receive, send)
+            await (await respond(Request(scope), error))(scope, receive, send)
             return
-        scope["state"]["account"] = account
-        record = record_of(request)
+        state = scope["state"]
+        state["account"] = account
         try:
-            with account.request():
+            with account:
                 await self._app(scope, receive, send)
         except LimitReached as error:
-            await (await respond(request, error))(scope, receive, send)
+            await (await respond(Request(scope), error))(scope, receive, send)
         finally:
+            record = state["record"]
             status = record.status or 500
             outcome = "ok" if status < 400 else record.outcome or f"http_{status}"
             self._metrics.count_request(account.key.name, outcome)
 
-    def _account(self, request: Request, path: str) -> Account:
-        presented = _presented_key(request)
+    def _account(self, scope: Scope, path: str) -> Account:
+        presented = _presented_key(scope["headers"])
         if presented is None:
             raise ApiError(
                 401, "unauthorized", "this needs an API key, as Authorization: Bearer KEY or as X-API-Key: KEY"
@@ -80,9 +80,13 @@ def is_open(path: str) -> bool:
     return path in _OPEN_PATHS or path.startswith(_OPEN_FOLDERS)
 
 
-def _presented_key(request: Request) -> bytes | None:
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and token.strip():
-        return token.strip().encode("latin-1")
-    key = request.headers.get("x-api-key")
-    return key.encode("latin-1") if key else None
+def _presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """The key in a request's headers: the bearer's token, else that of the other header; of each the first counts."""
+    bearer = other = None
+    for name, value in headers:
+        if name == b"authorization" and bearer is None:
+            scheme, _, token = value.partition(b" ")
+            bearer = token.strip() if scheme.lower() == b"bearer" else b""
+        elif name == b"x-api-key" and other is None:
+            other = value
+    return bearer or other or None

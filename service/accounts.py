@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from service.engine.worker import Outcome
 from service.keys import ApiKey
@@ -67,9 +66,8 @@ class Account:
         if quota := key.macs_per_window:
             self._macs = TokenBucket(quota / key.window_seconds, quota, clock)
 
-    @contextmanager
-    def request(self) -> Iterator[None]:
-        """One request in progress.
+    def __enter__(self) -> None:
+        """Count a request as in progress for as long as the `with` lasts.
 
         Raises:
             TooManyAtOnce: before it begins.
@@ -77,10 +75,9 @@ class Account:
         if self._in_progress == self.key.requests_at_once:
             raise TooManyAtOnce(f"this key may have {self._in_progress} requests in progress, and has", _SOON_S)
         self._in_progress += 1
-        try:
-            yield
-        finally:
-            self._in_progress -= 1
+
+    def __exit__(self, *_: object) -> None:
+        self._in_progress -= 1
 
     def require(self, images: int = 1) -> None:
         """Return where that many images would be taken now. More than a burst are when nothing of it is used.

@@ -146,9 +146,8 @@ class Guest(asyncio.BufferedProtocol):
         if self._http is None:
             return
         self._read += self._door.buffer[:nbytes]
-        self._transport.pause_reading()  # until that is handed on
-        if len(self._read) == nbytes:
-            self._door.turns.take(self._taken, nbytes, self._hand_on)
+        if len(self._read) > nbytes or not self._door.turns.take(self._taken, nbytes, self._hand_on):
+            self._transport.pause_reading()  # until that is handed on
 
     def _hand_on(self) -> None:
         data, self._read = bytes(self._read), bytearray()

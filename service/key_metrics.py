@@ -32,17 +32,23 @@ class KeyMetrics:
             ["key"],
             registry=registry,
         )
-        for key in keyring.keys:
-            self._images.labels(key.name)
-            self._macs.labels(key.name)
-            self._share.labels(key.name)
+        # Made once: to look a label up takes longer than to count.
+        self._of_key = {
+            key.name: (self._images.labels(key.name), self._macs.labels(key.name), self._share.labels(key.name))
+            for key in keyring.keys
+        }
+        self._outcomes: dict[tuple[str, str], Counter] = {}
 
     def count_request(self, name: str, outcome: str) -> None:
         """Count a request that was answered; `outcome` is "ok" or the type of its error."""
-        self._requests.labels(name, outcome).inc()
+        counter = self._outcomes.get((name, outcome))
+        if counter is None:
+            counter = self._outcomes[name, outcome] = self._requests.labels(name, outcome)
+        counter.inc()
 
     def count_image(self, name: str, macs: int) -> None:
         """Count an image that was run."""
-        self._images.labels(name).inc()
-        self._macs.labels(name).inc(macs)
-        self._share.labels(name).observe(macs / self._total_macs)
+        images, spent, share = self._of_key[name]
+        images.inc()
+        spent.inc(macs)
+        share.observe(macs / self._total_macs)

@@ -53,8 +53,8 @@ class ReadingTurns:
         self._numbers = count()
         self._ends = False  # whether the end of this turn has been seen to
 
-    def take(self, taken: Taken, size: int, step: Callable[[], None]) -> None:
-        """Take a step, now or in a later turn.
+    def take(self, taken: Taken, size: int, step: Callable[[], None]) -> bool:
+        """Take a step, now or in a later turn, and say whether it was now.
 
         Args:
             taken: by the connection it is for.
@@ -66,8 +66,9 @@ class ReadingTurns:
             asyncio.get_running_loop().call_soon(self._end_turn)
         if self._put_off or self._spent_s > _TURN_S:
             heapq.heappush(self._put_off, (taken.at(self._clock()), size, next(self._numbers), taken, step))
-        else:
-            self._take(taken, step)
+            return False
+        self._take(taken, step)
+        return True
 
     def _take(self, taken: Taken, step: Callable[[], None]) -> None:
         began = self._clock()

@@ -28,25 +28,25 @@ def test_account_without_limits_is_never_refused(clock: Clock) -> None:
     for _ in range(100):
         account.take(1000)
         _run(account, 10**15)
-    with account.request(), account.request():
+    with account, account:
         account.require()
 
 
 def test_only_so_many_requests_are_in_progress_at_once(clock: Clock) -> None:
     account = _account(clock, requests_at_once=2)
-    with account.request(), account.request():
+    with account, account:
         with pytest.raises(TooManyAtOnce, match="2 requests"):
-            account.request().__enter__()
+            account.__enter__()
         with pytest.raises(TooManyAtOnce):
-            account.request().__enter__()  # a refusal is no request in progress
-    with account.request():
+            account.__enter__()  # a refusal is no request in progress
+    with account:
         pass
 
 
 def test_request_that_fails_is_over_too(clock: Clock) -> None:
     account = _account(clock, requests_at_once=1)
     for _ in range(3):
-        with pytest.raises(ZeroDivisionError), account.request():
+        with pytest.raises(ZeroDivisionError), account:
             raise ZeroDivisionError
 
 

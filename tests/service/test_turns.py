@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from service.turns import ReadingTurns, RequestTurns, Taken
+from tests.service.clock import Clock
+
+
+class Reader:
+    """Connections whose reading takes a set time each, on a clock of its own."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.turns = ReadingTurns(self.clock)
+        self.read: list[str] = []
+
+    def step(self, name: str, seconds: float) -> Callable[[], None]:
+        def read() -> None:
+            self.clock.now += seconds
+            self.read.append(name)
+
+        return read
+
+    def take(self, name: str, seconds: float, size: int = 100, taken: Taken | None = None) -> bool:
+        return self.turns.take(taken or Taken(), size, self.step(name, seconds))
+
+
+def _run(scenario: Callable[[], Any]) -> None:
+    async def run() -> None:
+        await scenario()
+
+    asyncio.run(run())
+
+
+def test_what_takes_little_is_read_at_once() -> None:
+    reader = Reader()
+
+    async def scenario() -> None:
+        assert all(reader.take(str(number), 0.0001) for number in range(20))
+        assert len(reader.read) == 20
+
+    _run(scenario)
+
+
+def test_turn_has_an_end_and_what_is_put_off_is_read_in_later_ones() -> None:
+    reader = Reader()
+
+    async def scenario() -> None:
+        assert [reader.take(str(number), 0.004) for number in range(6)] == [True, True, False, False, False, False]
+        assert reader.read == ["0", "1"]
+        turns = 0
+        while len(reader.read) < 6:
+            before = len(reader.read)
+            await asyncio.sleep(0)
+            turns += 1
+            assert len(reader.read) - before <= 2
+        assert turns >= 2
+        await asyncio.sleep(0)
+        assert reader.take("6", 0.004)
+
+    _run(scenario)
+
+
+def test_who_has_taken_least_is_first_and_then_who_has_sent_least() -> None:
+    reader = Reader()
+    greedy = Taken()
+    greedy.add(1.0, reader.clock())
+
+    async def scenario() -> None:
+        reader.take("first", 1.0)
+        reader.take("greedy", 0.0, size=1, taken=greedy)
+        reader.take("large", 0.0, size=8192)
+        reader.take("small", 0.0, size=60)
+        await asyncio.sleep(0)
+        assert reader.read == ["first", "small", "large", "greedy"]
+
+    _run(scenario)
+
+
+def test_what_was_taken_counts_for_less_as_time_passes() -> None:
+    taken = Taken()
+    taken.add(0.8, 10.0)
+    assert [round(taken.at(now), 6) for now in (10.0, 11.0, 13.0)] == [0.8, 0.4, 0.1]
+    taken.add(0.1, 13.0)
+    assert round(taken.at(13.0), 6) == 0.2
+
+
+def test_requests_begin_a_few_in_a_turn_in_the_order_in_which_they_came() -> None:
+    begun: list[int] = []
+
+    async def app(scope: Any, *_: Any) -> None:
+        begun.append(scope["number"])
+
+    async def scenario() -> None:
+        turns = RequestTurns(app)
+        for number in range(50):
+            asyncio.get_running_loop().create_task(turns({"number": number}, None, None))  # type: ignore[arg-type]
+        most = 0
+        while len(begun) < 50:
+            before = len(begun)
+            await asyncio.sleep(0)
+            most = max(most, len(begun) - before)
+        assert begun == [*range(50)]
+        assert most <= 16  # those of a turn, and those of the next, which may be seen together
+
+    _run(scenario)
+
+
+def test_request_that_is_cancelled_while_it_waits_keeps_nobody_waiting() -> None:
+    begun: list[int] = []
+
+    async def app(scope: Any, *_: Any) -> None:
+        begun.append(scope["number"])
+
+    async def scenario() -> None:
+        turns = RequestTurns(app)
+        tasks = [
+            asyncio.get_running_loop().create_task(turns({"number": number}, None, None))  # type: ignore[arg-type]
+            for number in range(30)
+        ]
+        await asyncio.sleep(0)
+        for task in tasks[10:20]:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert begun == [*range(10), *range(20, 30)]
+
+    _run(scenario)
