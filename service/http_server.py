@@ -134,17 +134,19 @@ class HttpServer:
     async def _leave(self) -> None:
         """Take no connections any more, let those that there are bring what is on its way, then have uvicorn stop."""
         self._served.engine.leave()
-        # A connection that waits to be accepted when its listener is closed is reset.
-        for listener in self._listeners:
-            let_nobody_in(listener)
-        await asyncio.sleep(_ACCEPT_S)
-        for server in self._server.servers:
-            server.close()
-        for _ in range(round(_LEAVE_S / 0.05)):
-            if not self._door.is_open_to_anybody:
-                break
-            await asyncio.sleep(0.05)
-        self._server.should_exit = True
+        try:
+            # A connection that waits to be accepted when its listener is closed is reset.
+            for listener in self._listeners:
+                let_nobody_in(listener)
+            await asyncio.sleep(_ACCEPT_S)
+            for server in self._server.servers:
+                server.close()
+            for _ in range(round(_LEAVE_S / 0.05)):
+                if not self._door.is_open_to_anybody:
+                    break
+                await asyncio.sleep(0.05)
+        finally:
+            self._server.should_exit = True
 
     def _count_refusal(self) -> None:
         self._served.metrics.count_request("unmatched", REFUSAL, 0.0)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from pydantic_settings import SettingsError
 
@@ -62,11 +61,12 @@ def is_listening(listener: socket.socket) -> bool:
 
 
 def let_nobody_in(listener: socket.socket) -> None:
-    """Have the system ignore new connections, on Linux; those that it has let in are still accepted.
+    """Have the system let hardly any connection in, and where Linux permits it none; those it has can be accepted.
 
     Who tries to connect tries again after a second, and is refused when the socket has been closed meanwhile.
     """
-    if sys.platform == "linux":
+    listener.listen(0)
+    with suppress(OSError):  # containers may not filter
         drop_all = ctypes.create_string_buffer(
             struct.pack("HBBI", _RETURN, 0, 0, 0)
         )  # struct sock_filter: no bytes pass

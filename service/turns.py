@@ -81,12 +81,11 @@ class ReadingTurns:
 
     def _end_turn(self) -> None:
         self._spent_s = 0.0
-        self._ends = False
         while self._put_off and self._spent_s <= _TURN_S:
             *_, taken, step = heapq.heappop(self._put_off)
             self._take(taken, step)
-        if self._put_off:
-            self._ends = True
+        self._ends = bool(self._put_off) or self._spent_s > 0
+        if self._ends:  # of the turn that has just begun
             asyncio.get_running_loop().call_soon(self._end_turn)
 
 
