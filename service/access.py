@@ -44,7 +44,7 @@ class Access:
             await self._app(scope, receive, send)
             return
         try:
-            account = self._account(scope, path)
+            account = self._account(scope)
         except ApiError as error:
             await (await respond(Request(scope), error))(scope, receive, send)
             return
@@ -61,7 +61,7 @@ class Access:
             outcome = "ok" if status < 400 else record.outcome or f"http_{status}"
             self._metrics.count_request(account.key.name, outcome)
 
-    def _account(self, scope: Scope, path: str) -> Account:
+    def _account(self, scope: Scope) -> Account:
         presented = _presented_key(scope["headers"])
         if presented is None:
             raise ApiError(
@@ -70,8 +70,6 @@ class Access:
         key = self._keyring.find(presented)
         if key is None:
             raise ApiError(401, "unauthorized", "there is no such API key")
-        if path == "/metrics" and not key.metrics:
-            raise ApiError(403, "forbidden", "this API key does not open /metrics")
         return self._accounts[key.name]
 
 

@@ -102,7 +102,7 @@ class Account:
             self._images.take(images)
 
     def charge_refused(self) -> None:
-        """Count a form that was read and refused as one image: to read it costs as much."""
+        """Count what was received and refused as one image: to receive it costs as much."""
         if self._images:
             self._images.take(1)
 

@@ -7,12 +7,15 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import fastapi_offline
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Mount
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from service import errors
@@ -103,7 +106,6 @@ def create_app(
     app: ASGIApp = ImageRouting(context, HeadAsGet(others))
     if keyring:
         app = Access(app, keyring, KeyMetrics(metrics.registry, keyring, pool.manifest.total_macs))
-    app = Observation(app, metrics, AccessLog(pool.manifest) if settings.logs_requests else None, tracing)
     if settings.cors_origins:
         app = CORSMiddleware(
             app,
@@ -112,6 +114,7 @@ def create_app(
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Request-Timeout-Ms"],
             expose_headers=["Retry-After", "X-Request-ID"],
         )
+    app = Observation(app, metrics, AccessLog(pool.manifest) if settings.logs_requests else None, tracing)
     app = ForwardedPrefix(LastAnswer(SecurityHeaders(app), stopping=lambda: engine.leaving))
     return Service(context, others, app)
 
@@ -130,6 +133,10 @@ def _others(context: Context, lifespan: Lifespan[FastAPI]) -> FastAPI:
         # See service/tracing.py. Off, FastAPI asks the environment nothing and looks for no providers at every request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
+    # Its files from memory: read from the disk for each answer they would stay open while a client does not read.
+    (assets,) = [route for route in app.routes if isinstance(route, Mount)]
+    app.router.routes.remove(assets)
+    page.show_files(app, Path(fastapi_offline.__file__).parent / "static", f"{assets.path}/{{path:path}}")
     app.state.context = context
     app.include_router(router)
     page.mount(app)

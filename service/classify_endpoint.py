@@ -26,6 +26,7 @@ from service.forwarded_prefix import path_below
 from service.schemas import BatchClassification, BatchItem, ClassifyParameters
 from service.uploads import Body, Upload, one_image, several_images
 
+_LONGEST_QUERY = 500  # in bytes
 _TIMEOUT = HEADER.lower().encode("ascii")
 
 
@@ -154,7 +155,10 @@ def parameters_in(query: bytes) -> ClassifyParameters:
 
     Raises:
         RequestValidationError: a parameter is unknown or has a value it may not have.
+        ApiError: the query is far longer than all parameters there are.
     """
+    if len(query) > _LONGEST_QUERY:
+        raise ApiError(422, "invalid_parameter", f"the query has more than {_LONGEST_QUERY} bytes")
     try:
         return ClassifyParameters.model_validate(dict(QueryParams(query)))
     except ValidationError as error:

@@ -13,7 +13,7 @@ from service.deadlines import Deadline, upload_timeout
 from service.engine.errors import EngineStopped, NoWorker, Overloaded
 from service.engine.request import PendingRequest
 from service.engine.worker import Answer, Outcome
-from service.errors import ApiError, ClientGone, error_type
+from service.errors import ClientGone, error_type
 from service.images import ImageTooLarge
 from service.memory import Share
 from service.outcomes import note_outcomes, note_unreceived
@@ -96,7 +96,14 @@ class ClassifyRequest:
             EngineStopped: the server waits no longer.
         """
         with self._served.memory.share() as held:
-            uploads = await self._received(body, transport, deadline, held)
+            try:
+                uploads = await self._received(body, transport, deadline, held)
+            except Exception:
+                if self._account and self._record.received_bytes:  # else what is refused would be free
+                    self._account.charge_refused()
+                raise
+            if self._account:
+                self._account.take(len(uploads))
             return list(zip(uploads, await self._run(uploads, transport, deadline), strict=True))
 
     async def _received(self, body: Body, transport: Transport, deadline: Deadline, held: Share) -> list[Upload]:
@@ -109,10 +116,6 @@ class ClassifyRequest:
         except asyncio.CancelledError as given_up:
             note_unreceived(EngineStopped(), self._served.metrics)
             raise _stopped() from given_up
-        except ApiError:
-            if self._account:  # else wrong forms would be free
-                self._account.charge_refused()
-            raise
         except Exception as error:
             note_unreceived(error, self._served.metrics)
             raise
@@ -136,8 +139,6 @@ class ClassifyRequest:
     async def _run(self, uploads: list[Upload], transport: Transport, deadline: Deadline) -> list[Outcome]:
         """Run the images and count what became of each."""
         engine, account = self._served.engine, self._account
-        if account:
-            account.take(len(uploads))
         self._record.submitted_at = time.perf_counter()
         deadline_s = deadline.remaining_s
         answers = Answers(len(uploads))

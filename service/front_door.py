@@ -37,6 +37,7 @@ class FrontDoor:
         idle_s: how long a connection may neither bring a request nor wait for an answer, and how long a client may
             read nothing of an answer, in seconds.
         on_refusal: told whenever a connection is turned away.
+        on_departure: told whenever a connection is closed, with its client as an ASGI scope has it.
         clock: seconds that never go back.
     """
 
@@ -46,10 +47,12 @@ class FrontDoor:
         most_of_one_address: int,
         idle_s: float,
         on_refusal: Callable[[], None] = lambda: None,
+        on_departure: Callable[[object], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.buffer = bytearray(_READ_BYTES)  # for all: what is read is handed on before anybody else reads
         self.turned_away = 0
+        self.on_departure = on_departure
         self.turns = ReadingTurns()
         self._most = most
         self._most_of_one_address = most_of_one_address
@@ -82,6 +85,7 @@ class FrontDoor:
 
     def sweep(self) -> None:
         """Close what has idled for too long; called about once a second."""
+        self.turns.forget()
         now = self._clock()
         for guest in [*self._guests]:
             if guest.idles_since(now) < now - self._idle_s:
@@ -103,6 +107,7 @@ class Guest(asyncio.BufferedProtocol):
 
     def __init__(self, door: FrontDoor, http: H11Protocol) -> None:
         self.address = ""
+        self._client: object = None  # as scopes have it
         self._door = door
         self._http: H11Protocol | None = http
         self._last_request: object = None
@@ -115,6 +120,8 @@ class Guest(asyncio.BufferedProtocol):
         """When it began to do nothing; now, if it does something."""
         if self._unread_since is not None:
             return self._unread_since
+        if self._read:  # it waits for its turn
+            return now
         request = self._http.cycle if self._http else None
         if request is not self._last_request or (request is not None and not request.response_complete):
             self._last_request, self._idle_since = request, None
@@ -130,7 +137,9 @@ class Guest(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Let a connection in, or turn it away."""
         self._transport = cast(asyncio.Transport, transport)
-        self.address = _network(transport.get_extra_info("peername"))
+        peer = transport.get_extra_info("peername")
+        self.address = _network(peer)
+        self._client = peer[:2] if isinstance(peer, tuple) else None
         if self._http is not None and self._door.let_in(self):
             self._http.connection_made(self._transport)
         else:
@@ -146,7 +155,7 @@ class Guest(asyncio.BufferedProtocol):
         if self._http is None:
             return
         self._read += self._door.buffer[:nbytes]
-        if len(self._read) > nbytes or not self._door.turns.take(self._taken, nbytes, self._hand_on):
+        if len(self._read) > nbytes or not self._door.turns.take(self.address, self._taken, nbytes, self._hand_on):
             self._transport.pause_reading()  # until that is handed on
 
     def _hand_on(self) -> None:
@@ -178,6 +187,7 @@ class Guest(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Hand on that the connection is closed."""
         self._door.see_off(self)
+        self._door.on_departure(self._client)
         if self._http:
             self._http.connection_lost(exc)
             self._http = None

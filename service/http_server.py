@@ -27,9 +27,9 @@ from service.turns import RequestTurns
 _log = logging.getLogger("uvicorn.error")
 
 # With uvicorn's own limit between two requests (5 s), nothing that does nothing stays open for 15 s.
-_IDLE_S = 9.0
-# A head that has not come to its end in so many bytes is refused. Twice what h11 has by default.
-_MOST_HEAD_BYTES = 32_768
+_IDLE_S, _SWEEP_S = 9.0, 1.0
+# A head that has not come to its end in so many bytes is refused; h11's own default.
+_MOST_HEAD_BYTES = 16_384
 # How long those who are connected when the server is told to stop may still bring a request. Answers tell them that
 # their connection ends.
 _LEAVE_S = 1.0
@@ -52,11 +52,12 @@ class HttpServer:
         self._served = app.context
         most = min(settings.max_connections, _files_allowed(settings.max_connections + _OTHER_FILES) - _OTHER_FILES)
         per_address = settings.max_connections_per_address or math.ceil(most / 2)
-        self._door = FrontDoor(most, per_address, _IDLE_S, self._count_refusal)
+        self._turns = RequestTurns(app)
+        self._door = FrontDoor(most, per_address, _IDLE_S, self._count_refusal, self._turns.leave)
         http: Any = self._door.protocol  # as good as a class
         self._server = uvicorn.Server(
             uvicorn.Config(
-                RequestTurns(app),
+                self._turns,
                 http=http,
                 ws="none",
                 h11_max_incomplete_event_size=_MOST_HEAD_BYTES,
@@ -74,6 +75,7 @@ class HttpServer:
         self._listens = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._leaving: asyncio.Task[None] | None = None
+        self._sweeping: asyncio.Task[None] | None = None
 
     @property
     def uvicorn(self) -> uvicorn.Server:
@@ -102,10 +104,16 @@ class HttpServer:
 
     async def _tick(self) -> None:
         """What uvicorn calls when it has started, and then about once a second."""
-        if not self._listens and not self._begin():
-            return
-        self._door.sweep()
-        self._served.memory.tidy()
+        if not self._listens and self._begin():
+            self._sweeping = asyncio.get_running_loop().create_task(self._sweep())
+
+    async def _sweep(self) -> None:
+        """Look after connections and memory to the end, when uvicorn calls nobody any more."""
+        while True:
+            self._door.sweep()
+            self._turns.forget()
+            self._served.memory.tidy()
+            await asyncio.sleep(_SWEEP_S)
 
     def _begin(self) -> bool:
         if not all(map(is_listening, self._listeners)):  # which uvloop does not tell
@@ -168,4 +176,5 @@ def _is_no_clients_doing(record: logging.LogRecord) -> bool:
         return True
     error = record.exc_info[1] if record.exc_info else None
     # The second is raised in an answer on a connection that uvicorn has ended, because what came was no HTTP.
-    return record.levelno != logging.WARNING and not isinstance(error, LocalProtocolError)
+    # The third ends what is in progress when the server waits no longer, which it says once itself.
+    return record.levelno != logging.WARNING and not isinstance(error, LocalProtocolError | asyncio.CancelledError)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import gc
+import sys
 from types import TracebackType
 from typing import Self
 
 from service.engine.errors import Overloaded
-from service.engine.operating_system import release_memory
+from service.engine.operating_system import release_memory, resident_bytes
 
 # There is no telling when others will be answered; this is about as long as it takes.
 _RETRY_AFTER_S = 1.0
-# Far more than bodies take while images are small.
+# Far more than the process takes up and lets go of while images are small.
 _MUCH_BYTES = 16_777_216
 
 
@@ -26,18 +27,16 @@ class BodyMemory:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.held = 0
-        self._most_held = 0  # since memory was given back to the system
+        self._least_resident = sys.maxsize  # memory of the process since some was given back
 
     def tidy(self) -> None:
-        """Give memory back to the system if much was held and little is; to be called now and then."""
-        if self._most_held > _MUCH_BYTES and self.held < _MUCH_BYTES // 4:
-            self._most_held = self.held
+        """Give memory that was needed for a while back to the system; to be called now and then."""
+        resident = resident_bytes()
+        self._least_resident = min(self._least_resident, resident)
+        if resident - self._least_resident > _MUCH_BYTES and self.held < _MUCH_BYTES:
             gc.collect()  # an error may hold on to the frames it came through, and so to what they read
             release_memory()
-
-    def note_held(self) -> None:
-        """Remember how much is held."""
-        self._most_held = max(self._most_held, self.held)
+            self._least_resident = resident_bytes()  # what is left is needed
 
     def share(self) -> Share:
         """One request's share, given back at the end of a `with`."""
@@ -66,7 +65,6 @@ class Share:
             raise Overloaded(_RETRY_AFTER_S)
         self._memory.held += size
         self._held += size
-        self._memory.note_held()
 
     def give_back(self) -> None:
         """Hold nothing any more."""

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import time
+from http import HTTPMethod
 from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.access_log import AccessLog
-from service.errors import answer
+from service.errors import ApiError, answer
 from service.metrics import Metrics
 from service.request_ids import HEADER, request_id
 from service.request_record import RequestRecord, current_record
 
 if TYPE_CHECKING:  # its packages need not be installed
     from service.tracing import Tracing
+
+
+# Far above what clients send; each is looked at again and again on a request's way.
+_MOST_HEADERS = 128
+# Others can be of any length, and do not stand in logs.
+_METHODS = frozenset(HTTPMethod)
 
 
 class Observation:
@@ -40,13 +47,16 @@ class Observation:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        record = RequestRecord(request_id(scope["headers"]), time.perf_counter())
-        scope["state"] = {**scope.get("state", {}), "record": record}
+        state = scope.get("state", {})
+        # Under a server of its own the service knows when a request came; it may have waited for its turn since.
+        record = RequestRecord(request_id(scope["headers"]), state.get("arrived") or time.perf_counter())
+        scope["state"] = {**state, "record": record}
+        app = self._app if len(scope["headers"]) <= _MOST_HEADERS else _refuse_head
         current_record.set(record)  # until the task ends, which has no other request
         span = self._tracing.begin(scope, record) if self._tracing else None
         outcome = "internal_error"
         try:
-            await answer(self._app, scope, receive, _identified(send, record))
+            await answer(app, scope, receive, _identified(send, record))
             status = record.status or 500  # which is what a server makes of no answer
             outcome = "ok" if status < 400 else record.outcome or f"http_{status}"
         finally:
@@ -57,9 +67,18 @@ class Observation:
             ended_at = time.perf_counter()
             self._metrics.count_request(name, outcome, ended_at - record.started_at)
             if self._access_log:
-                self._access_log.write(scope["method"], name, record, ended_at - record.started_at)
+                self._access_log.write(
+                    scope["method"] if scope["method"] in _METHODS else "_OTHER",
+                    name,
+                    record,
+                    ended_at - record.started_at,
+                )
             if span:
                 span.end(route, record, ended_at)
+
+
+async def _refuse_head(*_: object) -> None:
+    raise ApiError(431, "head_too_large", f"a request may have at most {_MOST_HEADERS} headers")
 
 
 def _identified(send: Send, record: RequestRecord) -> Send:

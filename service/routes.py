@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 
+from service.accounts import Account
 from service.context import Context, context
+from service.errors import ApiError
 from service.images import FORMATS
 from service.metrics import CONTENT_TYPE
 from service.schemas import Choices, EngineDescription, Limits, ModelDescription, Status
@@ -83,6 +85,9 @@ async def readyz(served: Served, response: Response) -> Status:
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
-async def metrics(served: Served) -> Response:
+async def metrics(request: Request, served: Served) -> Response:
     """Metrics in Prometheus's text format."""
+    account: Account | None = request.scope["state"].get("account")
+    if account and not account.key.metrics:  # asked here, where it is certain which route this is
+        raise ApiError(403, "forbidden", "this API key does not open /metrics")
     return Response(served.metrics.render(), media_type=CONTENT_TYPE)

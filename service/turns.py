@@ -11,7 +11,6 @@ import asyncio
 import heapq
 import math
 import time
-from collections import deque
 from collections.abc import Callable
 from itertools import count
 
@@ -21,22 +20,42 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 _TURN_S, _REQUESTS_A_TURN = 0.005, 8
 # After how many seconds what a connection has taken counts half as much.
 _HALF_LIFE_S = 1.0
+# Less of it is not worth remembering: seconds, or requests.
+_NOTHING = 1e-4
 
 
 class Taken:
-    """How much time a connection has taken lately."""
+    """How much somebody has taken lately, of time or of whatever there is."""
 
     def __init__(self) -> None:
-        self._seconds = 0.0
+        self._amount = 0.0
         self._at = 0.0
 
     def at(self, now: float) -> float:
-        """What counts of it now, in seconds."""
-        return self._seconds * math.exp2((self._at - now) / _HALF_LIFE_S)
+        """What counts of it now."""
+        return self._amount * math.exp2((self._at - now) / _HALF_LIFE_S)
 
-    def add(self, seconds: float, now: float) -> None:
+    def add(self, amount: float, now: float) -> None:
         """Count more."""
-        self._seconds, self._at = self.at(now) + seconds, now
+        self._amount, self._at = self.at(now) + amount, now
+
+
+class Shares:
+    """What each address has taken, as long as that counts."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, Taken] = {}
+
+    def of(self, address: str) -> Taken:
+        """What one has taken."""
+        taken = self._of.get(address)
+        if taken is None:
+            taken = self._of[address] = Taken()
+        return taken
+
+    def forget(self, now: float) -> None:
+        """Forget those that have taken next to nothing lately."""
+        self._of = {address: taken for address, taken in self._of.items() if taken.at(now) > _NOTHING}
 
 
 class ReadingTurns:
@@ -49,77 +68,115 @@ class ReadingTurns:
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
         self._spent_s = 0.0  # in this turn
-        self._put_off: list[tuple[float, int, int, Taken, Callable[[], None]]] = []
+        self._by_address = Shares()
+        self._put_off: list[tuple[float, float, int, int, str, Taken, Callable[[], None]]] = []
         self._numbers = count()
         self._ends = False  # whether the end of this turn has been seen to
 
-    def take(self, taken: Taken, size: int, step: Callable[[], None]) -> bool:
+    def take(self, address: str, taken: Taken, size: int, step: Callable[[], None]) -> bool:
         """Take a step, now or in a later turn, and say whether it was now.
 
+        First are the addresses that have taken least, of one address the connections that have, and then who has sent
+        least.
+
         Args:
-            taken: by the connection it is for.
-            size: of what was read, in bytes; of those who have taken as much, who has sent less is first.
+            address: of the connection it is for.
+            taken: by that connection.
+            size: of what was read, in bytes.
             step: hands on what was read.
         """
         if not self._ends:
             self._ends = True
             asyncio.get_running_loop().call_soon(self._end_turn)
         if self._put_off or self._spent_s > _TURN_S:
-            heapq.heappush(self._put_off, (taken.at(self._clock()), size, next(self._numbers), taken, step))
+            now = self._clock()
+            order = (self._by_address.of(address).at(now), taken.at(now), size, next(self._numbers))
+            heapq.heappush(self._put_off, (*order, address, taken, step))
             return False
-        self._take(taken, step)
+        self._take(address, taken, step)
         return True
 
-    def _take(self, taken: Taken, step: Callable[[], None]) -> None:
+    def forget(self) -> None:
+        """Forget addresses that have sent nothing for a while; called now and then."""
+        self._by_address.forget(self._clock())
+
+    def _take(self, address: str, taken: Taken, step: Callable[[], None]) -> None:
         began = self._clock()
         try:
             step()
         finally:
             ended = self._clock()
             taken.add(ended - began, ended)
+            self._by_address.of(address).add(ended - began, ended)
             self._spent_s += ended - began
 
     def _end_turn(self) -> None:
         self._spent_s = 0.0
         while self._put_off and self._spent_s <= _TURN_S:
-            *_, taken, step = heapq.heappop(self._put_off)
-            self._take(taken, step)
+            *_, address, taken, step = heapq.heappop(self._put_off)
+            self._take(address, taken, step)
         self._ends = bool(self._put_off) or self._spent_s > 0
         if self._ends:  # of the turn that has just begun
             asyncio.get_running_loop().call_soon(self._end_turn)
 
 
 class RequestTurns:
-    """An ASGI application that begins with a few requests in each turn of the loop, in the order in which they came.
+    """An ASGI application that begins with a few requests in each turn of the loop: first of who has asked least.
 
     Args:
-        app: answers.
+        app: answers. It finds in the scope's state when a request came, as `arrived`.
+        clock: seconds that never go back.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, clock: Callable[[], float] = time.perf_counter) -> None:
         self._app = app
+        self._clock = clock
         self._begun = 0  # in this turn
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._asked = Shares()
+        self._waiting: list[tuple[float, int, asyncio.Future[bool]]] = []
+        self._by_client: dict[object, asyncio.Future[bool]] = {}
+        self._numbers = count()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on in its turn."""
+        """Pass a request on in its turn, unless its client leaves before."""
+        if scope["type"] == "http":
+            now = self._clock()
+            scope["state"]["arrived"] = now
+            if not await self._turn(scope["client"], now):
+                return
+        await self._app(scope, receive, send)
+
+    def leave(self, client: object) -> None:
+        """Let the request of a client that has left wait no longer; a client is what a scope says it is."""
+        turn = self._by_client.pop(client, None)
+        if turn and not turn.done():
+            turn.set_result(False)
+
+    def forget(self) -> None:
+        """Forget addresses that have asked nothing for a while; called now and then."""
+        self._asked.forget(self._clock())
+
+    async def _turn(self, client: tuple[str, int] | None, now: float) -> bool:
+        """Wait for a request's turn, and say whether its client is still there."""
         loop = asyncio.get_running_loop()
         if not self._begun:
             loop.call_soon(self._end_turn)
+        asked = self._asked.of(client[0] if client else "")
+        asked.add(1, now)
         if self._begun < _REQUESTS_A_TURN and not self._waiting:
             self._begun += 1
-        else:
-            turn = loop.create_future()
-            self._waiting.append(turn)
-            await turn
-        await self._app(scope, receive, send)
+            return True
+        turn: asyncio.Future[bool] = loop.create_future()
+        self._by_client[client] = turn
+        heapq.heappush(self._waiting, (asked.at(now), next(self._numbers), turn))
+        return await turn
 
     def _end_turn(self) -> None:
         self._begun = 0
         while self._waiting and self._begun < _REQUESTS_A_TURN:
-            turn = self._waiting.popleft()
-            if not turn.done():  # as it is where the server has cancelled its request
-                turn.set_result(None)
+            *_, turn = heapq.heappop(self._waiting)
+            if not turn.done():  # as it is where the client has left, or the server has cancelled the request
+                turn.set_result(True)
                 self._begun += 1
         if self._begun:
             asyncio.get_running_loop().call_soon(self._end_turn)

@@ -70,6 +70,7 @@ class RawImage:
     def uploads(self) -> list[Upload]:
         """The file."""
         data = b"".join(self._pieces)
+        self._pieces.clear()
         if not data:
             raise EmptyImage("the request has no body; send an image")
         return [Upload(None, data)]
@@ -122,7 +123,11 @@ class ImageForm:
             raise _malformed("it ends before its closing boundary") from error
         if not self._parts:
             raise ApiError(422, "missing_file", f"the form has no field {self._field!r}")
-        return [Upload(filename, b"".join(pieces)) for filename, pieces in self._parts]
+        uploads = []
+        for filename, pieces in self._parts:
+            uploads.append(Upload(filename, b"".join(pieces)))
+            pieces.clear()  # lest there be two of everything
+        return uploads
 
     def _begin(self, part: MultipartSegment) -> None:
         if not part.name:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import resource
 import signal
 import sys
 from contextlib import suppress
@@ -31,3 +32,11 @@ def release_memory() -> None:
     """Give memory that is free within this process back to the system, which the C library would rather keep."""
     with suppress(AttributeError):  # of other libraries than glibc
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def resident_bytes() -> int:
+    """Memory that this process has in use, 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_bytes().split()[1]) * resource.getpagesize()
+    except OSError:
+        return 0

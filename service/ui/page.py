@@ -13,6 +13,7 @@ FILES = Path(__file__).parent / "static"
 _TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
+    ".png": "image/png",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
     ".webp": "image/webp",
@@ -51,7 +52,12 @@ class PageFile:
 
 def mount(app: FastAPI) -> None:
     """Show the page at `/` and its files under `/ui/`: two routes in the metrics, however many files are asked for."""
-    files = {path.relative_to(FILES).as_posix(): PageFile(path) for path in FILES.rglob("*") if path.suffix in _TYPES}
+    show_files(app, FILES, "/", "/ui/{path:path}")
+
+
+def show_files(app: FastAPI, folder: Path, *routes: str) -> None:
+    """Answer with the files of a folder, by their path in it; a route without one answers with index.html."""
+    files = {path.relative_to(folder).as_posix(): PageFile(path) for path in folder.rglob("*") if path.suffix in _TYPES}
 
     async def file(request: Request) -> Response:
         found = files.get(request.path_params.get("path", "index.html"))
@@ -59,5 +65,5 @@ def mount(app: FastAPI) -> None:
             raise HTTPException(404)
         return found.response(request)
 
-    for route in ("/", "/ui/{path:path}"):
+    for route in routes:
         app.add_api_route(route, file, methods=["GET"], include_in_schema=False)

@@ -96,12 +96,12 @@ def test_header_that_counts_may_not_be_absurd(victim: Victim) -> None:
     (image,) = pngs(1)
     with nobody_is_harmed(victim):
         for headers in (
-            ["x-request-id: " + "a" * 25_000],
-            ["x-forwarded-prefix: " + "/a" * 12_000],
-            ["x-forwarded-for: " + "1," * 12_000],
-            ["cookie: " + "a=b; " * 5_000],
-            ["accept-encoding: " + "gzip, " * 4_000],
-            ["range: bytes=" + "0-1," * 6_000],
+            ["x-request-id: " + "a" * 12_000],
+            ["x-forwarded-prefix: " + "/a" * 6_000],
+            ["x-forwarded-for: " + "1," * 6_000],
+            ["cookie: " + "a=b; " * 2_400],
+            ["accept-encoding: " + "gzip, " * 2_000],
+            ["range: bytes=" + "0-1," * 3_000],
         ):
             assert ask(victim.port, post(image, *headers)).status == 200, headers[0][:20]
         for length in ("-1", "+5", "0x10", "1_000", "9" * 21, "9" * 5000, "5, 6", "", "٣"):

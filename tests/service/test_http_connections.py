@@ -119,7 +119,7 @@ def test_client_that_leaves_with_requests_waiting_is_gone_and_nobodys_fault(
 
 
 def test_long_head_is_refused(server: RunningServer) -> None:
-    assert ask(server, post(PNG, "x: " + "a" * 30_000)).status == 200
+    assert ask(server, post(PNG, "x: " + "a" * 15_000)).status == 200
     for long in (["x: " + "a" * 50_000], ["x: y"] * 20_000):
         with server.connect() as connection:
             connection.sendall(post(PNG, *long))

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from service.turns import ReadingTurns, RequestTurns, Taken
+from service.turns import ReadingTurns, RequestTurns, Shares, Taken
 from tests.service.clock import Clock
 
 
@@ -23,8 +23,8 @@ class Reader:
 
         return read
 
-    def take(self, name: str, seconds: float, size: int = 100, taken: Taken | None = None) -> bool:
-        return self.turns.take(taken or Taken(), size, self.step(name, seconds))
+    def take(self, name: str, seconds: float, size: int = 100, taken: Taken | None = None, address: str = "a") -> bool:
+        return self.turns.take(address, taken or Taken(), size, self.step(name, seconds))
 
 
 def _run(scenario: Callable[[], Any]) -> None:
@@ -73,8 +73,9 @@ def test_who_has_taken_least_is_first_and_then_who_has_sent_least() -> None:
         reader.take("greedy", 0.0, size=1, taken=greedy)
         reader.take("large", 0.0, size=8192)
         reader.take("small", 0.0, size=60)
+        reader.take("other address", 0.0, size=8192, taken=greedy, address="b")
         await asyncio.sleep(0)
-        assert reader.read == ["first", "small", "large", "greedy"]
+        assert reader.read == ["first", "other address", "small", "large", "greedy"]
 
     _run(scenario)
 
@@ -87,6 +88,10 @@ def test_what_was_taken_counts_for_less_as_time_passes() -> None:
     assert round(taken.at(13.0), 6) == 0.2
 
 
+def _scope(number: int, address: str = "a") -> dict[str, Any]:
+    return {"type": "http", "number": number, "client": (address, number), "state": {}}
+
+
 def test_requests_begin_a_few_in_a_turn_in_the_order_in_which_they_came() -> None:
     begun: list[int] = []
 
@@ -96,7 +101,7 @@ def test_requests_begin_a_few_in_a_turn_in_the_order_in_which_they_came() -> Non
     async def scenario() -> None:
         turns = RequestTurns(app)
         for number in range(50):
-            asyncio.get_running_loop().create_task(turns({"number": number}, None, None))  # type: ignore[arg-type]
+            asyncio.get_running_loop().create_task(turns(_scope(number), None, None))  # type: ignore[arg-type]
         most = 0
         while len(begun) < 50:
             before = len(begun)
@@ -117,7 +122,7 @@ def test_request_that_is_cancelled_while_it_waits_keeps_nobody_waiting() -> None
     async def scenario() -> None:
         turns = RequestTurns(app)
         tasks = [
-            asyncio.get_running_loop().create_task(turns({"number": number}, None, None))  # type: ignore[arg-type]
+            asyncio.get_running_loop().create_task(turns(_scope(number), None, None))  # type: ignore[arg-type]
             for number in range(30)
         ]
         await asyncio.sleep(0)
@@ -127,3 +132,34 @@ def test_request_that_is_cancelled_while_it_waits_keeps_nobody_waiting() -> None
         assert begun == [*range(10), *range(20, 30)]
 
     _run(scenario)
+
+
+def test_request_of_another_address_is_before_those_of_one_that_asks_much_and_who_has_left_is_left_out() -> None:
+    begun: list[int] = []
+
+    async def app(scope: Any, *_: Any) -> None:
+        assert scope["state"]["arrived"] > 0
+        begun.append(scope["number"])
+
+    async def scenario() -> None:
+        turns = RequestTurns(app)
+        loop = asyncio.get_running_loop()
+        tasks = [loop.create_task(turns(_scope(number), None, None)) for number in range(100)]  # type: ignore[arg-type]
+        tasks.append(loop.create_task(turns(_scope(1000, "b"), None, None)))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        for number in range(50, 100):
+            turns.leave(("a", number))
+        await asyncio.gather(*tasks)
+        assert begun.index(1000) < 20
+        assert sorted(begun) == [*range(50), 1000]
+
+    _run(scenario)
+
+
+def test_addresses_are_forgotten_that_have_asked_nothing_for_a_while() -> None:
+    shares = Shares()
+    shares.of("a").add(1.0, 100.0)
+    shares.forget(101.0)
+    assert shares.of("a").at(101.0) == 0.5
+    shares.forget(200.0)
+    assert shares.of("a").at(200.0) == 0.0
