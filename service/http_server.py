@@ -50,7 +50,8 @@ class HttpServer:
 
     def __init__(self, app: Service, settings: Settings) -> None:
         self._served = app.context
-        most = min(settings.max_connections, _files_allowed(settings.max_connections + _OTHER_FILES) - _OTHER_FILES)
+        files = _files_allowed(settings.max_connections + _OTHER_FILES)
+        most = max(1, min(settings.max_connections, files - _OTHER_FILES))
         per_address = settings.max_connections_per_address or math.ceil(most / 2)
         self._turns = RequestTurns(app)
         self._door = FrontDoor(most, per_address, _IDLE_S, self._count_refusal, self._turns.leave)
@@ -92,6 +93,8 @@ class HttpServer:
             self._server.run([*listeners, *copies])
         finally:
             filtered.removeFilter(_is_no_clients_doing)
+            for copy in copies:  # where it did not come to serving
+                copy.close()
         return self._listens
 
     def stop(self) -> None:
@@ -110,9 +113,12 @@ class HttpServer:
     async def _sweep(self) -> None:
         """Look after connections and memory to the end, when uvicorn calls nobody any more."""
         while True:
-            self._door.sweep()
-            self._turns.forget()
-            self._served.memory.tidy()
+            try:
+                self._door.sweep()
+                self._turns.forget()
+                self._served.memory.tidy()
+            except Exception:  # lest it be the last time
+                _log.exception("connections could not be looked after")
             await asyncio.sleep(_SWEEP_S)
 
     def _begin(self) -> bool:
