@@ -144,8 +144,8 @@ def _errors() -> timeseries.Panel:
     caption = Caption(
         "Errors by type",
         "Requests that were not answered, by the type in the error's body. overloaded: more is asked than can be done. "
-        "deadline_exceeded: images wait too long. inference_failed, internal_error, no_worker, worker_lost: a fault, see "
-        "the log. Most others are a client's: tell whoever runs it.",
+        "deadline_exceeded: images wait too long. inference_failed, internal_error, no_worker, worker_lost: a fault, "
+        "see the log. Most others are a client's: tell whoever runs it.",
         "reqps",
     )
     errors = rate(f'aig_requests_total{{{CLASSIFY}, outcome!="ok"}}', "outcome")
