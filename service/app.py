@@ -41,6 +41,7 @@ from service.routes import metrics_router, router
 from service.scheduling import LoopScheduling
 from service.security_headers import SecurityHeaders
 from service.settings import Settings
+from service.turns import RequestTurns
 from service.ui import page
 
 if TYPE_CHECKING:  # its packages need not be installed
@@ -56,10 +57,12 @@ class Service:
 
     Attributes:
         context: what it serves from.
+        turns: in which requests are begun with; a server that knows when clients leave may tell them.
         others: answers all that has no images.
     """
 
     context: Context
+    turns: RequestTurns
     others: FastAPI
     _outermost: ASGIApp
 
@@ -114,9 +117,10 @@ def create_app(
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Request-Timeout-Ms"],
             expose_headers=["Retry-After", "X-Request-ID"],
         )
-    app = Observation(app, metrics, AccessLog(pool.manifest) if settings.logs_requests else None, tracing)
+    turns = RequestTurns(app)
+    app = Observation(turns, metrics, AccessLog(pool.manifest) if settings.logs_requests else None, tracing)
     app = ForwardedPrefix(LastAnswer(SecurityHeaders(app), stopping=lambda: engine.leaving))
-    return Service(context, others, app)
+    return Service(context, turns, others, app)
 
 
 def _others(context: Context, lifespan: Lifespan[FastAPI]) -> FastAPI:

@@ -21,7 +21,6 @@ from service.app import Service
 from service.front_door import REFUSAL, FrontDoor
 from service.listening import is_listening, let_nobody_in, url
 from service.settings import Settings
-from service.turns import RequestTurns
 
 # uvicorn's own log, where an operator looks at start.
 _log = logging.getLogger("uvicorn.error")
@@ -53,12 +52,12 @@ class HttpServer:
         files = _files_allowed(settings.max_connections + _OTHER_FILES)
         most = max(1, min(settings.max_connections, files - _OTHER_FILES))
         per_address = settings.max_connections_per_address or math.ceil(most / 2)
-        self._turns = RequestTurns(app)
+        self._turns = app.turns
         self._door = FrontDoor(most, per_address, _IDLE_S, self._count_refusal, self._turns.leave)
         http: Any = self._door.protocol  # as good as a class
         self._server = uvicorn.Server(
             uvicorn.Config(
-                self._turns,
+                app,
                 http=http,
                 ws="none",
                 h11_max_incomplete_event_size=_MOST_HEAD_BYTES,

@@ -47,10 +47,8 @@ class Observation:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        state = scope.get("state", {})
-        # Under a server of its own the service knows when a request came; it may have waited for its turn since.
-        record = RequestRecord(request_id(scope["headers"]), state.get("arrived") or time.perf_counter())
-        scope["state"] = {**state, "record": record}
+        record = RequestRecord(request_id(scope["headers"]), time.perf_counter())
+        scope["state"] = {**scope.get("state", {}), "record": record}
         app = self._app if len(scope["headers"]) <= _MOST_HEADERS else _refuse_head
         current_record.set(record)  # until the task ends, which has no other request
         span = self._tracing.begin(scope, record) if self._tracing else None

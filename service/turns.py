@@ -16,6 +16,8 @@ from itertools import count
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.errors import ClientGone
+
 # How long may be read in a turn, in seconds, and how many requests are begun with.
 _TURN_S, _REQUESTS_A_TURN = 0.005, 8
 # After how many seconds what a connection has taken counts half as much.
@@ -121,10 +123,10 @@ class ReadingTurns:
 
 
 class RequestTurns:
-    """An ASGI application that begins with a few requests in each turn of the loop: first of who has asked least.
+    """Middleware that begins with a few requests in each turn of the loop: first of who has asked least.
 
     Args:
-        app: answers. It finds in the scope's state when a request came, as `arrived`.
+        app: what comes next.
         clock: seconds that never go back.
     """
 
@@ -138,12 +140,13 @@ class RequestTurns:
         self._numbers = count()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on in its turn, unless its client leaves before."""
-        if scope["type"] == "http":
-            now = self._clock()
-            scope["state"]["arrived"] = now
-            if not await self._turn(scope["client"], now):
-                return
+        """Pass a request on in its turn.
+
+        Raises:
+            ClientGone: its client has left before.
+        """
+        if scope["type"] == "http" and not await self._turn(scope.get("client"), self._clock()):
+            raise ClientGone
         await self._app(scope, receive, send)
 
     def leave(self, client: object) -> None:
