@@ -85,7 +85,6 @@ class FrontDoor:
 
     def sweep(self) -> None:
         """Close what has idled for too long; called about once a second."""
-        self.turns.forget()
         now = self._clock()
         for guest in [*self._guests]:
             if guest.idles_since(now) < now - self._idle_s:

@@ -52,8 +52,7 @@ class HttpServer:
         files = _files_allowed(settings.max_connections + _OTHER_FILES)
         most = max(1, min(settings.max_connections, files - _OTHER_FILES))
         per_address = settings.max_connections_per_address or math.ceil(most / 2)
-        self._turns = app.turns
-        self._door = FrontDoor(most, per_address, _IDLE_S, self._count_refusal, self._turns.leave)
+        self._door = FrontDoor(most, per_address, _IDLE_S, self._count_refusal, app.turns.leave)
         http: Any = self._door.protocol  # as good as a class
         self._server = uvicorn.Server(
             uvicorn.Config(
@@ -114,7 +113,6 @@ class HttpServer:
         while True:
             try:
                 self._door.sweep()
-                self._turns.forget()
                 self._served.memory.tidy()
             except Exception:  # lest it be the last time
                 _log.exception("connections could not be looked after")

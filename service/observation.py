@@ -1,4 +1,4 @@
-"""The outermost middleware: gives every request its id, and counts, measures, logs and traces what became of it."""
+"""Around all that answers: every request gets its id here, and is counted, measured, logged and traced."""
 
 from __future__ import annotations
 

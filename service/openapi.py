@@ -19,11 +19,11 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         400: "empty or malformed body",
         408: "the body did not arrive within the deadline",
         413: "too many bytes or pixels",
-        415: "not an image, or a wrong content type",
+        415: "not an image, a wrong content type, or a content encoding",
         422: "damaged image, or unknown or invalid parameters or fields",
         429: "too much is asked for, by everybody or by this API key; Retry-After says when to come back",
         500: "the model could not be run on this image",
-        503: "the service is stopping",
+        503: "the service is stopping, or has no process that could run the image",
         504: "not answered within the deadline",
     }.items()
 }

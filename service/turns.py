@@ -24,6 +24,8 @@ _TURN_S, _REQUESTS_A_TURN = 0.005, 8
 _HALF_LIFE_S = 1.0
 # Less of it is not worth remembering: seconds, or requests.
 _NOTHING = 1e-4
+# Addresses that are remembered whatever they have taken.
+_FEW = 1024
 
 
 class Taken:
@@ -47,17 +49,17 @@ class Shares:
 
     def __init__(self) -> None:
         self._of: dict[str, Taken] = {}
+        self._most = _FEW
 
-    def of(self, address: str) -> Taken:
-        """What one has taken."""
+    def of(self, address: str, now: float) -> Taken:
+        """What one has taken. When there are many, those are forgotten that have taken next to nothing lately."""
         taken = self._of.get(address)
         if taken is None:
+            if len(self._of) >= self._most:
+                self._of = {known: one for known, one in self._of.items() if one.at(now) > _NOTHING}
+                self._most = max(_FEW, 2 * len(self._of))  # lest it be looked for at every new address
             taken = self._of[address] = Taken()
         return taken
-
-    def forget(self, now: float) -> None:
-        """Forget those that have taken next to nothing lately."""
-        self._of = {address: taken for address, taken in self._of.items() if taken.at(now) > _NOTHING}
 
 
 class ReadingTurns:
@@ -92,15 +94,11 @@ class ReadingTurns:
             asyncio.get_running_loop().call_soon(self._end_turn)
         if self._put_off or self._spent_s > _TURN_S:
             now = self._clock()
-            order = (self._by_address.of(address).at(now), taken.at(now), size, next(self._numbers))
+            order = (self._by_address.of(address, now).at(now), taken.at(now), size, next(self._numbers))
             heapq.heappush(self._put_off, (*order, address, taken, step))
             return False
         self._take(address, taken, step)
         return True
-
-    def forget(self) -> None:
-        """Forget addresses that have sent nothing for a while; called now and then."""
-        self._by_address.forget(self._clock())
 
     def _take(self, address: str, taken: Taken, step: Callable[[], None]) -> None:
         began = self._clock()
@@ -109,7 +107,7 @@ class ReadingTurns:
         finally:
             ended = self._clock()
             taken.add(ended - began, ended)
-            self._by_address.of(address).add(ended - began, ended)
+            self._by_address.of(address, ended).add(ended - began, ended)
             self._spent_s += ended - began
 
     def _end_turn(self) -> None:
@@ -155,24 +153,25 @@ class RequestTurns:
         if turn and not turn.done():
             turn.set_result(False)
 
-    def forget(self) -> None:
-        """Forget addresses that have asked nothing for a while; called now and then."""
-        self._asked.forget(self._clock())
-
     async def _turn(self, client: tuple[str, int] | None, now: float) -> bool:
         """Wait for a request's turn, and say whether its client is still there."""
         loop = asyncio.get_running_loop()
         if not self._begun:
             loop.call_soon(self._end_turn)
-        asked = self._asked.of(client[0] if client else "")
+        asked = self._asked.of(client[0] if client else "", now)
         asked.add(1, now)
         if self._begun < _REQUESTS_A_TURN and not self._waiting:
             self._begun += 1
             return True
         turn: asyncio.Future[bool] = loop.create_future()
-        self._by_client[client] = turn
         heapq.heappush(self._waiting, (asked.at(now), next(self._numbers), turn))
-        return await turn
+        if client is None:  # nobody can tell of it that it has left
+            return await turn
+        self._by_client[client] = turn
+        try:
+            return await turn
+        finally:
+            self._by_client.pop(client, None)
 
     def _end_turn(self) -> None:
         self._begun = 0

@@ -22,7 +22,7 @@ _KEY = "aig_of-a-test"
 
 @pytest.fixture(scope="module")
 def guarded(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
-    """A server that asks for a key, which may send ten images a second."""
+    """A server that asks for a key, which may send ten images."""
     keys = tmp_path_factory.mktemp("keys") / "keys.toml"
     digest = hashlib.sha256(_KEY.encode()).hexdigest()
     keys.write_text(f'[keys.one]\nsha256 = "{digest}"\nimages_per_second = 0.001\nburst_images = 10\n')

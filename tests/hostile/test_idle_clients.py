@@ -47,7 +47,7 @@ _IDLE: dict[str, tuple[bytes, bytes]] = {
 def test_whoever_does_next_to_nothing_is_disconnected(victim: Victim) -> None:
     """All kinds at once, several of each, and those that never read what they asked for, or a byte a second."""
     over = Event()
-    # An image that comes slowly has the ten seconds of a deadline, and its client four to read the refusal.
+    # An image that comes slowly has the ten seconds of a deadline, and its client one more to read the refusal.
     with nobody_is_harmed(victim), ExitStack() as stack:
         connections = {
             stack.enter_context(connect(victim.port)): (start, more) for start, more in _IDLE.values() for _ in range(3)

@@ -157,10 +157,23 @@ def test_request_of_another_address_is_before_those_of_one_that_asks_much_and_wh
     _run(scenario)
 
 
-def test_addresses_are_forgotten_that_have_asked_nothing_for_a_while() -> None:
+def test_addresses_are_forgotten_when_there_are_many() -> None:
     shares = Shares()
-    shares.of("a").add(1.0, 100.0)
-    shares.forget(101.0)
-    assert shares.of("a").at(101.0) == 0.5
-    shares.forget(200.0)
-    assert shares.of("a").at(200.0) == 0.0
+    shares.of("busy", 100.0).add(1.0, 100.0)
+    for number in range(5000):
+        shares.of(str(number), 101.0)
+    assert len(shares._of) < 2000
+    assert shares.of("busy", 101.0).at(101.0) == 0.5
+
+
+def test_nothing_is_kept_of_requests_that_have_had_their_turn() -> None:
+    async def app(*_: Any) -> None:
+        pass
+
+    async def scenario() -> None:
+        turns = RequestTurns(app)
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(*[loop.create_task(turns(_scope(number), None, None)) for number in range(100)])  # type: ignore[arg-type]
+        assert turns._by_client == {}
+
+    _run(scenario)
