@@ -10,12 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import fastapi_offline
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from service import errors
@@ -138,9 +138,13 @@ def _others(context: Context, lifespan: Lifespan[FastAPI]) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     # Its files from memory: read from the disk for each answer they would stay open while a client does not read.
-    (assets,) = [route for route in app.routes if isinstance(route, Mount)]
+    ((assets, files),) = [
+        (route, route.app)
+        for route in app.routes
+        if isinstance(route, Mount) and isinstance(route.app, StaticFiles) and route.app.directory
+    ]
     app.router.routes.remove(assets)
-    page.show_files(app, Path(fastapi_offline.__file__).parent / "static", f"{assets.path}/{{path:path}}")
+    page.show_files(app, Path(files.directory or ""), f"{assets.path}/{{path:path}}")
     app.state.context = context
     app.include_router(router)
     page.mount(app)
