@@ -30,8 +30,8 @@ from service.images import ImageError
 from service.keys import KeyFileError, Keyring, make_key, read_keys
 from service.listening import taken_port
 from service.logs import logged
-from service.opening import begin_pool, local_worker, open_tracing
 from service.settings import Settings
+from service.startup import begin_pool, local_worker, open_tracing
 
 if TYPE_CHECKING:  # its packages need not be installed
     from service.tracing import Tracing

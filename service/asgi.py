@@ -12,8 +12,8 @@ from __future__ import annotations
 from artifact.manifest import read_manifest
 from service.app import Service, create_app
 from service.keys import read_keys
-from service.opening import begin_pool, open_tracing
 from service.settings import Settings
+from service.startup import begin_pool, open_tracing
 
 
 def application() -> Service:

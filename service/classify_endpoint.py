@@ -29,7 +29,6 @@ from service.uploads import Body, Upload, one_image, several_images
 _LONGEST_QUERY = 500  # in bytes
 _TIMEOUT = HEADER.lower().encode("ascii")
 
-
 ROUTES = {"/classify": False, "/classify/batch": True}
 """By path: whether a request has several images."""
 
@@ -83,11 +82,10 @@ class ClassifyEndpoint:
         longest_ms = self._served.settings.deadline_ms
         deadline = deadline_within(_text(headers, _TIMEOUT), record.started_at, longest_ms)
         outcomes = await request.classify(self._body(headers), HttpTransport(headers, receive), deadline)
-        answer = self._answer(outcomes, parameters, record.elapsed_s)
-        length = b"%d" % len(answer)
-        told = [(b"content-type", b"application/json"), (b"content-length", length)]
-        await send({"type": "http.response.start", "status": 200, "headers": told})
-        await send({"type": "http.response.body", "body": answer})
+        told = self._answer(outcomes, parameters, record.elapsed_s)
+        headers_told = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(told))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers_told})
+        await send({"type": "http.response.body", "body": told})
 
     def _body(self, headers: dict[bytes, bytes]) -> Body:
         settings = self._served.settings

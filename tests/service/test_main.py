@@ -79,7 +79,7 @@ def test_image_the_model_fails_on_keeps_the_others_from_nothing(
     for path in paths:
         path.write_bytes(solid(int(path.stem)))
     runtime = EchoRuntime(poison=[np.float32(102) * (np.float32(1) / np.float32(255))])
-    monkeypatch.setattr("service.opening.open_runtime", lambda *_: runtime)
+    monkeypatch.setattr("service.startup.open_runtime", lambda *_: runtime)
     assert main(["classify", *map(str, paths)]) == 1
     printed = capsys.readouterr()
     assert [f"{path}: class 0" in printed.out for path in paths] == [True, False, True]

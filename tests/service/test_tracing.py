@@ -276,7 +276,7 @@ warnings.simplefilter("ignore")
 from tests.image_files import solid
 from tests.runtimes import EchoRuntime
 from service.app import create_app
-from service.opening import open_tracing
+from service.startup import open_tracing
 from service.settings import Settings
 from tests.service.server import pool
 from starlette.testclient import TestClient
