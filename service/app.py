@@ -22,7 +22,7 @@ from service import errors
 from service.access import Access
 from service.access_log import AccessLog
 from service.answer_writer import AnswerWriter
-from service.classify_endpoint import ROUTES, ImageRouting
+from service.classify_endpoint import ROUTES, Routing
 from service.context import Context
 from service.engine.engine import Engine
 from service.engine.pool import WorkerPool
@@ -106,7 +106,8 @@ def create_app(
     describe_api(others, settings, with_keys=keyring is not None)
 
     # From the inside out.
-    app: ASGIApp = ImageRouting(context, HeadAsGet(others))
+    turns = RequestTurns()
+    app: ASGIApp = Routing(context, HeadAsGet(others), turns)
     if keyring:
         app = Access(app, keyring, KeyMetrics(metrics.registry, keyring, pool.manifest.total_macs))
     if settings.cors_origins:
@@ -117,8 +118,7 @@ def create_app(
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Request-Timeout-Ms"],
             expose_headers=["Retry-After", "X-Request-ID"],
         )
-    turns = RequestTurns(app)
-    app = Observation(turns, metrics, AccessLog(pool.manifest) if settings.logs_requests else None, tracing)
+    app = Observation(app, metrics, AccessLog(pool.manifest) if settings.logs_requests else None, tracing)
     app = ForwardedPrefix(LastAnswer(SecurityHeaders(app), stopping=lambda: engine.leaving))
     return Service(context, turns, others, app)
 

@@ -24,6 +24,7 @@ from service.engine.worker import Answer, Outcome
 from service.errors import ApiError, ClientGone, answer, classify_error
 from service.forwarded_prefix import path_below
 from service.schemas import BatchClassification, BatchItem, ClassifyParameters
+from service.turns import RequestTurns
 from service.uploads import Body, Upload, one_image, several_images
 
 _LONGEST_QUERY = 500  # in bytes
@@ -33,28 +34,35 @@ ROUTES = {"/classify": False, "/classify/batch": True}
 """By path: whether a request has several images."""
 
 
-class ImageRouting:
-    """Leaves requests with images to their endpoints, and all others to an application.
+class Routing:
+    """Leaves requests with images to their endpoints, and all others to an application, each in its turn.
 
     Args:
         served: the running service.
         others: answers them.
+        turns: in which requests are begun with.
     """
 
-    def __init__(self, served: Context, others: ASGIApp) -> None:
+    def __init__(self, served: Context, others: ASGIApp, turns: RequestTurns) -> None:
         self._routes = {
             path: Route(path, ClassifyEndpoint(served, several=several)) for path, several in ROUTES.items()
         }
         self._others = others
+        self._turns = turns
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
-        route = self._routes.get(path_below(scope)) if scope["type"] == "http" else None
-        if route is None:
+        if scope["type"] != "http":
             await self._others(scope, receive, send)
-            return
-        scope["route"] = route
-        await answer(route.endpoint, scope, receive, send)
+        else:
+            await answer(self._begin, scope, receive, send)
+
+    async def _begin(self, scope: Scope, receive: Receive, send: Send) -> None:
+        route = self._routes.get(path_below(scope))
+        if route is not None:
+            scope["route"] = route  # before the turn: it is told also where the client leaves meanwhile
+        await self._turns.wait(scope.get("client"))
+        await (route.endpoint if route else self._others)(scope, receive, send)
 
 
 class ClassifyEndpoint:

@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable
 from itertools import count
 
-from starlette.types import ASGIApp, Receive, Scope, Send
-
 from service.errors import ClientGone
 
 # How long may be read in a turn, in seconds, and how many requests are begun with.
@@ -121,15 +119,13 @@ class ReadingTurns:
 
 
 class RequestTurns:
-    """Middleware that begins with a few requests in each turn of the loop: first of who has asked least.
+    """Has a few requests begun with in each turn of the loop: first those of addresses that have asked least.
 
     Args:
-        app: what comes next.
         clock: seconds that never go back.
     """
 
-    def __init__(self, app: ASGIApp, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._app = app
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
         self._begun = 0  # in this turn
         self._asked = Shares()
@@ -137,41 +133,38 @@ class RequestTurns:
         self._by_client: dict[object, asyncio.Future[bool]] = {}
         self._numbers = count()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on in its turn.
+    async def wait(self, client: tuple[str, int] | None) -> None:
+        """Return when it is a request's turn.
+
+        Args:
+            client: that sent it, as an ASGI scope has it.
 
         Raises:
-            ClientGone: its client has left before.
+            ClientGone: it has left before.
         """
-        if scope["type"] == "http" and not await self._turn(scope.get("client"), self._clock()):
-            raise ClientGone
-        await self._app(scope, receive, send)
-
-    def leave(self, client: object) -> None:
-        """Let the request of a client that has left wait no longer; a client is what a scope says it is."""
-        turn = self._by_client.pop(client, None)
-        if turn and not turn.done():
-            turn.set_result(False)
-
-    async def _turn(self, client: tuple[str, int] | None, now: float) -> bool:
-        """Wait for a request's turn, and say whether its client is still there."""
-        loop = asyncio.get_running_loop()
+        loop, now = asyncio.get_running_loop(), self._clock()
         if not self._begun:
             loop.call_soon(self._end_turn)
         asked = self._asked.of(client[0] if client else "", now)
         asked.add(1, now)
         if self._begun < _REQUESTS_A_TURN and not self._waiting:
             self._begun += 1
-            return True
+            return
         turn: asyncio.Future[bool] = loop.create_future()
         heapq.heappush(self._waiting, (asked.at(now), next(self._numbers), turn))
-        if client is None:  # nobody can tell of it that it has left
-            return await turn
-        self._by_client[client] = turn
+        if client is not None:  # else nobody can tell that it has left
+            self._by_client[client] = turn
         try:
-            return await turn
+            if not await turn:
+                raise ClientGone
         finally:
             self._by_client.pop(client, None)
+
+    def leave(self, client: object) -> None:
+        """Let the request of a client that has left wait no longer."""
+        turn = self._by_client.get(client)
+        if turn and not turn.done():
+            turn.set_result(False)
 
     def _end_turn(self) -> None:
         self._begun = 0

@@ -97,7 +97,7 @@ def visiting(browser: Browser, url: str, **options: Any) -> Iterator[Visitor]:
     visitor = Visitor(context, url)
     yield visitor
     context.close()
-    assert visitor.complaints == []
+    assert not visitor.complaints, visitor.complaints
 
 
 def executed(figure: Locator) -> list[bool]:

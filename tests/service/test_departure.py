@@ -12,7 +12,9 @@ import pytest
 from service.app import create_app
 from service.engine.engine import Engine
 from service.engine.worker import Outcome
+from service.errors import ClientGone
 from service.settings import Settings
+from service.turns import RequestTurns
 from tests.image_files import solid
 from tests.runtimes import PATIENCE_S, EchoRuntime
 from tests.service.server import pool
@@ -181,3 +183,21 @@ def test_client_that_leaves_while_its_image_runs_harms_nobody(app: Any, runtime:
     asyncio.run(scenario())
     assert runtime.seen == [0.0, *_values(20, 30)]
     assert _requests(app, "client_gone") == 1
+
+
+def test_client_that_leaves_before_its_turn_is_counted_under_its_route(
+    app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def leave(*_: object) -> None:
+        raise ClientGone
+
+    async def scenario() -> None:
+        async with app.running():
+            monkeypatch.setattr(RequestTurns, "wait", leave)
+            connection = Connection(app, "/classify", "image/png")
+            connection.send_body(solid(20))
+            await connection.finished()
+
+    asyncio.run(scenario())
+    assert _requests(app, "client_gone") == 1
+    assert _requests(app, "client_gone", "unmatched") == 0

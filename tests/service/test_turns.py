@@ -89,70 +89,65 @@ def test_what_was_taken_counts_for_less_as_time_passes() -> None:
     assert round(taken.at(13.0), 6) == 0.2
 
 
-def _scope(number: int, address: str = "a") -> dict[str, Any]:
-    return {"type": "http", "number": number, "client": (address, number), "state": {}}
+class Asker:
+    """Requests that wait for their turn.
+
+    Attributes:
+        begun: the numbers of those that have begun, in order.
+    """
+
+    def __init__(self) -> None:
+        self.turns = RequestTurns()
+        self.begun: list[int] = []
+
+    def ask(self, number: int, address: str = "a") -> asyncio.Task[None]:
+        async def begin() -> None:
+            await self.turns.wait((address, number))
+            self.begun.append(number)
+
+        return asyncio.get_running_loop().create_task(begin())
 
 
 def test_requests_begin_a_few_in_a_turn_in_the_order_in_which_they_came() -> None:
-    begun: list[int] = []
-
-    async def app(scope: Any, *_: Any) -> None:
-        begun.append(scope["number"])
-
     async def scenario() -> None:
-        turns = RequestTurns(app)
-        for number in range(50):
-            asyncio.get_running_loop().create_task(turns(_scope(number), None, None))  # type: ignore[arg-type]
+        asker = Asker()
+        tasks = [asker.ask(number) for number in range(50)]
         most = 0
-        while len(begun) < 50:
-            before = len(begun)
+        while len(asker.begun) < 50:
+            before = len(asker.begun)
             await asyncio.sleep(0)
-            most = max(most, len(begun) - before)
-        assert begun == [*range(50)]
+            most = max(most, len(asker.begun) - before)
+        await asyncio.gather(*tasks)
+        assert asker.begun == [*range(50)]
         assert most <= 16  # those of a turn, and those of the next, which may be seen together
 
     _run(scenario)
 
 
 def test_request_that_is_cancelled_while_it_waits_keeps_nobody_waiting() -> None:
-    begun: list[int] = []
-
-    async def app(scope: Any, *_: Any) -> None:
-        begun.append(scope["number"])
-
     async def scenario() -> None:
-        turns = RequestTurns(app)
-        tasks = [
-            asyncio.get_running_loop().create_task(turns(_scope(number), None, None))  # type: ignore[arg-type]
-            for number in range(30)
-        ]
+        asker = Asker()
+        tasks = [asker.ask(number) for number in range(30)]
         await asyncio.sleep(0)
         for task in tasks[10:20]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        assert begun == [*range(10), *range(20, 30)]
+        assert asker.begun == [*range(10), *range(20, 30)]
 
     _run(scenario)
 
 
 def test_request_of_another_address_is_before_those_of_one_that_asks_much_and_who_has_left_is_left_out() -> None:
-    begun: list[int] = []
-
-    async def app(scope: Any, *_: Any) -> None:
-        begun.append(scope["number"])
-
     async def scenario() -> None:
-        turns = RequestTurns(app)
-        loop = asyncio.get_running_loop()
-        tasks = [loop.create_task(turns(_scope(number), None, None)) for number in range(100)]  # type: ignore[arg-type]
-        tasks.append(loop.create_task(turns(_scope(1000, "b"), None, None)))  # type: ignore[arg-type]
+        asker = Asker()
+        tasks = [*[asker.ask(number) for number in range(100)], asker.ask(1000, "b")]
         await asyncio.sleep(0)
         for number in range(50, 100):
-            turns.leave(("a", number))
+            asker.turns.leave(("a", number))
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         assert [isinstance(error, ClientGone) for error in ended] == [50 <= number < 100 for number in range(101)]
-        assert begun.index(1000) < 20
-        assert sorted(begun) == [*range(50), 1000]
+        assert asker.begun.index(1000) < 20
+        assert sorted(asker.begun) == [*range(50), 1000]
 
     _run(scenario)
 
@@ -167,13 +162,9 @@ def test_addresses_are_forgotten_when_there_are_many() -> None:
 
 
 def test_nothing_is_kept_of_requests_that_have_had_their_turn() -> None:
-    async def app(*_: Any) -> None:
-        pass
-
     async def scenario() -> None:
-        turns = RequestTurns(app)
-        loop = asyncio.get_running_loop()
-        await asyncio.gather(*[loop.create_task(turns(_scope(number), None, None)) for number in range(100)])  # type: ignore[arg-type]
-        assert turns._by_client == {}
+        asker = Asker()
+        await asyncio.gather(*[asker.ask(number) for number in range(100)])
+        assert asker.turns._by_client == {}
 
     _run(scenario)
