@@ -3,7 +3,7 @@
 import { html } from "./elements.js";
 import { large, probability, signed } from "./figures.js";
 import { draw, room } from "./network_drawing.js";
-import { layOut } from "./network_layout.js";
+import { layOut, NARROWEST } from "./network_layout.js";
 import { Tips } from "./tips.js";
 
 /** A figure of the network; `element` is what to put on the page. */
@@ -41,7 +41,8 @@ export class Network {
 
   #fit() {
     const width = this.element.clientWidth;
-    if (width === this.#width) return;
+    // Before the style sheets are there, a figure may have hardly any width.
+    if (width < NARROWEST || width === this.#width) return;
     // A path that was shown once is not run through again; one whose answer came before the first fit still is.
     if (this.#width) this.element.classList.remove("thinking");
     this.#width = width;

@@ -7,6 +7,9 @@ const TURN = 7; // room beside the rows for the line from one to the next, in pi
 const LABEL = 18;
 const ROW_GAP = 12;
 
+/** Less wide than this no network can be drawn: stem, a block and the classifier. */
+export const NARROWEST = 3 * NARROWEST_PITCH + 2 * TURN;
+
 /**
  * Positions in pixels of the parts of a network drawn `width` wide.
  *
