@@ -14,6 +14,8 @@ from service.engine.operating_system import release_memory, resident_bytes
 _RETRY_AFTER_S = 1.0
 # Far more than the process takes up and lets go of while images are small.
 _MUCH_BYTES = 16_777_216
+# After how many looks at the memory it is tried again to give back what could not be given back before.
+_SOON, _LATE = 8, 256
 
 
 class BodyMemory:
@@ -27,16 +29,25 @@ class BodyMemory:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.held = 0
-        self._least_resident = sys.maxsize  # memory of the process since some was given back
+        self._least_resident = self._left_resident = sys.maxsize  # ever, and since memory was last given back
+        self._pause = self._looks_until_next = _SOON
 
     def tidy(self) -> None:
-        """Give memory that was needed for a while back to the system; to be called now and then."""
+        """Give memory that was needed for a while back to the system; to be called about once a second."""
         resident = resident_bytes()
         self._least_resident = min(self._least_resident, resident)
-        if resident - self._least_resident > _MUCH_BYTES and self.held < _MUCH_BYTES:
+        self._left_resident = min(self._left_resident, resident)
+        has_grown = resident - self._left_resident > _MUCH_BYTES
+        # What was needed when it was tried last may not be any more.
+        self._looks_until_next -= 1
+        is_due = resident - self._least_resident > _MUCH_BYTES and self._looks_until_next <= 0
+        if (has_grown or is_due) and self.held < _MUCH_BYTES:
             gc.collect()  # an error may hold on to the frames it came through, and so to what they read
             release_memory()
-            self._least_resident = resident_bytes()  # what is left is needed
+            self._left_resident = resident_bytes()
+            helped = resident - self._left_resident > _MUCH_BYTES
+            self._pause = _SOON if has_grown or helped else min(2 * self._pause, _LATE)
+            self._looks_until_next = self._pause
 
     def share(self) -> Share:
         """One request's share, given back at the end of a `with`."""

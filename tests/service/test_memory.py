@@ -33,6 +33,59 @@ def test_what_a_request_held_is_given_back_whatever_became_of_it() -> None:
         share.take(100)
 
 
+class Process:
+    """A process whose memory the C library keeps until it is told to give it back."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.needed = self.resident = 100_000_000
+        self.released = 0
+        monkeypatch.setattr("service.memory.resident_bytes", lambda: self.resident)
+        monkeypatch.setattr("service.memory.release_memory", self._release)
+        monkeypatch.setattr("service.memory.gc.collect", lambda: None)
+        self._memory = BodyMemory(100)
+
+    def need(self, size: int) -> None:
+        self.needed = size
+        self.resident = max(self.resident, size)
+
+    def look(self, seconds: int) -> None:
+        for _ in range(seconds):
+            self._memory.tidy()
+
+    def _release(self) -> None:
+        self.resident = self.needed
+        self.released += 1
+
+
+def test_memory_that_was_needed_goes_back_also_where_it_was_looked_for_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    process = Process(monkeypatch)
+    for size in range(100_000_000, 400_000_000, 20_000_000):
+        process.need(size)
+        process.look(1)
+    process.need(100_000_000)
+    process.look(10)
+    assert process.resident == 100_000_000
+
+
+def test_memory_that_is_needed_is_looked_for_ever_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = Process(monkeypatch)
+    process.look(1)
+    process.need(400_000_000)
+    process.look(1000)
+    assert 2 < process.released < 10
+    process.need(100_000_000)
+    process.look(260)
+    assert process.resident == 100_000_000
+
+
+def test_memory_that_does_not_grow_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = Process(monkeypatch)
+    process.look(1000)
+    assert process.released == 0
+
+
 @pytest.fixture
 def server(echo_runtime: EchoRuntime) -> Iterator[Server]:
     """Room for one small image and a half."""
