@@ -8,6 +8,7 @@ https://opentelemetry.io/docs/specs/semconv/http/http-spans/
 
 from __future__ import annotations
 
+import logging
 import time
 from importlib.metadata import version
 
@@ -54,6 +55,8 @@ class Tracing:
         self._provider = provider
         self._manifest = manifest
         self._tracer = provider.get_tracer(_PROJECT, version(_PROJECT))
+        # Where `traceparent` or `tracestate` is malformed, the library would log what the client has sent.
+        logging.getLogger("opentelemetry.trace").setLevel(logging.ERROR)
 
     def begin(self, scope: Scope, record: RequestRecord) -> RequestSpan:
         """Begin the span of a request, in the trace its client names in `traceparent`."""

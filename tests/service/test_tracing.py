@@ -307,3 +307,14 @@ def test_tracing_without_its_packages_is_one_line_of_error(
     assert main(["--model", str(artifact), "--runtime", "onnx", "--workers", "1", "--tracing", "otlp"]) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ERROR:")]
     assert "pip install '.[tracing]'" in line
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"traceparent": "00-" + "x" * 600}, {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "S3CRET;x," * 60}],
+)
+def test_nothing_that_a_client_sends_is_logged(
+    server: Server, headers: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert server.get("/healthz", headers=headers).status_code == 200
+    assert caplog.records == []
