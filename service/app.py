@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
@@ -37,11 +37,12 @@ from service.metrics_port import metrics_port
 from service.observation import Observation
 from service.openapi import describe_api
 from service.process_metrics import ProcessMetrics
+from service.route_names import RouteNames
 from service.routes import metrics_router, router
 from service.scheduling import LoopScheduling
 from service.security_headers import SecurityHeaders
 from service.settings import Settings
-from service.turns import RequestTurns
+from service.turns import InTurn, RequestTurns
 from service.ui import page
 
 if TYPE_CHECKING:  # its packages need not be installed
@@ -106,8 +107,7 @@ def create_app(
     describe_api(others, settings, with_keys=keyring is not None)
 
     # From the inside out.
-    turns = RequestTurns()
-    app: ASGIApp = Routing(context, HeadAsGet(others), turns)
+    app: ASGIApp = Routing(context, HeadAsGet(others))
     if keyring:
         app = Access(app, keyring, KeyMetrics(metrics.registry, keyring, pool.manifest.total_macs))
     if settings.cors_origins:
@@ -118,7 +118,10 @@ def create_app(
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Request-Timeout-Ms"],
             expose_headers=["Retry-After", "X-Request-ID"],
         )
-    app = Observation(app, metrics, AccessLog(pool.manifest) if settings.logs_requests else None, tracing)
+    turns = RequestTurns()
+    routes = RouteNames(ROUTES, [*others.routes, *(route for each in _routers(settings) for route in each.routes)])
+    access_log = AccessLog(pool.manifest) if settings.logs_requests else None
+    app = Observation(InTurn(app, turns), routes, metrics, access_log, tracing)
     app = ForwardedPrefix(LastAnswer(SecurityHeaders(app), stopping=lambda: engine.leaving))
     return Service(context, turns, others, app)
 
@@ -146,13 +149,16 @@ def _others(context: Context, lifespan: Lifespan[FastAPI]) -> FastAPI:
     app.router.routes.remove(assets)
     page.show_files(app, Path(files.directory or ""), f"{assets.path}/{{path:path}}")
     app.state.context = context
-    app.include_router(router)
+    for each in _routers(context.settings):
+        app.include_router(each)
     page.mount(app)
-    if not context.settings.metrics_port:
-        app.include_router(metrics_router)
     errors.install(app)
     app.add_middleware(errors.ErrorAnswers)
     return app
+
+
+def _routers(settings: Settings) -> list[APIRouter]:
+    return [router] if settings.metrics_port else [router, metrics_router]
 
 
 def _lifespan(context: Context, scheduling: LoopScheduling, tracing: Tracing | None) -> Lifespan[FastAPI]:

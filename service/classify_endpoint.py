@@ -14,7 +14,6 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
-from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.classify_request import NOT_TAKEN, ClassifyRequest
@@ -24,10 +23,11 @@ from service.engine.worker import Answer, Outcome
 from service.errors import ApiError, ClientGone, answer, classify_error
 from service.forwarded_prefix import path_below
 from service.schemas import BatchClassification, BatchItem, ClassifyParameters
-from service.turns import RequestTurns
 from service.uploads import Body, Upload, one_image, several_images
 
 _LONGEST_QUERY = 500  # in bytes
+# Far above what clients send; each is looked at again and again on a request's way.
+_MOST_HEADERS = 128
 _TIMEOUT = HEADER.lower().encode("ascii")
 
 ROUTES = {"/classify": False, "/classify/batch": True}
@@ -35,20 +35,16 @@ ROUTES = {"/classify": False, "/classify/batch": True}
 
 
 class Routing:
-    """Leaves requests with images to their endpoints, and all others to an application, each in its turn.
+    """Leaves requests with images to their endpoints, and all others to an application.
 
     Args:
         served: the running service.
         others: answers them.
-        turns: in which requests are begun with.
     """
 
-    def __init__(self, served: Context, others: ASGIApp, turns: RequestTurns) -> None:
-        self._routes = {
-            path: Route(path, ClassifyEndpoint(served, several=several)) for path, several in ROUTES.items()
-        }
+    def __init__(self, served: Context, others: ASGIApp) -> None:
+        self._endpoints = {path: ClassifyEndpoint(served, several=several) for path, several in ROUTES.items()}
         self._others = others
-        self._turns = turns
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
@@ -58,11 +54,9 @@ class Routing:
             await answer(self._begin, scope, receive, send)
 
     async def _begin(self, scope: Scope, receive: Receive, send: Send) -> None:
-        route = self._routes.get(path_below(scope))
-        if route is not None:
-            scope["route"] = route  # before the turn: it is told also where the client leaves meanwhile
-        await self._turns.wait(scope.get("client"))
-        await (route.endpoint if route else self._others)(scope, receive, send)
+        if len(scope["headers"]) > _MOST_HEADERS:
+            raise ApiError(431, "head_too_large", f"a request may have at most {_MOST_HEADERS} headers")
+        await self._endpoints.get(path_below(scope), self._others)(scope, receive, send)
 
 
 class ClassifyEndpoint:

@@ -10,10 +10,10 @@ from typing import Protocol
 from service.accounts import Account
 from service.context import Context
 from service.deadlines import Deadline, upload_timeout
-from service.engine.errors import EngineStopped, NoWorker, Overloaded
+from service.engine.errors import DeadlineExceeded, EngineStopped, NoWorker, Overloaded
 from service.engine.request import PendingRequest
 from service.engine.worker import Answer, Outcome
-from service.errors import ClientGone, error_type
+from service.errors import ClientGone, error_type, stopped
 from service.images import ImageTooLarge
 from service.memory import Share
 from service.outcomes import note_outcomes, note_unreceived
@@ -112,10 +112,14 @@ class ClassifyRequest:
             async with asyncio.timeout(deadline.remaining_s):
                 return await self._read(body, transport, held)
         except TimeoutError as error:
-            raise upload_timeout() from error
+            if transport.has_more:
+                raise upload_timeout() from error
+            late = DeadlineExceeded()
+            note_unreceived(late, self._served.metrics)
+            raise late from error
         except asyncio.CancelledError as given_up:
             note_unreceived(EngineStopped(), self._served.metrics)
-            raise _stopped() from given_up
+            raise stopped() from given_up
         except Exception as error:
             note_unreceived(error, self._served.metrics)
             raise
@@ -155,9 +159,9 @@ class ClassifyRequest:
             self._count(uploads, error)
             raise
         except asyncio.CancelledError as given_up:
-            stopped = _stopped()
-            self._count(uploads, stopped)
-            raise stopped from given_up
+            gone = stopped()
+            self._count(uploads, gone)
+            raise gone from given_up
         note_outcomes(outcomes, self._record, self._served.metrics)
         return outcomes
 
@@ -175,10 +179,3 @@ def _noting(answers: Answers, place: int, account: Account | None) -> Callable[[
             account.charge(outcome)
 
     return note
-
-
-def _stopped() -> EngineStopped:
-    """What to answer where the server, which stops, waits no longer and has cancelled this task."""
-    if task := asyncio.current_task():
-        task.uncancel()
-    return EngineStopped()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections.abc import Mapping
@@ -128,12 +129,19 @@ async def answer(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> No
     """Let an application answer, and answer for it where it raises."""
     try:
         await app(scope, receive, send)
-    except Exception as error:
+    except (Exception, asyncio.CancelledError) as error:
         request = Request(scope)
         if record_of(request).status is not None:
             raise  # an answer has begun, and can only be broken off
-        response = await respond(request, error)
+        response = await respond(request, error if isinstance(error, Exception) else stopped())
         await response(scope, receive, send)
+
+
+def stopped() -> EngineStopped:
+    """What to answer where the server, which stops, waits no longer and has cancelled this task."""
+    if task := asyncio.current_task():
+        task.uncancel()
+    return EngineStopped()
 
 
 class ErrorAnswers:

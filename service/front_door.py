@@ -8,7 +8,6 @@ request, with its `response_complete`, and `flow`, whose `read_paused` tells tha
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,12 +16,15 @@ from typing import Any, cast
 from h11 import LocalProtocolError
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from service.addresses import network_of
 from service.errors import error_json
 from service.request_ids import request_id
-from service.turns import ReadingTurns, Taken
+from service.turns import Connection, ReadingTurns
 
 # What is read of a connection in one step, in bytes. In chunks of a byte each that takes some 10 ms.
 _READ_BYTES = 8192
+# A client that has not read so much of an answer has not read on. The last bytes of it are taken by the system.
+_LEAST_BYTES = 4096
 # How many of those that are turned away are given time to read why, and how long, in seconds.
 _MOST_TURNED_AWAY, _TURNING_AWAY_S = 64, 1.0
 REFUSAL = "too_many_connections"
@@ -35,9 +37,9 @@ class FrontDoor:
         most: connections open at a time.
         most_of_one_address: of them. An IPv6 address is counted with its /64 network, which mostly is one client's.
         idle_s: how long a connection may neither bring a request nor wait for an answer, and how long a client may
-            read nothing of an answer, in seconds.
+            read next to nothing of an answer, in seconds.
         on_refusal: told whenever a connection is turned away.
-        on_departure: told whenever a connection is closed, with its client as an ASGI scope has it.
+        on_departure: told whenever a connection is closed.
         clock: seconds that never go back.
     """
 
@@ -47,7 +49,7 @@ class FrontDoor:
         most_of_one_address: int,
         idle_s: float,
         on_refusal: Callable[[], None] = lambda: None,
-        on_departure: Callable[[object], None] = lambda _: None,
+        on_departure: Callable[[Connection], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.buffer = bytearray(_READ_BYTES)  # for all: what is read is handed on before anybody else reads
@@ -106,19 +108,19 @@ class Guest(asyncio.BufferedProtocol):
 
     def __init__(self, door: FrontDoor, http: H11Protocol) -> None:
         self.address = ""
-        self._client: object = None  # as scopes have it
+        self._connection: Connection = (None, None)
         self._door = door
         self._http: H11Protocol | None = http
         self._last_request: object = None
         self._idle_since: float | None = None
         self._unread_since: float | None = None
+        self._unread_bytes = 0
         self._read = bytearray()  # and not handed on
-        self._taken = Taken()
 
     def idles_since(self, now: float) -> float:
         """When it began to do nothing; now, if it does something."""
         if self._unread_since is not None:
-            return self._unread_since
+            return self._reads_nothing_since(now)
         if self._read:  # it waits for its turn
             return now
         request = self._http.cycle if self._http else None
@@ -129,6 +131,12 @@ class Guest(asyncio.BufferedProtocol):
             self._idle_since = now
         return self._idle_since
 
+    def _reads_nothing_since(self, now: float) -> float:
+        unread_bytes = self._transport.get_write_buffer_size()
+        if unread_bytes <= self._unread_bytes - _LEAST_BYTES:
+            self._unread_bytes, self._unread_since = unread_bytes, now
+        return self._unread_since or now
+
     def abort(self) -> None:
         """Close the connection at once, whatever has not been read or sent."""
         self._transport.abort()
@@ -136,9 +144,13 @@ class Guest(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Let a connection in, or turn it away."""
         self._transport = cast(asyncio.Transport, transport)
-        peer = transport.get_extra_info("peername")
-        self.address = _network(peer)
-        self._client = peer[:2] if isinstance(peer, tuple) else None
+        peer, own = (transport.get_extra_info(name) for name in ("peername", "sockname"))
+        if peer is None:  # it is closed already, and what it brought would be answered to nobody
+            self._http = None
+            self.abort()
+            return
+        self._connection = (peer[:2], own[:2])
+        self.address = network_of(peer[0])
         if self._http is not None and self._door.let_in(self):
             self._http.connection_made(self._transport)
         else:
@@ -154,7 +166,7 @@ class Guest(asyncio.BufferedProtocol):
         if self._http is None:
             return
         self._read += self._door.buffer[:nbytes]
-        if len(self._read) > nbytes or not self._door.turns.take(self.address, self._taken, nbytes, self._hand_on):
+        if len(self._read) > nbytes or not self._door.turns.take(self.address, self, self._hand_on):
             self._transport.pause_reading()  # until that is handed on
 
     def _hand_on(self) -> None:
@@ -174,6 +186,7 @@ class Guest(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """Hand on that the client does not read."""
         self._unread_since = time.monotonic()
+        self._unread_bytes = self._transport.get_write_buffer_size()
         if self._http:
             self._http.pause_writing()
 
@@ -186,7 +199,7 @@ class Guest(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Hand on that the connection is closed."""
         self._door.see_off(self)
-        self._door.on_departure(self._client)
+        self._door.on_departure(self._connection)
         if self._http:
             self._http.connection_lost(exc)
             self._http = None
@@ -210,16 +223,3 @@ class Guest(asyncio.BufferedProtocol):
     def _close_turned_away(self) -> None:
         self._door.turned_away -= 1
         self.abort()
-
-
-def _network(peer: Any) -> str:
-    """What counts as one address."""
-    if not isinstance(peer, tuple):
-        return ""
-    try:
-        address = ipaddress.ip_address(str(peer[0]).partition("%")[0])
-    except ValueError:
-        return str(peer[0])
-    if isinstance(address, ipaddress.IPv6Address):
-        return str(address.ipv4_mapped or ipaddress.ip_network((int(address), 64), strict=False))
-    return str(address)

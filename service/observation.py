@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.access_log import AccessLog
-from service.errors import ApiError, answer
+from service.errors import answer
 from service.metrics import Metrics
 from service.request_ids import HEADER, request_id
 from service.request_record import RequestRecord, current_record
+from service.route_names import RouteNames
 
 if TYPE_CHECKING:  # its packages need not be installed
     from service.tracing import Tracing
 
-
-# Far above what clients send; each is looked at again and again on a request's way.
-_MOST_HEADERS = 128
 # Others can be of any length, and do not stand in logs.
 _METHODS = frozenset(HTTPMethod)
 
@@ -29,15 +27,22 @@ class Observation:
 
     Args:
         app: what answers.
+        routes: there are.
         metrics: count and measure every request.
         access_log: has a line for every request, if it is given.
         tracing: has a span for every request, if it is given.
     """
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, access_log: AccessLog | None = None, tracing: Tracing | None = None
+        self,
+        app: ASGIApp,
+        routes: RouteNames,
+        metrics: Metrics,
+        access_log: AccessLog | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._app = app
+        self._routes = routes
         self._metrics = metrics
         self._access_log = access_log
         self._tracing = tracing
@@ -49,17 +54,16 @@ class Observation:
             return
         record = RequestRecord(request_id(scope["headers"]), time.perf_counter())
         scope["state"] = {**scope.get("state", {}), "record": record}
-        app = self._app if len(scope["headers"]) <= _MOST_HEADERS else _refuse_head
         current_record.set(record)  # until the task ends, which has no other request
         span = self._tracing.begin(scope, record) if self._tracing else None
         outcome = "internal_error"
         try:
-            await answer(app, scope, receive, _identified(send, record))
+            await answer(self._app, scope, receive, _identified(send, record))
             status = record.status or 500  # which is what a server makes of no answer
             outcome = "ok" if status < 400 else record.outcome or f"http_{status}"
         finally:
             record.outcome = outcome
-            route = getattr(scope.get("route"), "path", None)
+            route = self._routes.name(scope)
             # Unknown paths share one name, so that a scanner cannot fill the metrics.
             name = route or "unmatched"
             ended_at = time.perf_counter()
@@ -73,10 +77,6 @@ class Observation:
                 )
             if span:
                 span.end(route, record, ended_at)
-
-
-async def _refuse_head(*_: object) -> None:
-    raise ApiError(431, "head_too_large", f"a request may have at most {_MOST_HEADERS} headers")
 
 
 def _identified(send: Send, record: RequestRecord) -> Send:

@@ -2,66 +2,34 @@
 
 A client can make reading dear: thousands of chunks of a byte each, or of empty headers. It can also send thousands of
 requests without waiting for answers. Many such clients together would hold up everybody for as long as it takes to read
-once of each, or to answer each once. So each turn of the loop has an end.
+once of each, or to answer each once. So each turn of the loop has an end, and what is left waits for the next in a fair
+queue.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
-import math
 import time
 from collections.abc import Callable
-from itertools import count
+from typing import Any
 
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.addresses import network_of
 from service.errors import ClientGone
+from service.fair_queue import FairQueue
 
 # How long may be read in a turn, in seconds, and how many requests are begun with.
 _TURN_S, _REQUESTS_A_TURN = 0.005, 8
-# After how many seconds what a connection has taken counts half as much.
-_HALF_LIFE_S = 1.0
-# Less of it is not worth remembering: seconds, or requests.
-_NOTHING = 1e-4
-# Addresses that are remembered whatever they have taken.
-_FEW = 1024
 
-
-class Taken:
-    """How much somebody has taken lately, of time or of whatever there is."""
-
-    def __init__(self) -> None:
-        self._amount = 0.0
-        self._at = 0.0
-
-    def at(self, now: float) -> float:
-        """What counts of it now."""
-        return self._amount * math.exp2((self._at - now) / _HALF_LIFE_S)
-
-    def add(self, amount: float, now: float) -> None:
-        """Count more."""
-        self._amount, self._at = self.at(now) + amount, now
-
-
-class Shares:
-    """What each address has taken, as long as that counts."""
-
-    def __init__(self) -> None:
-        self._of: dict[str, Taken] = {}
-        self._most = _FEW
-
-    def of(self, address: str, now: float) -> Taken:
-        """What one has taken. When there are many, those are forgotten that have taken next to nothing lately."""
-        taken = self._of.get(address)
-        if taken is None:
-            if len(self._of) >= self._most:
-                self._of = {known: one for known, one in self._of.items() if one.at(now) > _NOTHING}
-                self._most = max(_FEW, 2 * len(self._of))  # lest it be looked for at every new address
-            taken = self._of[address] = Taken()
-        return taken
+Connection = tuple[tuple[str, int] | None, tuple[str, int] | None]
+"""The client and the server of a connection, each a host and a port, where they are known."""
 
 
 class ReadingTurns:
-    """Has what was read handed on, a little in every turn of the event loop: first of those who have taken least.
+    """Has what was read handed on, a little in every turn of the event loop.
+
+    Its time is shared equally among addresses, and that of an address among its connections.
 
     Args:
         clock: seconds that never go back.
@@ -70,108 +38,130 @@ class ReadingTurns:
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
         self._spent_s = 0.0  # in this turn
-        self._by_address = Shares()
-        self._put_off: list[tuple[float, float, int, int, str, Taken, Callable[[], None]]] = []
-        self._numbers = count()
+        self._addresses: FairQueue[str] = FairQueue()
+        self._connections: dict[str, FairQueue[Callable[[], None]]] = {}  # of each address that waits
         self._ends = False  # whether the end of this turn has been seen to
 
-    def take(self, address: str, taken: Taken, size: int, step: Callable[[], None]) -> bool:
+    def take(self, address: str, connection: object, step: Callable[[], None]) -> bool:
         """Take a step, now or in a later turn, and say whether it was now.
-
-        First are the addresses that have taken least, of one address the connections that have, and then who has sent
-        least.
 
         Args:
             address: of the connection it is for.
-            taken: by that connection.
-            size: of what was read, in bytes.
+            connection: that one; it takes no other step meanwhile.
             step: hands on what was read.
         """
         if not self._ends:
             self._ends = True
             asyncio.get_running_loop().call_soon(self._end_turn)
-        if self._put_off or self._spent_s > _TURN_S:
-            now = self._clock()
-            order = (self._by_address.of(address, now).at(now), taken.at(now), size, next(self._numbers))
-            heapq.heappush(self._put_off, (*order, address, taken, step))
+        if self._addresses or self._spent_s > _TURN_S:
+            self._connections.setdefault(address, FairQueue()).push(connection, step)
+            self._addresses.push(address, address)
             return False
-        self._take(address, taken, step)
+        self._take(step)
         return True
 
-    def _take(self, address: str, taken: Taken, step: Callable[[], None]) -> None:
+    def _take(self, step: Callable[[], None]) -> float:
+        """Take a step, and return how long it took, in seconds."""
         began = self._clock()
         try:
             step()
         finally:
-            ended = self._clock()
-            taken.add(ended - began, ended)
-            self._by_address.of(address, ended).add(ended - began, ended)
-            self._spent_s += ended - began
+            took = self._clock() - began
+            self._spent_s += took
+        return took
+
+    def _take_one_of(self, address: str) -> float:
+        before = self._spent_s
+        connections = self._connections[address]
+        try:
+            connections.serve(self._take)
+        finally:
+            if not connections:
+                del self._connections[address]
+        return self._spent_s - before
 
     def _end_turn(self) -> None:
         self._spent_s = 0.0
-        while self._put_off and self._spent_s <= _TURN_S:
-            *_, address, taken, step = heapq.heappop(self._put_off)
-            self._take(address, taken, step)
-        self._ends = bool(self._put_off) or self._spent_s > 0
+        while self._addresses and self._spent_s <= _TURN_S:
+            self._addresses.serve(self._take_one_of)
+        self._ends = bool(self._addresses) or self._spent_s > 0
         if self._ends:  # of the turn that has just begun
             asyncio.get_running_loop().call_soon(self._end_turn)
 
 
 class RequestTurns:
-    """Has a few requests begun with in each turn of the loop: first those of addresses that have asked least.
+    """Has a few requests begun with in each turn of the loop, of all addresses as many."""
 
-    Args:
-        clock: seconds that never go back.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._begun = 0  # in this turn
-        self._asked = Shares()
-        self._waiting: list[tuple[float, int, asyncio.Future[bool]]] = []
-        self._by_client: dict[object, asyncio.Future[bool]] = {}
-        self._numbers = count()
+        self._waiting: FairQueue[asyncio.Future[bool]] = FairQueue()
+        self._by_connection: dict[object, asyncio.Future[bool]] = {}
 
-    async def wait(self, client: tuple[str, int] | None) -> None:
+    async def wait(self, connection: Connection) -> None:
         """Return when it is a request's turn.
 
         Args:
-            client: that sent it, as an ASGI scope has it.
+            connection: that it came by.
 
         Raises:
-            ClientGone: it has left before.
+            ClientGone: its client has left before.
         """
-        loop, now = asyncio.get_running_loop(), self._clock()
+        loop = asyncio.get_running_loop()
         if not self._begun:
             loop.call_soon(self._end_turn)
-        asked = self._asked.of(client[0] if client else "", now)
-        asked.add(1, now)
         if self._begun < _REQUESTS_A_TURN and not self._waiting:
             self._begun += 1
             return
         turn: asyncio.Future[bool] = loop.create_future()
-        heapq.heappush(self._waiting, (asked.at(now), next(self._numbers), turn))
-        if client is not None:  # else nobody can tell that it has left
-            self._by_client[client] = turn
+        client, _ = connection
+        self._waiting.push(network_of(client[0]) if client else "", turn)
+        if client:  # else nobody can tell that it has left
+            self._by_connection[connection] = turn
         try:
             if not await turn:
                 raise ClientGone
         finally:
-            self._by_client.pop(client, None)
+            self._by_connection.pop(connection, None)
 
-    def leave(self, client: object) -> None:
+    def leave(self, connection: Connection) -> None:
         """Let the request of a client that has left wait no longer."""
-        turn = self._by_client.get(client)
+        turn = self._by_connection.get(connection)
         if turn and not turn.done():
             turn.set_result(False)
 
     def _end_turn(self) -> None:
         self._begun = 0
         while self._waiting and self._begun < _REQUESTS_A_TURN:
-            *_, turn = heapq.heappop(self._waiting)
-            if not turn.done():  # as it is where the client has left, or the server has cancelled the request
-                turn.set_result(True)
-                self._begun += 1
+            self._waiting.serve(self._begin)
         if self._begun:
             asyncio.get_running_loop().call_soon(self._end_turn)
+
+    def _begin(self, turn: asyncio.Future[bool]) -> float:
+        if turn.done():  # as it is where the client has left, or the server has cancelled the request
+            return 0.0
+        turn.set_result(True)
+        self._begun += 1
+        return 1.0
+
+
+class InTurn:
+    """Middleware that has every request wait for its turn.
+
+    Args:
+        app: what answers.
+        turns: in which requests are begun with.
+    """
+
+    def __init__(self, app: ASGIApp, turns: RequestTurns) -> None:
+        self._app = app
+        self._turns = turns
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] == "http":
+            await self._turns.wait((_pair(scope.get("client")), _pair(scope.get("server"))))
+        await self._app(scope, receive, send)
+
+
+def _pair(end: Any) -> tuple[str, int] | None:
+    return (end[0], end[1]) if end else None

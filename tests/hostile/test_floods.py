@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import selectors
 import socket
+import struct
 import time
 from contextlib import ExitStack
 
@@ -38,6 +39,24 @@ def _pour(connections: list[socket.socket], data: bytes, seconds: float = _FLOOD
     return sum(sent.values())
 
 
+def _keep_asking(connections: list[socket.socket], asked: bytes, seconds: float) -> list[int]:
+    """Ask on every connection whenever it has had its answer; how many answers each has had."""
+    answers = dict.fromkeys(connections, 0)
+    with selectors.DefaultSelector() as selector:
+        for connection in connections:
+            selector.register(connection, selectors.EVENT_READ)
+            connection.sendall(asked)
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            for key, _ in selector.select(left):
+                connection = key.fileobj
+                assert isinstance(connection, socket.socket)
+                if came := connection.recv(1 << 18).count(b"HTTP/1.1 200 "):
+                    answers[connection] += came
+                    connection.sendall(asked)
+    return [*answers.values()]
+
+
 def _many(stack: ExitStack, victim: Victim, count: int) -> list[socket.socket]:
     return [stack.enter_context(connect(victim.port)) for _ in range(count)]
 
@@ -47,6 +66,20 @@ def _many(stack: ExitStack, victim: Victim, count: int) -> list[socket.socket]:
 def test_pipelined_requests_whose_answers_nobody_reads(victim: Victim, count: int, asked: bytes) -> None:
     with nobody_is_harmed(victim), ExitStack() as stack:
         assert _pour(_many(stack, victim, count), asked * 14_000) > count * len(asked)
+
+
+def test_many_addresses_that_ask_for_much_again_and_again(victim: Victim) -> None:
+    asked = request("GET /metrics HTTP/1.1", "host: a", close=False)
+    with nobody_is_harmed(victim), ExitStack() as stack:
+        addresses = [f"127.0.1.{number}" for number in range(1, 41)] * 10
+        connections = [stack.enter_context(connect(victim.port, address)) for address in addresses]
+        assert min(_keep_asking(connections, asked, 3 * _FLOOD_S)) > 0
+
+
+def test_connections_of_one_address_are_answered_alike(victim: Victim) -> None:
+    with nobody_is_harmed(victim), ExitStack() as stack:
+        answers = _keep_asking(_many(stack, victim, 300), ALIVE, 3 * _FLOOD_S)
+    assert min(answers) > max(answers) / 4
 
 
 @pytest.mark.parametrize("target", ["/classify", "/nothing"])
@@ -95,6 +128,17 @@ def test_connections_that_come_and_go(victim: Victim) -> None:
                 for number, connection in enumerate(_many(stack, victim, 50)):
                     connection.sendall((_PAGE, ALIVE[:-2], post(pngs(1)[0]), b"")[number % 4])
             time.sleep(0.02)
+
+
+def test_connections_that_are_reset_as_soon_as_they_have_asked(victim: Victim) -> None:
+    asked = request("GET /metrics HTTP/1.1", "host: a", "x: " + "y" * 7_900, close=False)
+    at_once = struct.pack("ii", 1, 0)
+    with nobody_is_harmed(victim):
+        end = time.monotonic() + 3 * _FLOOD_S
+        while time.monotonic() < end:
+            with connect(victim.port) as connection:
+                connection.sendall(asked)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
 
 
 def _told(connection: socket.socket) -> int | None:

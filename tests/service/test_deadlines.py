@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from service.app import create_app
+from service.settings import Settings
 from tests.image_files import solid
 from tests.runtimes import EchoRuntime
-from tests.service.server import Server, serving
+from tests.service.connection import Connection
+from tests.service.server import Server, pool, serving
 
 
 @pytest.fixture
@@ -59,3 +63,17 @@ def test_client_cannot_ask_for_more_than_the_service_allows(runtime: EchoRuntime
 @pytest.mark.parametrize("nonsense", ["0", "-1", "soon", "nan", "inf", "", "1e999"])
 def test_timeout_that_is_no_time_is_refused(server: Server, path: str, nonsense: str) -> None:
     assert _post(server, nonsense, path) == (422, "invalid_parameter")
+
+
+def test_body_that_was_all_there_when_the_time_was_over_was_not_answered_in_time(runtime: EchoRuntime) -> None:
+    settings = Settings(workers=1, max_batch=1, max_wait_ms=0)
+    app = create_app(settings, pool(runtime, settings))
+
+    async def scenario() -> list[int]:
+        async with app.running():
+            request = Connection(app, "/classify", "image/png", "POST", (b"x-request-timeout-ms", b"0.001"))
+            request.send_body(bytes(300_000))  # which is taken in several steps
+            await request.finished()
+        return [message["status"] for message in request.sent if "status" in message]
+
+    assert asyncio.run(scenario()) == [504]

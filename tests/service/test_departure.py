@@ -13,51 +13,13 @@ from service.app import create_app
 from service.engine.engine import Engine
 from service.engine.worker import Outcome
 from service.errors import ClientGone
+from service.keys import Keyring
 from service.settings import Settings
 from service.turns import RequestTurns
 from tests.image_files import solid
 from tests.runtimes import PATIENCE_S, EchoRuntime
+from tests.service.connection import Connection
 from tests.service.server import pool
-
-
-class Connection:
-    """One request whose messages are given by hand.
-
-    Attributes:
-        sent: what the application answered.
-    """
-
-    def __init__(self, app: Any, path: str, content_type: str) -> None:
-        self.sent: list[dict[str, Any]] = []
-        self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0"},
-            "http_version": "1.1",
-            "method": "POST",
-            "scheme": "http",
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": b"",
-            "root_path": "",
-            "headers": [(b"content-type", content_type.encode())],
-            "client": ("127.0.0.1", 1),
-            "server": ("127.0.0.1", 80),
-        }
-        self._task = asyncio.ensure_future(app(scope, self._messages.get, self._send))
-
-    def send_body(self, data: bytes, more: bool = False) -> None:
-        self._messages.put_nowait({"type": "http.request", "body": data, "more_body": more})
-
-    def leave(self) -> None:
-        self._messages.put_nowait({"type": "http.disconnect"})
-
-    async def finished(self) -> None:
-        """Wait until the application is done with the request."""
-        await asyncio.wait_for(self._task, PATIENCE_S)
-
-    async def _send(self, message: dict[str, Any]) -> None:
-        self.sent.append(message)
 
 
 @pytest.fixture
@@ -185,19 +147,37 @@ def test_client_that_leaves_while_its_image_runs_harms_nobody(app: Any, runtime:
     assert _requests(app, "client_gone") == 1
 
 
-def test_client_that_leaves_before_its_turn_is_counted_under_its_route(
-    app: Any, monkeypatch: pytest.MonkeyPatch
+_PREFLIGHT = ((b"origin", b"https://a.example"), (b"access-control-request-method", b"POST"))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "route", "headers"),
+    [
+        ("POST", "/classify", "/classify", ()),
+        ("GET", "/model", "/model", ()),
+        ("HEAD", "/healthz", "/healthz", ()),
+        ("GET", "/ui/styles/page.css", "/ui/{path:path}", ()),
+        ("GET", "/static-offline-docs/a", "/static-offline-docs/{path:path}", ()),
+        ("OPTIONS", "/classify", "/classify", _PREFLIGHT),
+        ("GET", "/nothing", "unmatched", ()),
+        ("GET", "/model", "/model", [(b"x", b"")] * 200),
+    ],
+)
+def test_all_requests_wait_for_their_turn_and_are_counted_under_their_route(
+    runtime: EchoRuntime, monkeypatch: pytest.MonkeyPatch, method: str, path: str, route: str, headers: Any
 ) -> None:
+    settings = Settings(workers=1, max_batch=1, max_wait_ms=0, cors_origins=("https://a.example",))
+    app = create_app(settings, pool(runtime, settings), Keyring(()))  # nothing without a key, and there is none
+
     async def leave(*_: object) -> None:
         raise ClientGone
 
     async def scenario() -> None:
         async with app.running():
             monkeypatch.setattr(RequestTurns, "wait", leave)
-            connection = Connection(app, "/classify", "image/png")
-            connection.send_body(solid(20))
+            connection = Connection(app, path, "image/png", method, *headers)
+            connection.send_body(b"")
             await connection.finished()
 
     asyncio.run(scenario())
-    assert _requests(app, "client_gone") == 1
-    assert _requests(app, "client_gone", "unmatched") == 0
+    assert _requests(app, "client_gone", route) == 1

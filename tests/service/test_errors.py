@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
+from typing import Any
 
 import pytest
 from starlette.exceptions import HTTPException
 
-from service import images
+from service import errors, images
 from service.engine import errors as engine_errors
 from service.errors import ApiError, ClientGone, classify_error
 from service.images import ImageError
+from service.request_record import RequestRecord
 
 
 @pytest.mark.parametrize(
@@ -56,3 +59,25 @@ def test_unknown_error_is_logged_and_told_without_its_message(caplog: pytest.Log
     assert (status, detail.type) == (500, "internal_error")
     assert "secret" not in detail.message
     assert [record.exc_info[1].args for record in caplog.records if record.exc_info] == [("a secret",)]
+
+
+def test_request_that_the_server_waits_for_no_longer_is_told_so() -> None:
+    sent: list[Any] = []
+
+    async def answer_never(*_: object) -> None:
+        await asyncio.sleep(60)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def scenario() -> None:
+        record = RequestRecord("id", 0.0)
+        scope = {"type": "http", "headers": [], "state": {"record": record}}
+        task = asyncio.ensure_future(errors.answer(answer_never, scope, send, send))
+        await asyncio.sleep(0)
+        task.cancel()
+        await task
+        assert record.outcome == "stopping"
+
+    asyncio.run(scenario())
+    assert sent[0]["status"] == 503

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from starlette.types import Receive, Scope, Send
+from uvicorn import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from service import front_door
-from service.front_door import FrontDoor
+from service.front_door import FrontDoor, Guest
 from tests.image_files import solid
 from tests.runtimes import EchoRuntime, wait_until
 from tests.service.http_server import RunningServer, ask, http_serving, post, read_answer
@@ -95,21 +101,6 @@ def test_connection_that_waits_for_its_answer_is_left_alone(
         assert read_answer(connection).status == 200
 
 
-@pytest.mark.parametrize(
-    ("peer", "counted"),
-    [
-        (("192.0.2.7", 1), "192.0.2.7"),
-        (("::ffff:192.0.2.7", 1, 0, 0), "192.0.2.7"),
-        (("2001:db8:1:2:3::4", 1, 0, 0), "2001:db8:1:2::/64"),
-        (("fe80::1%eth0", 1, 0, 2), "fe80::/64"),
-        ("/run/socket", ""),
-        (None, ""),
-    ],
-)
-def test_address_is_that_of_the_host_or_network(peer: object, counted: str) -> None:
-    assert front_door._network(peer) == counted
-
-
 def test_nobody_is_counted_who_is_gone(server: RunningServer) -> None:
     door: FrontDoor = server.server._door
     for _ in range(20):
@@ -117,3 +108,59 @@ def test_nobody_is_counted_who_is_gone(server: RunningServer) -> None:
             pass
     wait_until(lambda: not door.is_open_to_anybody)
     assert not door._by_address
+
+
+def test_client_that_reads_slowly_gets_all_of_a_long_answer(
+    echo_runtime: EchoRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.http_server._IDLE_S", 1.0)
+    monkeypatch.setattr("service.http_server._SWEEP_S", 0.1)
+    with http_serving(echo_runtime) as server, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        connection.settimeout(10)
+        connection.connect(("127.0.0.1", server.port))
+        connection.sendall(b"GET /static-offline-docs/swagger-ui-bundle.js HTTP/1.0\r\n\r\n")
+        began, read = time.monotonic(), 0
+        while piece := connection.recv(65_536):
+            read += len(piece)
+            time.sleep(max(0.0, began + read / 400_000 - time.monotonic()))
+    assert read > 1_000_000
+    assert time.monotonic() - began > 2.5
+
+
+def test_client_that_reads_next_to_nothing_of_a_long_answer_is_left(
+    echo_runtime: EchoRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.http_server._IDLE_S", 1.0)
+    monkeypatch.setattr("service.http_server._SWEEP_S", 0.1)
+    with http_serving(echo_runtime) as server, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        connection.connect(("127.0.0.1", server.port))
+        connection.sendall(b"GET /static-offline-docs/swagger-ui-bundle.js HTTP/1.0\r\n\r\n")
+        end = time.monotonic() + 5.0
+        while server.server._door.is_open_to_anybody or time.monotonic() < end - 4.5:
+            assert time.monotonic() < end
+            connection.recv(10)
+            time.sleep(0.05)
+
+
+def test_connection_that_was_closed_before_it_was_let_in_is_not_answered() -> None:
+    class Closed(asyncio.Transport):
+        aborted = False
+
+        def abort(self) -> None:
+            self.aborted = True
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
+        raise AssertionError("nothing was to be answered")
+
+    config, loop = Config(answer, interface="asgi3"), asyncio.new_event_loop()
+    config.load()
+    transport, door = Closed(), FrontDoor(1, 1, 1.0)
+    guest = Guest(door, H11Protocol(config, ServerState(), {}, loop))
+    guest.connection_made(transport)
+    guest.buffer_updated(10)
+    guest.connection_lost(None)
+    assert transport.aborted
+    assert not door.is_open_to_anybody
+    loop.close()

@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.metrics import Metrics
 from service.observation import Observation
+from service.route_names import RouteNames
 from tests.runtimes import echo_manifest
 
 SCOPE = {"type": "http", "method": "GET", "path": "/", "headers": []}
@@ -28,7 +29,7 @@ def _ask(app: Any, scope: dict[str, Any] = SCOPE) -> tuple[list[dict[str, Any]],
         sent.append(message)
 
     try:
-        asyncio.run(Observation(app, metrics)(dict(scope), _nothing, send))
+        asyncio.run(Observation(app, RouteNames((), ()), metrics)(dict(scope), _nothing, send))
     finally:
         text = metrics.render().decode()
     return sent, text

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from service.errors import ClientGone
-from service.turns import ReadingTurns, RequestTurns, Shares, Taken
+from service.turns import ReadingTurns, RequestTurns
 from tests.service.clock import Clock
 
 
@@ -24,8 +24,8 @@ class Reader:
 
         return read
 
-    def take(self, name: str, seconds: float, size: int = 100, taken: Taken | None = None, address: str = "a") -> bool:
-        return self.turns.take(address, taken or Taken(), size, self.step(name, seconds))
+    def take(self, name: str, seconds: float, address: str = "a") -> bool:
+        return self.turns.take(address, name.rstrip("0123456789"), self.step(name, seconds))
 
 
 def _run(scenario: Callable[[], Any]) -> None:
@@ -64,29 +64,25 @@ def test_turn_has_an_end_and_what_is_put_off_is_read_in_later_ones() -> None:
     _run(scenario)
 
 
-def test_who_has_taken_least_is_first_and_then_who_has_sent_least() -> None:
+def test_time_is_shared_among_addresses_and_that_of_one_among_its_connections() -> None:
     reader = Reader()
-    greedy = Taken()
-    greedy.add(1.0, reader.clock())
 
     async def scenario() -> None:
         reader.take("first", 1.0)
-        reader.take("greedy", 0.0, size=1, taken=greedy)
-        reader.take("large", 0.0, size=8192)
-        reader.take("small", 0.0, size=60)
-        reader.take("other address", 0.0, size=8192, taken=greedy, address="b")
+        for number in range(50):
+            reader.take(f"dear{number}", 0.01)
+            reader.take(f"other{number}", 0.01)
+        for number in range(3):
+            reader.take(f"cheap{number}", 0.001)
+            reader.take(f"beside{number}", 0.001, address="b")
+        while len(reader.read) < 107:
+            await asyncio.sleep(0)
+        assert reader.read.index("beside2") < 8
+        assert reader.read.index("cheap2") < 9
         await asyncio.sleep(0)
-        assert reader.read == ["first", "other address", "small", "large", "greedy"]
+        assert not reader.turns._connections
 
     _run(scenario)
-
-
-def test_what_was_taken_counts_for_less_as_time_passes() -> None:
-    taken = Taken()
-    taken.add(0.8, 10.0)
-    assert [round(taken.at(now), 6) for now in (10.0, 11.0, 13.0)] == [0.8, 0.4, 0.1]
-    taken.add(0.1, 13.0)
-    assert round(taken.at(13.0), 6) == 0.2
 
 
 class Asker:
@@ -102,7 +98,7 @@ class Asker:
 
     def ask(self, number: int, address: str = "a") -> asyncio.Task[None]:
         async def begin() -> None:
-            await self.turns.wait((address, number))
+            await self.turns.wait(((address, number), ("server", 80)))
             self.begun.append(number)
 
         return asyncio.get_running_loop().create_task(begin())
@@ -143,7 +139,7 @@ def test_request_of_another_address_is_before_those_of_one_that_asks_much_and_wh
         tasks = [*[asker.ask(number) for number in range(100)], asker.ask(1000, "b")]
         await asyncio.sleep(0)
         for number in range(50, 100):
-            asker.turns.leave(("a", number))
+            asker.turns.leave((("a", number), ("server", 80)))
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         assert [isinstance(error, ClientGone) for error in ended] == [50 <= number < 100 for number in range(101)]
         assert asker.begun.index(1000) < 20
@@ -152,19 +148,39 @@ def test_request_of_another_address_is_before_those_of_one_that_asks_much_and_wh
     _run(scenario)
 
 
-def test_addresses_are_forgotten_when_there_are_many() -> None:
-    shares = Shares()
-    shares.of("busy", 100.0).add(1.0, 100.0)
-    for number in range(5000):
-        shares.of(str(number), 101.0)
-    assert len(shares._of) < 2000
-    assert shares.of("busy", 101.0).at(101.0) == 0.5
-
-
 def test_nothing_is_kept_of_requests_that_have_had_their_turn() -> None:
     async def scenario() -> None:
         asker = Asker()
         await asyncio.gather(*[asker.ask(number) for number in range(100)])
-        assert asker.turns._by_client == {}
+        assert asker.turns._by_connection == {}
+
+    _run(scenario)
+
+
+def test_of_one_address_who_asked_first_is_first_however_much_is_asked_meanwhile() -> None:
+    async def scenario() -> None:
+        asker = Asker()
+        tasks = [asker.ask(number) for number in range(100)]
+        for number in range(100, 200):
+            await asyncio.sleep(0)
+            tasks.append(asker.ask(number))
+        await asyncio.gather(*tasks)
+        assert max(abs(place - number) for place, number in enumerate(asker.begun)) <= 16  # of neighbouring turns
+
+    _run(scenario)
+
+
+def test_addresses_that_ask_much_keep_another_waiting_for_a_request_of_each_at_most() -> None:
+    async def scenario() -> None:
+        asker = Asker()
+        tasks = [asker.ask(number, f"greedy {number % 40}") for number in range(400)]
+        for number in range(400, 500):
+            await asyncio.sleep(0)
+            tasks.append(asker.ask(number, f"greedy {number % 40}"))
+            if number == 410:
+                tasks.append(asker.ask(1000, "modest"))
+                before = len(asker.begun)
+        await asyncio.gather(*tasks)
+        assert asker.begun.index(1000) - before <= 40 + 16
 
     _run(scenario)
