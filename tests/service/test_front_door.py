@@ -154,7 +154,7 @@ def test_connection_that_was_closed_before_it_was_let_in_is_not_answered() -> No
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
         raise AssertionError("nothing was to be answered")
 
-    config, loop = Config(answer, interface="asgi3"), asyncio.new_event_loop()
+    config, loop = Config(answer, interface="asgi3", log_config=None), asyncio.new_event_loop()
     config.load()
     transport, door = Closed(), FrontDoor(1, 1, 1.0)
     guest = Guest(door, H11Protocol(config, ServerState(), {}, loop))
