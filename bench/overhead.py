@@ -23,6 +23,7 @@ from typing import get_args
 import numpy as np
 from tqdm import tqdm
 
+from artifact.cores import usable_cores
 from artifact.manifest import read_manifest
 from bench.images import probe_jpegs
 from bench.in_process import InProcess
@@ -32,7 +33,6 @@ from bench.peer_servers import SERVICE, Peer, Server, running
 from bench.report import print_result, table
 from bench.timing import bracketed
 from service.engine.runtime import RuntimeName, open_runtime
-from service.engine.tuning import usable_cores
 from service.settings import Settings
 
 _ROOT = Path(__file__).resolve().parent.parent

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from artifact.cores import usable_cores
 
 _ROOT = Path(__file__).resolve().parent.parent
 # What makes one processor fast where another is not; the rest of its dozens of flags says nothing here.
@@ -43,7 +44,7 @@ def machine() -> str:
                 flags = set(value.split())
     except OSError:  # not on Linux
         pass
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     able = [flag for flag in _TELLING_FLAGS if flag in flags]
     libraries = [f"{library} {found}" for library in ("onnxruntime", "openvino") if (found := _version(library))]
     return f"{name}, {cores} cores, {' '.join(able)}; Python {platform.python_version()}, {', '.join(libraries)}"

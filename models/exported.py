@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from artifact.agreement import LogitsAndMargins
+from artifact.cores import usable_cores
 from artifact.manifest import INPUT_NAMES, ONNX_NAME, OUTPUT_NAMES, ArtifactError, read_manifest, verified_file
 from artifact.preprocessing import UInt8Array
 from models.structure import Structure
@@ -32,7 +32,7 @@ class ExportedClassifier:
         self.manifest = read_manifest(folder)
         self.structure = Structure.of_manifest(self.manifest)
         self.batch_size = batch_size
-        self.workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.workers = usable_cores()
         path = verified_file(folder, self.manifest, ONNX_NAME)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from artifact.cores import usable_cores
 from artifact.preprocessing import Float32Array
 from service.engine.batcher import BatchPolicy
 from service.engine.errors import InferenceFailed
@@ -75,25 +73,6 @@ def tune(runtime: Runtime, images: Float32Array, wishes: PolicyWishes) -> Tuning
         max_batch="set" if wishes.max_batch else "measured",
         max_wait_ms="measured" if wishes.max_wait_ms is None else "set",
     )
-
-
-def usable_cores() -> int:
-    """Cores this process may use: those it may run on, or fewer where a container's quota says so."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS or Windows
-        cores = os.cpu_count() or 1
-    quota = _cgroup_quota()
-    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
-
-
-def _cgroup_quota() -> float | None:
-    """Cores' worth of time that the control group (version 2) grants; None where it sets no limit."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        return None
 
 
 def _best_batch(runtime: Runtime, images: Float32Array) -> int:

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Barrier
 from types import SimpleNamespace
 
@@ -11,11 +9,12 @@ import numpy as np
 import pytest
 
 from artifact.agreement import LogitsAndMargins
+from artifact.cores import usable_cores
 from artifact.preprocessing import Float32Array
 from service.engine import tuning
 from service.engine.batcher import BatchPolicy
 from service.engine.errors import InferenceFailed
-from service.engine.tuning import PolicyWishes, Tuning, tune, usable_cores
+from service.engine.tuning import PolicyWishes, Tuning, tune
 from tests.runtimes import PATIENCE_S, EchoRuntime
 from tests.service.engine.queueing import Clock
 
@@ -248,42 +247,3 @@ def test_a_run_is_measured_once_at_least_and_by_its_median(monkeypatch: pytest.M
     assert tuning._seconds(run) == pytest.approx(9.0)
     taken = iter([0.01, 0.015, 0.02, 0.9])
     assert tuning._seconds(run) == pytest.approx(0.0175)
-
-
-@pytest.mark.parametrize(
-    ("cores", "content", "usable"),
-    [
-        (8, "max 100000\n", 8),
-        (8, "200000 100000\n", 2),
-        (8, "150000 100000\n", 2),
-        (8, "50000 100000\n", 1),
-        (8, "10000 100000\n", 1),
-        (2, "800000 100000\n", 2),
-        (8, "", 8),
-        (8, "nonsense\n", 8),
-        (8, "many cores\n", 8),
-        (8, None, 8),
-    ],
-)
-def test_cores_are_those_the_containers_quota_leaves(
-    monkeypatch: pytest.MonkeyPatch, cores: int, content: str | None, usable: int
-) -> None:
-    def read_text(path: Path, **_: object) -> str:
-        assert str(path) == "/sys/fs/cgroup/cpu.max"
-        if content is None:
-            raise FileNotFoundError(path)
-        return content
-
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
-    monkeypatch.setattr(Path, "read_text", read_text)
-    assert usable_cores() == usable
-
-
-@pytest.mark.parametrize(("count", "usable"), [(6, 6), (None, 1)])
-def test_system_without_affinity_counts_its_cores(
-    monkeypatch: pytest.MonkeyPatch, count: int | None, usable: int
-) -> None:
-    monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setattr(os, "cpu_count", lambda: count)
-    monkeypatch.setattr(tuning, "_cgroup_quota", lambda: None)
-    assert usable_cores() == usable
