@@ -13,8 +13,9 @@ from artifact.manifest import Manifest, file_digest
 from artifact.preprocessing import Float32Array, Preprocessing
 from export.artifact_writer import write_artifact
 from export.parity import ParityError
+from models.bad_images import readable
 from models.checkpoint import CheckpointError
-from models.command_line import finite, interrupted
+from models.command_line import add_bad_images, finite, interrupted
 from models.config import PRESETS
 from models.data import split
 from models.examples import DataError, Examples
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         calibration_images: Float32Array | None = None
         profile_batches: Iterable[Float32Array] = ()
         if arguments.images:
-            examples = open_examples(arguments.images)
+            examples = readable(open_examples(arguments.images), preprocessing, arguments.bad_images)
             images = _real_images(examples, _spread(np.arange(len(examples)), arguments.count), preprocessing)
             profiled = _profile_indices(examples, arguments.held_out, arguments.profile_count)
             starts = range(0, len(profiled), _BATCH)
@@ -115,6 +116,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help="how many images, spread evenly, to count on how often each block runs (default: 5000)",
     )
+    add_bad_images(parser)
     parser.add_argument("--gate-threshold", type=finite, default=0.0, help="open gates above this margin (default: 0)")
     parser.add_argument("--preset", choices=PRESETS, metavar="NAME", help="network of a published checkpoint")
     return parser.parse_args(argv)
@@ -141,7 +143,7 @@ def _calibration_images(
 ) -> Float32Array:
     """Images to calibrate on, (N, 3, H, W), without the verified ones: agreement is told on images new to the graph."""
     if arguments.calibration_images:
-        examples = open_examples(arguments.calibration_images)
+        examples = readable(open_examples(arguments.calibration_images), preprocessing, arguments.bad_images)
     training, _ = split(examples, arguments.held_out)
     images = _real_images(examples, _spread(training, arguments.calibration_count), preprocessing)
     known = {image.tobytes() for image in verified}

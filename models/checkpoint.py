@@ -51,6 +51,12 @@ class Checkpoint:
         held_out: int | None = self.training.get("recipe", {}).get("held_out")
         return held_out
 
+    @property
+    def data_digest(self) -> str | None:
+        """`Examples.digest` of what it was trained on; None where it does not tell."""
+        digest: str | None = self.training.get("origin", {}).get("data")
+        return digest
+
     def network(self) -> AdaptiveResNet:
         """Build the network with these weights, in evaluation mode.
 

@@ -50,6 +50,7 @@ class TrainedClassifier:
         self.network = checkpoint.network().to(device)
         self.batch_size = batch_size
         self.held_out = checkpoint.held_out
+        self.data_digest = checkpoint.data_digest
         self._device = device
 
     def input(self, pixels: UInt8Array) -> Tensor:

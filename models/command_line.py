@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from typing import get_args
+
+from models.bad_images import BadImages
 
 _INTERRUPTED = 130
 
@@ -22,6 +25,17 @@ def finite(text: str) -> float:
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
     return value
+
+
+def add_bad_images(parser: argparse.ArgumentParser) -> None:
+    """Add `--bad-images`, which must be the same wherever the same images are to be held out."""
+    parser.add_argument(
+        "--bad-images",
+        choices=get_args(BadImages),
+        default="stop",
+        help="images that cannot be read: stop at the first (default), or name them and leave them out, which takes "
+        "decoding all of the data first",
+    )
 
 
 def interrupted(consequence: str) -> int:

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
-from artifact.preprocessing import Preprocessing, UInt8Array, to_rgb
+from artifact.preprocessing import Preprocessing, UInt8Array
+from models.bad_images import BadImages, find_bad, readable
 from models.examples import Examples
 
 # Images whose fitted pixels are smaller than this stay decoded in memory: CIFAR does, ImageNet is decoded every epoch.
@@ -107,21 +107,33 @@ def split(examples: Examples, held_out: int, instead: str = "give another --held
     return np.setdiff1d(np.arange(len(examples)), validation), validation
 
 
-def load_pixels(examples: Examples, preprocessing: Preprocessing) -> Pixels:
-    """The pixels of all examples: in memory where they are small, else decoded when asked for."""
-    if preprocessing.crop <= _IN_MEMORY_SIDE:
-        return _InMemoryPixels(examples, preprocessing)
-    return _DecodedPixels(examples, preprocessing)
+def load_pixels(
+    examples: Examples, preprocessing: Preprocessing, bad_images: BadImages = "stop"
+) -> tuple[Examples, Pixels]:
+    """The examples to use and their pixels: in memory where they are small, else decoded when asked for.
+
+    Raises:
+        DataError: an image cannot be read, and "stop" was said; of large ones this is raised when it is asked for. Or
+            a class has no image that can be read.
+    """
+    side = preprocessing.crop
+    if side > _IN_MEMORY_SIDE:
+        examples = readable(examples, preprocessing, bad_images)
+        return examples, _DecodedPixels(examples, preprocessing)
+    pixels: UInt8Array = np.empty((len(examples), side, side, 3), np.uint8)
+
+    def decode(index: int) -> None:
+        pixels[index] = examples.fitted(index, preprocessing)
+
+    bad = find_bad(examples, decode, bad_images)
+    return examples.without(bad), _InMemoryPixels(np.delete(pixels, bad, axis=0) if bad else pixels)
 
 
 class _InMemoryPixels:
     """Small images: decoded once; augmented by a random crop of the padded image and a flip (He et al. 2016, 4.2)."""
 
-    def __init__(self, examples: Examples, preprocessing: Preprocessing) -> None:
-        side = preprocessing.crop
-        self._pixels: UInt8Array = np.empty((len(examples), side, side, 3), np.uint8)
-        for index in tqdm(range(len(examples)), desc="decoding", unit="image", leave=False, disable=None):
-            self._pixels[index] = examples.fitted(index, preprocessing)
+    def __init__(self, pixels: UInt8Array) -> None:
+        self._pixels = pixels
 
     def fitted(self, indices: np.ndarray) -> UInt8Array:
         return self._pixels[indices]
@@ -157,7 +169,7 @@ class _DecodedPixels:
 
     def _random_crop(self, index: int, seed: int) -> UInt8Array:
         random = np.random.default_rng(seed)
-        image = to_rgb(self._examples.image(index))
+        image = self._examples.image(index)
         side = self._preprocessing.crop
         crop = image.resize((side, side), Image.Resampling.BILINEAR, box=_random_box(*image.size, random))
         pixels = np.asarray(crop)

@@ -23,9 +23,10 @@ from tqdm import tqdm
 
 from artifact.manifest import ArtifactError
 from models.answers import Answers, Images, answer
+from models.bad_images import readable
 from models.checkpoint import CheckpointError
 from models.classifier import Classifier, TrainedClassifier
-from models.command_line import finite, interrupted
+from models.command_line import add_bad_images, finite, interrupted
 from models.config import PRESETS
 from models.data import split
 from models.device import default_device, usable_device, use_sound_gradients
@@ -61,6 +62,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--artifact", type=Path, metavar="DIR", help="an exported network, which runs in ONNX Runtime")
     parser.add_argument("--data", required=True, type=Path, help="class folders, a tar of them, or CIFAR-10's batches")
+    add_bad_images(parser)
     parser.add_argument("--preset", metavar="NAME", help=f"network of a published checkpoint: {', '.join(PRESETS)}")
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
@@ -115,6 +117,7 @@ def _run(arguments: argparse.Namespace) -> int:
     _require_positive(arguments, "batch_size", "held_out", "sample")
     examples = open_examples(arguments.data)
     networks = _open(arguments, examples)
+    examples = readable(examples, networks.classifier.structure.preprocessing, arguments.bad_images)
     subject = _subject(arguments, networks, examples)
     started = time.perf_counter()
     with tqdm(desc="evaluating", total=len(subject.images), unit="image", leave=False, disable=None) as bar:
@@ -189,7 +192,7 @@ def _held_out(
     """The images held out of training, (N,): as many as the checkpoint tells, so that none was trained on.
 
     Raises:
-        ValueError: others are asked for, there are none, or the network to compare with was trained on some.
+        ValueError: others are asked for, there are none, the data is not that of the training, or the network to compare with was trained on some.
     """
     told = trained.held_out if trained else None
     if told == 0:
@@ -198,6 +201,11 @@ def _held_out(
         raise ValueError(
             f"the training of {arguments.checkpoint.name} held out {told} images, not {arguments.held_out}: "
             "leave out --held-out, or give --all"
+        )
+    if trained and trained.data_digest not in (None, examples.digest()):  # of which others would be held out
+        raise ValueError(
+            f"{arguments.checkpoint.name} was trained on other images than those of {arguments.data}, or on all but "
+            "those that cannot be read: give its --data and --bad-images, or --all"
         )
     count = told or arguments.held_out or Recipe().held_out
     if ungated is not None and ungated.held_out not in (None, count):

@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import PurePath
 
 import numpy as np
 from PIL import Image
 
-from artifact.preprocessing import Preprocessing, UInt8Array
+from artifact.preprocessing import Preprocessing, UInt8Array, to_rgb
 
 
 class DataError(ValueError):
@@ -26,30 +27,59 @@ class Examples:
         labels: class names, sorted; their order is that of the class indices.
         classes: class index of every example.
         names: a name of every example that stays the same wherever the data lies.
+        folder: where the names begin, or the tar and the folder in it; empty where the images are no files.
+        left_out: names of the examples that are left out, because they cannot be read.
     """
 
     labels: tuple[str, ...]
     classes: np.ndarray
     names: Sequence[str]
     _open: Callable[[int], Image.Image]
+    folder: str = ""
+    left_out: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.classes)
 
     def digest(self) -> str:
-        """SHA-256 of all names and classes, in hexadecimal; the images themselves are not read."""
-        content = json.dumps([*self.names, self.classes.tolist()])
-        return hashlib.sha256(content.encode()).hexdigest()
+        """SHA-256 of all names and classes, and of what is left out, in hexadecimal; no image is read."""
+        content = [*self.names, self.classes.tolist()]
+        if self.left_out:
+            content.append(list(self.left_out))
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def path(self, index: int) -> str:
+        """Where an example lies, for people to read."""
+        return str(PurePath(self.folder, self.names[index]))
+
+    def without(self, bad: Sequence[int]) -> Examples:
+        """The other examples, in the same order and of the same classes.
+
+        Raises:
+            DataError: a class has no other.
+        """
+        if not bad:
+            return self
+        kept = sorted(set(range(len(self))).difference(bad))
+        if emptied := sorted({*self.classes[bad].tolist()} - {*self.classes[kept].tolist()}):
+            classes = ", ".join(self.labels[index] for index in emptied[:3])
+            raise DataError(f"{len(emptied)} of the classes have no image that can be read ({classes})")
+        return replace(
+            self,
+            classes=self.classes[kept],
+            names=[self.names[index] for index in kept],
+            left_out=[*self.left_out, *(self.names[index] for index in bad)],
+            _open=lambda index: self._open(kept[index]),
+        )
 
     def image(self, index: int) -> Image.Image:
-        """Decode one example at its full size.
+        """Decode one example at its full size, upright and in RGB.
 
         Raises:
             DataError: its file cannot be decoded.
         """
         with self._decoding(index) as image:
-            image.load()
-            return image
+            return to_rgb(image)
 
     def fitted(self, index: int, preprocessing: Preprocessing) -> UInt8Array:
         """Decode one example as it is served: resized and cropped, (crop, crop, 3).
@@ -65,4 +95,4 @@ class Examples:
         try:
             yield self._open(index)
         except Exception as error:  # Pillow's decoders raise a dozen unrelated types for a damaged file
-            raise DataError(f"cannot decode {self.names[index]}: {error}") from error
+            raise DataError(f"cannot decode {self.path(index)}: {error} (--bad-images skip leaves it out)") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import os
 import tarfile
 import zlib
 from collections.abc import Callable
@@ -21,10 +22,13 @@ _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", 
 def open_examples(path: Path) -> Examples:
     """Read the index of the images at `path`; see the module's first line for the forms.
 
-    A folder (or tar) may hold the class folders directly or inside one folder above them, such as `train/`.
+    A folder (or tar) may hold the class folders directly or inside one folder above them, such as `train/`. What is
+    hidden, or in a hidden folder, is left out. Links to images are followed, but not links to folders, which may lead
+    round in circles, nor links in a tar.
 
     Raises:
         DataError: nothing readable is there.
+        OSError: a folder cannot be read.
     """
     if path.is_dir():
         if batches := [file for file in path.iterdir() if is_batch(file.name)]:
@@ -43,7 +47,7 @@ def _index(members: dict[str, Callable[[], Image.Image]], origin: Path) -> Examp
     """Examples whose class is the name of the folder they lie in."""
     names = sorted(members)
     if not names:
-        raise DataError(f"no images in class folders under {origin}")
+        raise DataError(f"no images in class folders under {origin}, but for what is hidden or behind links to folders")
     folders = [PurePosixPath(name).parent.name for name in names]
     labels = tuple(sorted(set(folders)))
     if "" in labels:
@@ -55,7 +59,7 @@ def _index(members: dict[str, Callable[[], Image.Image]], origin: Path) -> Examp
     classes = np.array([number[folder] for folder in folders], np.int64)
     # Names start at the class folder, so that a folder and a tar of it give the same examples in the same order.
     short = ["/".join(PurePosixPath(name).parts[-2:]) for name in names]
-    return Examples(labels, classes, short, lambda index: members[names[index]]())
+    return Examples(labels, classes, short, lambda index: members[names[index]](), f"{origin}/{parents[0]}")
 
 
 def _folder(path: Path) -> Examples:
@@ -63,8 +67,15 @@ def _folder(path: Path) -> Examples:
         # Read at once: an image that cannot be decoded leaves no file open.
         return lambda: Image.open(io.BytesIO(file.read_bytes()))
 
-    files = [file for file in path.rglob("*") if _is_image(file.name)]
-    return _index({file.relative_to(path).as_posix(): opener(file) for file in files}, path)
+    def fail(error: OSError) -> None:
+        raise error
+
+    files: dict[str, Callable[[], Image.Image]] = {}
+    for folder, subfolders, names in os.walk(path, onerror=fail):
+        subfolders[:] = [name for name in subfolders if not _is_hidden(name)]  # which are not gone into then
+        paths = [Path(folder, name) for name in names if _is_image(name) and not _is_hidden(name)]
+        files |= {file.relative_to(path).as_posix(): opener(file) for file in paths}
+    return _index(files, path)
 
 
 def _tar(path: Path) -> Examples:
@@ -83,13 +94,16 @@ def _tar(path: Path) -> Examples:
 
 
 def _is_image(name: str) -> bool:
-    """Whether a file of this name is an image; hidden files, such as the ones macOS adds to archives, are not."""
-    file = PurePosixPath(name)
-    return file.suffix.lower() in _SUFFIXES and not file.name.startswith(".")
+    return PurePosixPath(name).suffix.lower() in _SUFFIXES
 
 
 def _is_wanted(member: tarfile.TarInfo) -> bool:
-    return member.isfile() and (_is_image(member.name) or is_batch(member.name))
+    return member.isfile() and (_is_image(member.name) or is_batch(member.name)) and not _is_hidden(member.name)
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a file or a folder on the way to it is hidden, or is what macOS adds to archives."""
+    return any(part == "__MACOSX" or (part.startswith(".") and part != "..") for part in PurePosixPath(name).parts)
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

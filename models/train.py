@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from artifact.manifest import file_digest
 from models.checkpoint import CheckpointError, load
-from models.command_line import interrupted
+from models.command_line import add_bad_images, interrupted
 from models.config import PRESETS, ModelConfig, preset
 from models.data import Dataset, load_pixels, split
 from models.device import default_device, fast_precision, usable_device, use_sound_gradients
@@ -34,6 +34,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m models.train", description="Train a gated residual network.")
     parser.add_argument("--preset", required=True, metavar="NAME", help=", ".join(PRESETS))
     parser.add_argument("--data", required=True, type=Path, help="class folders, a tar of them, or CIFAR-10's batches")
+    add_bad_images(parser)
     parser.add_argument("--out", required=True, type=Path, help="folder of the run; an unfinished run there goes on")
     gates = parser.add_mutually_exclusive_group()
     gates.add_argument("--plain", action="store_true", help="without gates: the baseline")
@@ -98,8 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.init:
             warm_start(network, load(arguments.init))
             init_digest = file_digest(arguments.init)
+        examples, pixels = load_pixels(examples, config.preprocessing, arguments.bad_images)
         train_indices, held_out = split(examples, recipe.held_out)
-        pixels = load_pixels(examples, config.preprocessing)
         training, validation = (
             Dataset(examples, indices, config.preprocessing, pixels) for indices in (train_indices, held_out)
         )

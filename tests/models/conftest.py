@@ -113,7 +113,7 @@ def make_dataset(examples: Examples, config: ModelConfig) -> MakeDataset:
 
     def make(indices: np.ndarray | None = None) -> Dataset:
         chosen = np.arange(len(examples)) if indices is None else indices
-        return Dataset(examples, chosen, config.preprocessing, load_pixels(examples, config.preprocessing))
+        return Dataset(examples, chosen, config.preprocessing, load_pixels(examples, config.preprocessing)[1])
 
     return make
 

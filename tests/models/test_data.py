@@ -121,7 +121,7 @@ def test_epoch_can_be_entered_at_any_step(make_dataset: MakeDataset) -> None:
 def test_augmented_image_is_a_crop_of_the_padded_image_flipped_or_not(
     examples: Examples, config: ModelConfig, rng: np.random.Generator
 ) -> None:
-    pixels = load_pixels(examples, config.preprocessing)
+    _, pixels = load_pixels(examples, config.preprocessing)
     chosen = np.arange(60)
     padded = np.pad(pixels.fitted(chosen), ((0, 0), (4, 4), (4, 4), (0, 0)))
     found = []
@@ -145,14 +145,14 @@ def large(tmp_path: Path, make_class_folders: MakeFolders) -> tuple[Examples, Pr
 
 def test_large_images_are_fitted_like_small_ones(large: tuple[Examples, Preprocessing]) -> None:
     examples, preprocessing = large
-    fitted = load_pixels(examples, preprocessing).fitted(np.array([4, 0]))
+    fitted = load_pixels(examples, preprocessing)[1].fitted(np.array([4, 0]))
     assert np.array_equal(fitted, np.stack([preprocessing.fit(examples.image(index)) for index in (4, 0)]))
 
 
 def test_large_images_are_augmented_repeatably(large: tuple[Examples, Preprocessing]) -> None:
     examples, preprocessing = large
     chosen = np.array([0, 0, 0, 0, 5])
-    pixels = load_pixels(examples, preprocessing)
+    _, pixels = load_pixels(examples, preprocessing)
     first = pixels.augmented(chosen, np.random.default_rng(3))
     assert first.shape == (5, 72, 72, 3)
     assert np.array_equal(pixels.augmented(chosen, np.random.default_rng(3)), first)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -63,8 +66,102 @@ def test_order_does_not_depend_on_the_order_in_which_files_were_written(folder: 
 
 def test_other_files_are_left_alone(folder: Path) -> None:
     (folder / "cat" / "notes.txt").write_text("not an image")
-    (folder / "cat" / "._000.png").write_text("not an image either, for all its name")
     assert len(open_examples(folder)) == 12
+
+
+HIDDEN = (
+    "cat/._000.png",
+    "cat/.ipynb_checkpoints/000-checkpoint.png",
+    ".ipynb_checkpoints/000-checkpoint.png",
+    ".cache/deep/down/000.png",
+    "dog/.../000.png",
+    "__MACOSX/cat/._000.png",
+    "__MACOSX/cat/000.png",
+    "cat/__MACOSX/000.png",
+)
+
+
+def _add_hidden(folder: Path) -> None:
+    """Images where none is looked for; each would be a class of its own, or make two folders of class folders."""
+    for name in HIDDEN:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / "cat" / "000.png", folder / name)
+
+
+@pytest.mark.parametrize("prefix", [None, ".", "./train", "train", "../train", "/train"])
+def test_what_is_hidden_at_any_depth_is_left_out(folder: Path, tmp_path: Path, prefix: str | None) -> None:
+    before = open_examples(folder)
+    digest = before.digest()
+    _add_hidden(folder)
+    path = folder
+    if prefix is not None:
+        path = tmp_path / "images.tar"
+        with tarfile.open(path, "w") as archive:
+            for file in folder.rglob("*.png"):
+                member = archive.gettarinfo(file)
+                member.name = f"{prefix}/{file.relative_to(folder)}"
+                with file.open("rb") as content:
+                    archive.addfile(member, content)
+    _assert_same(open_examples(path), before)
+    assert open_examples(path).digest() == digest
+
+
+def test_folder_that_is_hidden_itself_can_be_named(folder: Path, tmp_path: Path) -> None:
+    hidden = tmp_path / ".hidden" / "__MACOSX"
+    hidden.parent.mkdir()
+    folder.rename(hidden)
+    assert len(open_examples(hidden)) == 12
+
+
+def test_hidden_batches_in_a_tar_are_left_out(folder: Path, tmp_path: Path) -> None:
+    (folder / ".old").mkdir()
+    (folder / ".old" / "data_batch_1.bin").write_bytes(b"damaged")
+    with tarfile.open(tmp_path / "images.tar", "w") as archive:
+        archive.add(folder, "images")
+    _assert_same(open_examples(tmp_path / "images.tar"), open_examples(folder))
+
+
+def test_only_hidden_images_are_none(folder: Path, tmp_path: Path) -> None:
+    folder.rename(tmp_path / ".hidden")
+    with pytest.raises(DataError, match="no images in class folders .* hidden"):
+        open_examples(tmp_path)
+
+
+def test_links_to_images_are_followed_and_links_to_folders_are_not(folder: Path, tmp_path: Path) -> None:
+    (folder / "cat" / "linked.png").symlink_to(folder / "dog" / "000.png")
+    (folder / "cat" / ".linked.png").symlink_to(folder / "dog" / "000.png")
+    (folder / "cat" / "round").symlink_to(folder)
+    (folder / "fox").symlink_to(folder / "dog")
+    (tmp_path / "link").symlink_to(folder)
+    for path in (folder, tmp_path / "link"):
+        examples = open_examples(path)
+        assert examples.labels == LABELS
+        assert len(examples) == 13
+        assert np.array_equal(np.asarray(examples.image(4)), np.asarray(Image.open(folder / "dog" / "000.png")))
+
+
+def test_link_that_leads_nowhere_is_an_image_that_cannot_be_read(folder: Path) -> None:
+    (folder / "cat" / "lost.png").symlink_to(folder / "nowhere.png")
+    with pytest.raises(DataError, match=r"cannot decode .*/cat/lost\.png: .*No such file"):
+        open_examples(folder).image(4)
+
+
+def test_folder_with_the_name_of_an_image_is_a_folder(folder: Path) -> None:
+    (folder / "cat" / "odd.png").mkdir()
+    assert len(open_examples(folder)) == 12
+
+
+def test_folder_that_cannot_be_listed_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def forbidden(path: str) -> object:
+        if Path(path).name == "dog":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", forbidden)
+    with pytest.raises(PermissionError, match="dog"):
+        open_examples(folder)
 
 
 def test_missing_data_says_what_is_taken(tmp_path: Path) -> None:
@@ -105,5 +202,16 @@ def test_image_that_cannot_be_decoded_is_named(folder: Path) -> None:
     damaged.write_bytes(damaged.read_bytes()[:60])
     examples = open_examples(folder)
     examples.image(1)
-    with pytest.raises(DataError, match=r"cannot decode cat/002\.png"):
+    with pytest.raises(DataError, match=re.escape(f"cannot decode {damaged}: ")):
         examples.image(2)
+
+
+@pytest.mark.parametrize(("prefix", "where"), [(".", "cat/002.png"), ("./train", "train/cat/002.png")])
+def test_image_in_a_tar_is_named_with_the_path_of_the_tar(
+    folder: Path, tmp_path: Path, prefix: str, where: str
+) -> None:
+    (folder / "cat" / "002.png").write_bytes(b"damaged")
+    with tarfile.open(tmp_path / "images.tar", "w") as archive:
+        archive.add(folder, prefix)
+    with pytest.raises(DataError, match=re.escape(f"cannot decode {tmp_path}/images.tar/{where}: ")):
+        open_examples(tmp_path / "images.tar").image(2)

@@ -27,7 +27,7 @@ def test_serving_sees_an_image_as_training_does_to_the_last_bit(
     for number, size in enumerate(sizes):
         photograph(*size, seed=number).save(tmp_path / "class" / f"{number}.{suffix}")
     examples = open_examples(tmp_path)
-    pixels = load_pixels(examples, config.preprocessing)
+    examples, pixels = load_pixels(examples, config.preprocessing)
     dataset = Dataset(examples, np.arange(len(examples)), config.preprocessing, pixels)
     trained = np.concatenate([batch.images.numpy() for batch in dataset.ordered(2)])
     decoder = ImageDecoder(config.preprocessing, max_bytes=10**7, max_pixels=10**7)
