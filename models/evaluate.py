@@ -192,7 +192,8 @@ def _held_out(
     """The images held out of training, (N,): as many as the checkpoint tells, so that none was trained on.
 
     Raises:
-        ValueError: others are asked for, there are none, the data is not that of the training, or the network to compare with was trained on some.
+        ValueError: others are asked for, there are none, they are not known as the data is not that of the training, or
+            the network to compare with was trained on some.
     """
     told = trained.held_out if trained else None
     if told == 0:

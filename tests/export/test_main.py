@@ -170,6 +170,20 @@ def test_profile_is_of_the_images_held_out_of_training(
     assert some.images == 101
 
 
+def test_images_that_cannot_be_read_stop_the_export_or_are_left_out(
+    tmp_path: Path, trained: Path, make_class_folders: MakeFolders, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = make_class_folders(tmp_path / "data", ["ant", "bee"], each=5, side=16)
+    (folders / "bee" / "004.png").write_bytes(b"damaged")
+    arguments = [str(trained), "--images", str(folders), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 1
+    _assert_one_line(capsys, f"cannot decode {folders}/bee/004.png: ")
+    assert main([*arguments, "--bad-images", "skip"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == f"note: 1 of 10 images cannot be read and are left out:\n  {folders}/bee/004.png\n"
+    assert "on 9 images" in printed.out
+
+
 def test_generated_images_are_no_profile(tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(trained), "--out", str(tmp_path / "out"), "--count", "120"]) == 0
     assert read_manifest(tmp_path / "out").profile is None

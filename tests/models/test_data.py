@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from artifact.preprocessing import Preprocessing
 from models.config import ModelConfig
 from models.data import Dataset, load_pixels, split
-from models.examples import Examples
+from models.examples import DataError, Examples
 from models.sources import open_examples
 from tests.conftest import MakeFolders
 from tests.models.conftest import MakeDataset
@@ -147,6 +148,61 @@ def test_large_images_are_fitted_like_small_ones(large: tuple[Examples, Preproce
     examples, preprocessing = large
     fitted = load_pixels(examples, preprocessing)[1].fitted(np.array([4, 0]))
     assert np.array_equal(fitted, np.stack([preprocessing.fit(examples.image(index)) for index in (4, 0)]))
+
+
+def test_image_that_cannot_be_read_stops_at_once_where_all_are_decoded_and_else_when_it_is_reached(
+    large: tuple[Examples, Preprocessing], tmp_path: Path, config: ModelConfig
+) -> None:
+    (tmp_path / "large" / "a" / "001.png").write_bytes(b"damaged")
+    examples, preprocessing = large
+    with pytest.raises(DataError, match="a/001"):
+        load_pixels(examples, config.preprocessing)
+    same, pixels = load_pixels(examples, preprocessing)
+    assert same is examples
+    pixels.fitted(np.array([0, 2]))
+    with pytest.raises(DataError, match="a/001"):
+        pixels.fitted(np.array([0, 1]))
+    with pytest.raises(DataError, match="a/001"):
+        pixels.augmented(np.array([0, 1]), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("side", [16, 72])
+def test_pixels_are_those_of_the_images_that_can_be_read(
+    large: tuple[Examples, Preprocessing], tmp_path: Path, side: int
+) -> None:
+    preprocessing = large[1].model_copy(update={"resize": side, "crop": side})
+    expected = np.stack([large[0].fitted(index, preprocessing) for index in (0, 2, 3, 4)])
+    for name in ("a/001.png", "b/002.png"):
+        (tmp_path / "large" / name).write_bytes(b"damaged")
+    examples, pixels = load_pixels(large[0], preprocessing, "skip")
+    assert list(examples.names) == ["a/000.png", "a/002.png", "b/000.png", "b/001.png"]
+    assert np.array_equal(pixels.fitted(np.arange(4)), expected)
+    assert pixels.augmented(np.arange(4), np.random.default_rng(0)).shape == (4, side, side, 3)
+
+
+def test_small_images_are_decoded_once(examples: Examples, config: ModelConfig) -> None:
+    opened = []
+
+    def note(index: int) -> Image.Image:
+        opened.append(index)
+        return examples.image(index)
+
+    noting = Examples(examples.labels, examples.classes, examples.names, note)
+    for _ in range(2):
+        _, pixels = load_pixels(noting, config.preprocessing, "skip")
+        pixels.fitted(np.arange(60))
+        assert sorted(opened) == list(range(60))
+        opened.clear()
+
+
+def test_image_with_pixels_that_are_no_numbers_is_named_when_it_is_augmented(
+    large: tuple[Examples, Preprocessing], tmp_path: Path
+) -> None:
+    Image.fromarray(np.full((90, 90), np.nan, np.float32)).save(tmp_path / "large" / "a" / "000.tiff")
+    examples = open_examples(tmp_path / "large")
+    _, pixels = load_pixels(examples, large[1])
+    with pytest.raises(DataError, match=r"cannot decode .*a/000\.tiff"):
+        pixels.augmented(np.array([1]), np.random.default_rng(0))
 
 
 def test_large_images_are_augmented_repeatably(large: tuple[Examples, Preprocessing]) -> None:

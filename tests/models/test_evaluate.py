@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from models.bad_images import readable
 from models.checkpoint import Checkpoint, load, save
 from models.classifier import TrainedClassifier
 from models.config import preset
@@ -230,6 +231,35 @@ def test_image_that_cannot_be_decoded_gives_one_line(
     (data / "dog" / "004.png").write_bytes(b"not an image")
     assert main([str(checkpoint), "--data", str(data), "--all"]) == 1
     _assert_one_line(capsys, f"cannot decode {data}/dog/004.png: ")
+
+
+def test_images_that_cannot_be_read_are_left_out_before_others_are_held_out(
+    checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (checkpoint, "--data", data, "--held-out", 9, "--bad-images", "skip")
+    (data / "dog" / "000.png").write_bytes(b"not an image")
+    summary, _ = _run(capsys, *arguments)
+    (data / "dog" / "000.png").unlink()
+    without, _ = _run(capsys, *arguments)
+    for figures in (summary, without):
+        del figures["images_per_second"]
+    assert summary == without
+    assert _run(capsys, checkpoint, "--data", data, "--all", "--bad-images", "skip")[0]["images"] == 29
+
+
+def test_held_out_images_of_other_data_than_that_of_the_training_are_not_known(
+    checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "dog" / "000.png").write_bytes(b"not an image")
+    examples = readable(open_examples(data), load(checkpoint).config.preprocessing, "skip")
+    capsys.readouterr()
+    training = {"recipe": Recipe(held_out=9).model_dump(), "origin": {"init": None, "data": examples.digest()}}
+    save(checkpoint, replace(load(checkpoint), training=training))
+    assert _run(capsys, checkpoint, "--data", data, "--bad-images", "skip")[0]["images"] == 9
+    assert main([str(checkpoint), "--data", str(data)]) == 1
+    _assert_one_line(capsys, "checkpoint.safetensors was trained on other images")
+    (data / "dog" / "000.png").unlink()
+    assert _run(capsys, checkpoint, "--data", data, "--all")[0]["images"] == 29
 
 
 def test_data_with_other_classes_is_refused(checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

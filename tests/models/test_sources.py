@@ -123,7 +123,7 @@ def test_hidden_batches_in_a_tar_are_left_out(folder: Path, tmp_path: Path) -> N
 
 def test_only_hidden_images_are_none(folder: Path, tmp_path: Path) -> None:
     folder.rename(tmp_path / ".hidden")
-    with pytest.raises(DataError, match="no images in class folders .* hidden"):
+    with pytest.raises(DataError, match=r"no images in class folders .* hidden"):
         open_examples(tmp_path)
 
 

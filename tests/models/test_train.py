@@ -106,6 +106,49 @@ def test_run_from_another_checkpoint_or_on_other_images_is_refused(
     assert (out / CHECKPOINT_NAME).read_bytes() == before
 
 
+def test_image_that_cannot_be_read_stops_the_training_before_it_begins(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "cat" / "003.png").write_bytes(b"damaged")
+    assert main(_arguments(data, tmp_path / "run", "--epochs", "1")) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: cannot decode {data}/cat/003.png: ")
+    assert "--bad-images skip leaves it out" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_run_that_leaves_out_images_is_the_run_without_them_and_goes_on_only_without_the_same(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, image = tmp_path / "run", data / "cat" / "003.png"
+    whole = image.read_bytes()
+    image.write_bytes(b"damaged")
+    skipping = _arguments(data, out, "--epochs", "1", "--bad-images", "skip")
+    assert main(skipping) == 0
+    told = f"note: 1 of 32 images cannot be read and are left out:\n  {image}\n"
+    assert capsys.readouterr().err.startswith(told)
+    assert main(skipping) == 0
+    assert capsys.readouterr().out.startswith("the training was finished already")
+    image.write_bytes(whole)
+    assert main(skipping) == 1
+    assert "was on other data" in capsys.readouterr().err
+    image.unlink()
+    assert main(skipping) == 1
+    assert "was on other data" in capsys.readouterr().err
+    assert main(_arguments(data, tmp_path / "removed", "--epochs", "1")) == 0
+    first, second = (load(run / CHECKPOINT_NAME).weights for run in (out, tmp_path / "removed"))
+    assert same_tensors(first, second)
+
+
+def test_class_without_an_image_that_can_be_read_is_an_error(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for image in (data / "dog").iterdir():
+        image.write_bytes(b"damaged")
+    assert main(_arguments(data, tmp_path / "run", "--bad-images", "skip")) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == ("error: 1 of the classes have no image that can be read (dog)")
+
+
 def test_ctrl_c_says_in_one_line_how_the_run_goes_on(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
