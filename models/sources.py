@@ -30,6 +30,8 @@ def open_examples(path: Path) -> Examples:
         DataError: nothing readable is there.
         OSError: a folder cannot be read.
     """
+    # Else the first images load Pillow's formats, and where threads open them at once one may miss its own format.
+    Image.init()
     if path.is_dir():
         if batches := [file for file in path.iterdir() if is_batch(file.name)]:
             return read_batches({file.name: file.read_bytes() for file in batches})

@@ -50,6 +50,13 @@ def test_folder_and_tar_of_it_give_the_same_examples(folder: Path, tmp_path: Pat
     _assert_same(open_examples(path), open_examples(folder))
 
 
+def test_all_formats_are_loaded_before_threads_open_images(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+    monkeypatch.setattr(Image, "init", lambda: loaded.append("all"))
+    open_examples(folder)
+    assert loaded == ["all"]
+
+
 def test_class_folders_may_lie_in_a_folder_of_their_own(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "above").mkdir()
     folder.rename(tmp_path / "above" / "train")
