@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import orjson
 from uvicorn.logging import DefaultFormatter
@@ -30,8 +30,8 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 @contextmanager
-def logged(log_format: LogFormat, log_level: str) -> Iterator[None]:
-    """Send everything that is logged, warned of or uncaught to the standard error, in one format.
+def logged(log_format: LogFormat, log_level: str, stream: TextIO | None = None) -> Iterator[None]:
+    """Send everything that is logged, warned of or uncaught to a stream, else the standard error, in one format.
 
     Only the service and uvicorn may write below warnings: Pillow, for one, would log what stands in an image. What it
     warns of in images is left out too: a client could have a line written for every text it can make it say.
@@ -40,7 +40,7 @@ def logged(log_format: LogFormat, log_level: str) -> Iterator[None]:
     dies; a thread of its own for it would cost a request more in switching than it saves. The price is that a reader
     who lets the pipe run full stops the service too.
     """
-    handler = logging.StreamHandler()
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter("%(levelprefix)s %(message)s"))
     root = logging.getLogger()
     own = [logging.getLogger(name) for name in ("service", "uvicorn")]

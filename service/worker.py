@@ -1,7 +1,11 @@
-"""What a worker process runs: image files in, outcomes out. The service starts it: python -m service.worker FD."""
+"""What a worker process runs: image files in, outcomes out.
+
+The service starts it: python -m service.worker SOCKET LOG, both file descriptors.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
@@ -10,28 +14,30 @@ from typing import Any
 
 from artifact.manifest import ArtifactError, Manifest, read_manifest
 from artifact.probes import read_probes
+from service.decoder_process import bounded_decoder
 from service.engine.opening import Opened
 from service.engine.process_side import serve
 from service.engine.runtime import description, open_runtime
 from service.engine.selection import chosen_before
 from service.engine.tuning import tune
 from service.engine.worker import LocalWorker
-from service.images import IMAGE_ERRORS, ImageDecoder
+from service.images import IMAGE_ERRORS
 from service.logs import logged
 from service.settings import Settings
 
 
 def main() -> None:
-    """Serve the socket whose file descriptor is the first argument."""
+    """Serve the socket, and log to the other."""
     # Whoever stops the service, by keyboard or by process group, lets it finish what it accepted: then it hangs up.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with ExitStack() as stack:
         connection = stack.enter_context(socket.socket(fileno=int(sys.argv[1])))
+        log = stack.enter_context(os.fdopen(int(sys.argv[2]), "w", encoding="utf-8", errors="backslashreplace"))
 
         def open_worker(options: dict[str, Any]) -> tuple[Opened, Manifest, LocalWorker[bytes]]:
             settings = Settings(**options["settings"])
-            stack.enter_context(logged(settings.log_format, settings.log_level))
+            stack.enter_context(logged(settings.log_format, settings.log_level, log))
             return _open(settings, Manifest.model_validate(options["manifest"]), tunes=options["tune"])
 
         serve(connection, open_worker, IMAGE_ERRORS)
@@ -39,6 +45,7 @@ def main() -> None:
 
 def _open(settings: Settings, expected: Manifest, tunes: bool) -> tuple[Opened, Manifest, LocalWorker[bytes]]:
     """Open the model as the settings say, and measure how it is best run where that is asked for."""
+    decoder = bounded_decoder(settings, expected)  # whose process starts meanwhile
     remembered = chosen_before(settings.model, read_manifest(settings.model), settings.precision, settings.cache)
     runtime = open_runtime(settings.model, settings.runtime, settings.device, settings.precision, settings.cache)
     manifest = runtime.manifest
@@ -47,7 +54,6 @@ def _open(settings: Settings, expected: Manifest, tunes: bool) -> tuple[Opened, 
     tuning = None
     if tunes:
         tuning = tune(runtime, read_probes(settings.model, manifest).images, settings.policy_wishes)
-    decoder = ImageDecoder(manifest.preprocessing, settings.max_bytes, settings.max_pixels)
     first = bool(runtime.candidates) and not remembered
     return Opened(description(runtime), tuning, first), manifest, LocalWorker(runtime, decoder.decode)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from service.engine.errors import RuntimeUnavailable, WorkerLost
 from service.engine.frames import Frames, framed, receive
 from service.engine.opening import REPLY, Opened, Refusal
 from service.engine.operating_system import is_suspended
+from service.engine.printed import log_printed
 from service.engine.request import Job
 from service.engine.worker import Answered
 
@@ -26,13 +28,14 @@ _LONGEST_START_S = 120.0
 _LONGEST_END_S = 1.0
 # Far more than the answers of any batch, in bytes; a process that says it sends more is not itself any more.
 _LONGEST_REPLY = 1 << 26
+_STANDARD_ERROR = 2
 
 
 class WorkerProcess:
     """Starts `python -m MODULE` and gives it work over a socket.
 
     Args:
-        module: calls `process_side.serve`.
+        module: calls `process_side.serve`; its arguments are the file descriptors of the socket and of the log.
         options: for the module, JSON.
         codec: of the model's outcomes.
         stuck_s: longest time a batch may take, in seconds; a process that needs longer is lost.
@@ -82,8 +85,7 @@ class WorkerProcess:
         try:
             self._socket, there = socket.socketpair()
             with there:
-                command = [sys.executable, "-m", self._module, str(there.fileno())]
-                self._process = subprocess.Popen(command, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL)
+                self._process = self._popen(there)
             self._frames = Frames(_LONGEST_REPLY)
             self._socket.settimeout(_LONGEST_START_S)
             self._socket.sendall(framed(orjson.dumps({**self._options, "tune": tune})))
@@ -92,6 +94,22 @@ class WorkerProcess:
             raise RuntimeUnavailable(f"its process cannot be started: {error}") from error
         if self._aborted:
             self._process.kill()
+
+    def _popen(self, there: socket.socket) -> subprocess.Popen[bytes]:
+        """The process, which logs to this one's standard error, and has one of its own for what it should not print."""
+        printed, prints = os.pipe()
+        log = os.dup(_STANDARD_ERROR)
+        try:
+            command = [sys.executable, "-m", self._module, str(there.fileno()), str(log)]
+            process = subprocess.Popen(command, pass_fds=[there.fileno(), log], stdin=subprocess.DEVNULL, stderr=prints)
+        except OSError:
+            os.close(printed)
+            raise
+        finally:
+            os.close(prints)
+            os.close(log)
+        log_printed(printed, f"worker process {process.pid}")
+        return process
 
     def start(self) -> None:
         """Wait until the process has opened the model; launch it first where there is none that lives."""
