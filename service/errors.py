@@ -23,7 +23,7 @@ from service.engine.errors import (
     Overloaded,
     WorkerLost,
 )
-from service.images import CorruptImage, EmptyImage, ImageTooLarge, NotAnImage, TooManyPixels
+from service.images import CorruptImage, EmptyImage, ImageTooCostly, ImageTooLarge, NotAnImage, TooManyPixels
 from service.request_record import RequestRecord, record_of
 from service.schemas import ErrorDetail, RequestErrorDetail
 
@@ -57,6 +57,7 @@ _KNOWN: dict[type[Exception], tuple[int, str]] = {
     TooManyPixels: (413, "too_many_pixels"),
     NotAnImage: (415, "not_an_image"),
     CorruptImage: (422, "corrupt_image"),
+    ImageTooCostly: (422, "image_too_costly"),
     Overloaded: (429, "overloaded"),
     RateLimited: (429, "rate_limited"),
     TooManyAtOnce: (429, "too_many_requests_at_once"),

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
 
-from artifact.preprocessing import Float32Array, Preprocessing
-from service.image_structure import has_too_many_parts
+from artifact.preprocessing import Float32Array, Preprocessing, UInt8Array
 
 _log = logging.getLogger(__name__)
 
@@ -41,8 +40,12 @@ class CorruptImage(ImageError):  # noqa: N818
     """The bytes begin like an image but cannot be decoded."""
 
 
+class ImageTooCostly(ImageError):  # noqa: N818
+    """To decode the image takes more processor time or memory than allowed."""
+
+
 # All of the above, each made from its message.
-IMAGE_ERRORS = (EmptyImage, ImageTooLarge, TooManyPixels, NotAnImage, CorruptImage)
+IMAGE_ERRORS = (EmptyImage, ImageTooLarge, TooManyPixels, NotAnImage, CorruptImage, ImageTooCostly)
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,18 @@ class ImageDecoder:
         """Return the network's input, (3, H, W).
 
         Raises:
-            ImageError: the bytes are empty, too many, no image, damaged, or an image with too many pixels.
+            ImageError: see `fit`.
         """
-        self._check_bytes(data)
-        if has_too_many_parts(data):
-            raise CorruptImage("the image is damaged: it has far more parts than an image needs")
+        return self.preprocessing.normalise(self.fit(data))
+
+    def fit(self, data: bytes) -> UInt8Array:
+        """Return the pixels that the network sees, (H, W, 3).
+
+        Raises:
+            ImageError: the bytes are empty, too many, no image, damaged, or an image with too many pixels.
+            MemoryError: there is not enough of it.
+        """
+        self.check_bytes(data)
         try:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
         except UnidentifiedImageError as error:
@@ -80,14 +90,19 @@ class ImageDecoder:
         if width * height > self.max_pixels:
             raise self._too_many_pixels(f"it has {width} x {height}")
         try:
-            return self.preprocessing.apply(image)
+            return self.preprocessing.fit(image)
         except MemoryError:  # this server's fault, not the image's
             raise
         except Exception as error:  # as above
             _log.debug("an image could not be decoded", exc_info=error)
             raise CorruptImage("the image is truncated or damaged") from error
 
-    def _check_bytes(self, data: bytes) -> None:
+    def check_bytes(self, data: bytes) -> None:
+        """Return where there are bytes, and not too many.
+
+        Raises:
+            EmptyImage, ImageTooLarge: there are none, or too many.
+        """
         if not data:
             raise EmptyImage("the image is empty")
         if len(data) > self.max_bytes:

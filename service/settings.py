@@ -80,6 +80,8 @@ class Settings(BaseSettings):
     deadline_ms: float = Field(default=10_000, gt=0, description="longest time to answer an image, in ms")
     max_bytes: int = Field(default=20_000_000, gt=0, description="largest image file, in bytes")
     max_pixels: int = Field(default=50_000_000, gt=0, le=_PILLOW_LIMIT, description="largest image, in pixels")
+    max_decode_ms: float = Field(default=1000, ge=10, description="most processor time to decode an image, in ms")
+    max_decode_mb: int = Field(default=512, ge=16, description="most memory to decode an image, in MB")
     max_pending_bytes: int = Field(
         default=512_000_000, gt=0, description="most bytes of request bodies held at a time; more are refused with 429"
     )

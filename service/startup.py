@@ -9,13 +9,14 @@ from pydantic_settings import SettingsError
 
 from artifact.manifest import Manifest
 from artifact.probes import read_probes
+from service.decoder_process import bounded_decoder
 from service.engine.pool import WorkerPool, local_pool, process_pool
 from service.engine.runtime import Runtime, open_runtime
 from service.engine.tuning import tune
 from service.engine.wire import OutcomeCodec
 from service.engine.worker import LocalWorker
 from service.engine.worker_process import WorkerProcess
-from service.images import IMAGE_ERRORS, ImageDecoder
+from service.images import IMAGE_ERRORS
 from service.settings import Settings
 
 if TYPE_CHECKING:  # its packages need not be installed
@@ -40,8 +41,7 @@ def _thread_pool(settings: Settings) -> WorkerPool[bytes]:
 def local_worker(settings: Settings) -> tuple[Runtime, LocalWorker[bytes]]:
     """The model and a worker that runs it, in this process."""
     runtime = open_runtime(settings.model, settings.runtime, settings.device, settings.precision, settings.cache)
-    decoder = ImageDecoder(runtime.manifest.preprocessing, settings.max_bytes, settings.max_pixels)
-    return runtime, LocalWorker(runtime, decoder.decode)
+    return runtime, LocalWorker(runtime, bounded_decoder(settings, runtime.manifest).decode)
 
 
 def _worker_process(settings: Settings, manifest: Manifest) -> WorkerProcess:

@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1  # of prctl(2)
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38  # of prctl(2)
 
 
 def is_suspended(pid: int) -> bool:
@@ -28,6 +28,12 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def forbid_new_privileges() -> None:
+    """Have no program that this process starts, or its children, get privileges that it has not itself."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
 def release_memory() -> None:
     """Give memory that is free within this process back to the system, which the C library would rather keep."""
     with suppress(AttributeError):  # of other libraries than glibc
@@ -36,7 +42,17 @@ def release_memory() -> None:
 
 def resident_bytes() -> int:
     """Memory that this process has in use, 0 where the system does not tell."""
+    return _memory_bytes(1)
+
+
+def address_space_bytes() -> int:
+    """Memory that this process has asked for, in use or not; 0 where the system does not tell."""
+    return _memory_bytes(0)
+
+
+def _memory_bytes(field: int) -> int:
+    """A field of /proc/self/statm, which counts pages: proc(5)."""
     try:
-        return int(Path("/proc/self/statm").read_bytes().split()[1]) * resource.getpagesize()
+        return int(Path("/proc/self/statm").read_bytes().split()[field]) * resource.getpagesize()
     except OSError:
         return 0

@@ -47,7 +47,7 @@ def test_lack_of_memory_is_not_blamed_on_the_image(monkeypatch: pytest.MonkeyPat
     def fail(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(Preprocessing, "apply", fail)
+    monkeypatch.setattr(Preprocessing, "fit", fail)
     with pytest.raises(MemoryError):
         DECODER.decode(encoded(photograph(8, 8)))
 

@@ -85,7 +85,7 @@ def test_exception_nobody_expected_is_not_quoted(
         raise error
 
     if kind == "decoder":
-        monkeypatch.setattr(images, "has_too_many_parts", fail)
+        monkeypatch.setattr(images.ImageDecoder, "check_bytes", fail)
     else:
         monkeypatch.setattr(server.context.engine, "submit", fail)
     response = server.classify(solid(1))
