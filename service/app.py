@@ -24,6 +24,7 @@ from service.access_log import AccessLog
 from service.answer_writer import AnswerWriter
 from service.classify_endpoint import ROUTES, Routing
 from service.context import Context
+from service.decoding_costs import DecodingCosts
 from service.engine.engine import Engine
 from service.engine.pool import WorkerPool
 from service.forwarded_prefix import ForwardedPrefix
@@ -90,11 +91,13 @@ def create_app(
     metrics = Metrics(pool.manifest)
     metrics.start_at_zero([*ROUTES], errors.NOT_THE_CLIENTS_FAULT)
     scheduling = LoopScheduling()
+    costs = DecodingCosts()
     engine = Engine(
         pool,
         settings.queue_size,
         settings.deadline_ms / 1000,
         on_batch=metrics.batch_size.observe,
+        on_cost=costs.note,
         on_loss=metrics.count_lost_worker,
         on_overload=scheduling.note_overload,
     )
@@ -102,7 +105,8 @@ def create_app(
     metrics.queue_capacity.set(engine.queue_capacity)
     metrics.queue_depth.set_function(lambda: engine.queue_depth)
     metrics.ready.set_function(lambda: engine.ready)
-    context = Context(settings, engine, metrics, BodyMemory(settings.max_pending_bytes), AnswerWriter(pool.manifest))
+    memory, writer = BodyMemory(settings.max_pending_bytes), AnswerWriter(pool.manifest)
+    context = Context(settings, engine, metrics, memory, writer, costs)
     others = _others(context, _lifespan(context, scheduling, tracing))
     describe_api(others, settings, with_keys=keyring is not None)
 

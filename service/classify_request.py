@@ -150,7 +150,9 @@ class ClassifyRequest:
         for place, upload in enumerate(uploads):
             try:
                 follows = bool(pending)  # a request is let in as a whole, as far as there is any room
-                pending.append(engine.submit(upload.data, deadline_s, _noting(answers, place, account), follows))
+                kind = self._served.costs.kind(upload.data)
+                dear, note = self._served.costs.is_dear(kind), _noting(answers, place, account)
+                pending.append(engine.submit(upload.data, deadline_s, note, follows, dear, kind))
             except NOT_TAKEN as error:
                 answers.note(place, error)
         try:

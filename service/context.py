@@ -8,6 +8,7 @@ from fastapi import Request
 
 from artifact.manifest import Manifest
 from service.answer_writer import AnswerWriter
+from service.decoding_costs import DecodingCosts
 from service.engine.engine import Engine
 from service.memory import BodyMemory
 from service.metrics import Metrics
@@ -16,13 +17,14 @@ from service.settings import Settings
 
 @dataclass(frozen=True)
 class Context:
-    """The running service: its settings, its engine (which takes image files), what it tells, and what it holds."""
+    """The running service: its settings, its engine (which takes image files), what it tells, holds and has learnt."""
 
     settings: Settings
     engine: Engine[bytes]
     metrics: Metrics
     memory: BodyMemory
     writer: AnswerWriter
+    costs: DecodingCosts
 
     @property
     def manifest(self) -> Manifest:

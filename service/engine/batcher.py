@@ -13,6 +13,9 @@ from service.engine.overload import Overload, Situation
 from service.engine.request import AnswerT, PayloadT, PendingRequest
 from service.engine.speed import Speed
 
+# How long after a request others are expected.
+_LATELY_S = 10.0
+
 
 @dataclass(frozen=True)
 class BatchPolicy:
@@ -76,6 +79,11 @@ class Batcher(Generic[PayloadT, AnswerT]):
         self.overload = Overload(situation, clock, on_overload)
         self._queue: deque[PendingRequest[PayloadT, AnswerT]] = deque()
         self._closed = False
+        self._came_at = -math.inf
+
+    def came_lately(self, now: float) -> bool:
+        """Whether requests come at present."""
+        return now - self._came_at < _LATELY_S
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -96,6 +104,7 @@ class Batcher(Generic[PayloadT, AnswerT]):
             Overloaded: the queue is full.
             EngineStopped: the batcher is closed.
         """
+        self._came_at = self._clock()
         self._require_room(self._capacity_in_time if follows else self._room)
         self.overload.note_accepted()
         self._queue.append(request)

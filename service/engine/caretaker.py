@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic
@@ -31,6 +31,7 @@ class Surroundings(Generic[PayloadT]):
     Attributes:
         batcher, dispatcher: hand out the work.
         results: is told what comes of it.
+        on_cost: told how long each request took, by its kind, in seconds.
         on_loss: told why, whenever a worker is lost.
         on_rest: told whenever a worker has nothing to do any more.
         on_failed_start: told whenever one that was lost could not be started again.
@@ -42,6 +43,7 @@ class Surroundings(Generic[PayloadT]):
     batcher: Batcher[PayloadT, Answer]
     dispatcher: Dispatcher[PayloadT, Answer]
     results: Results
+    on_cost: Callable[[Hashable, float], None]
     on_loss: Callable[[str], None]
     on_rest: Callable[[], None]
     on_failed_start: Callable[[], None]
@@ -67,7 +69,7 @@ class Caretaker(Generic[PayloadT]):
         self.given_up = False
         self.retry_s: float | None = None
         self._around = around
-        self._load = Workload(worker, around.batcher, around.dispatcher, around.clock)
+        self._load = Workload(worker, around.batcher, around.dispatcher, around.clock, around.on_cost)
         self._check: asyncio.Future[None] | None = None
         self._revival: asyncio.Task[None] | None = None
         self._serving = False
@@ -185,7 +187,7 @@ class Caretaker(Generic[PayloadT]):
             self._end_check(loss)
         lost = self._load.end()
         if around.over.is_set():
-            around.batcher.drop_all(EngineStopped())
+            around.dispatcher.drop_all(EngineStopped())
         elif self._serving:
             self.revive()
         around.results.tell(lost, [loss] * len(lost))

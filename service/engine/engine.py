@@ -6,11 +6,11 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from typing import Generic
 
-from service.engine.batcher import Batcher
+from service.engine.batcher import Batcher, BatchPolicy
 from service.engine.caretaker import Caretaker, Surroundings
 from service.engine.dispatcher import Dispatcher
 from service.engine.errors import EngineStopped, NoWorker
@@ -35,6 +35,7 @@ class Engine(Generic[PayloadT]):
         capacity: most requests queued.
         longest_s: deadline of requests, in seconds; some have less.
         on_batch: told the size of every batch that ran.
+        on_cost: told how long each request took a worker, by its kind, in seconds.
         on_loss: told why, whenever a worker is lost: "died" or "stuck".
         on_overload: told when an overload begins, and at the first request after it has ended.
         clock: seconds that never go back, the same in all workers.
@@ -49,6 +50,7 @@ class Engine(Generic[PayloadT]):
         capacity: int,
         longest_s: float = math.inf,
         on_batch: Callable[[int], None] = lambda _: None,
+        on_cost: Callable[[Hashable, float], None] = lambda *_: None,
         on_loss: Callable[[str], None] = lambda _: None,
         on_overload: Callable[[bool], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
@@ -64,13 +66,16 @@ class Engine(Generic[PayloadT]):
             workers=self._working,
             on_overload=on_overload,
         )
+        few = max(1, pool.tuning.policy.workers // 2)
+        self._dear: Batcher[PayloadT, Answer] = Batcher(capacity, BatchPolicy(few, 1, 0), clock, longest_s=longest_s)
         self._health = Health()
         self._running = self.leaving = False
         self._stopping, self._over, self._rested = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._around = Surroundings(
             batcher=self._batcher,
-            dispatcher=Dispatcher(self._batcher),
+            dispatcher=Dispatcher(self._batcher, self._dear, clock),
             results=Results(self._health, on_batch),
+            on_cost=on_cost,
             on_loss=on_loss,
             on_rest=self._rested.set,
             on_failed_start=self._give_up_waiting,
@@ -104,7 +109,7 @@ class Engine(Generic[PayloadT]):
     @property
     def queue_depth(self) -> int:
         """Requests waiting for a worker."""
-        return len(self._batcher)
+        return len(self._batcher) + len(self._dear)
 
     @property
     def queue_capacity(self) -> int:
@@ -144,7 +149,13 @@ class Engine(Generic[PayloadT]):
         self._batcher.require_room()
 
     def submit(
-        self, payload: PayloadT, deadline_s: float, answered: Callable[[Outcome], None], follows: bool = False
+        self,
+        payload: PayloadT,
+        deadline_s: float,
+        answered: Callable[[Outcome], None],
+        follows: bool = False,
+        dear: bool = False,
+        kind: Hashable = None,
     ) -> PendingRequest[PayloadT, Answer]:
         """Queue a payload, to be answered within `deadline_s` seconds. It goes to an idle worker at once.
 
@@ -153,6 +164,8 @@ class Engine(Generic[PayloadT]):
             deadline_s: how long its answer is of any worth.
             answered: called on the loop with what came of it, unless it was withdrawn before a worker had it.
             follows: whether it belongs to one that was accepted, and is refused only where the queue is full.
+            dear: whether it is likely to take far longer than others; see `Dispatcher`.
+            kind: of the payload, by which is told how long it took.
 
         Raises:
             Overloaded: the queue is full.
@@ -161,8 +174,8 @@ class Engine(Generic[PayloadT]):
         """
         self._require_workers()
         now = self._clock()
-        request: PendingRequest[PayloadT, Answer] = PendingRequest(payload, now, now + deadline_s, answered)
-        self._batcher.put(request, follows)
+        request: PendingRequest[PayloadT, Answer] = PendingRequest(payload, now, now + deadline_s, answered, dear, kind)
+        (self._dear if dear else self._batcher).put(request, follows)
         self._around.dispatcher.hand_out()
         return request
 
@@ -174,12 +187,11 @@ class Engine(Generic[PayloadT]):
         """Take no more requests, finish those queued for at most `drain_s` seconds, fail the rest, end the workers."""
         self._running = False
         self._stopping.set()
-        self._batcher.close()
-        self._around.dispatcher.hand_out()
+        self._around.dispatcher.close()
         await self._until(self._drained, drain_s)
         self._over.set()
         self._probing.end()
-        self._batcher.drop_all(EngineStopped())
+        self._around.dispatcher.drop_all(EngineStopped())
         for caretaker in self._caretakers:
             if caretaker.busy or caretaker.starting:
                 caretaker.worker.abort()
@@ -205,7 +217,7 @@ class Engine(Generic[PayloadT]):
     def _give_up_waiting(self) -> None:
         """Let nobody wait for workers that there may never be."""
         if (retry_s := self._without_workers_s) is not None:
-            self._batcher.drop_all(NoWorker(retry_s))
+            self._around.dispatcher.drop_all(NoWorker(retry_s))
 
     def _given_ahead(self) -> int:
         return sum([caretaker.ahead for caretaker in self._caretakers])
@@ -216,7 +228,7 @@ class Engine(Generic[PayloadT]):
     def _drained(self) -> bool:
         """Whether nothing that was accepted will still be run."""
         nobody = all(caretaker.given_up for caretaker in self._caretakers)
-        return nobody or not (self._batcher or any(caretaker.busy for caretaker in self._caretakers))
+        return nobody or not (self.queue_depth or any(caretaker.busy for caretaker in self._caretakers))
 
     def _at_rest(self) -> bool:
         return not any(caretaker.busy or caretaker.starting for caretaker in self._caretakers)

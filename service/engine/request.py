@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -31,11 +31,15 @@ class PendingRequest(Job[PayloadT], Generic[PayloadT, AnswerT]):
 
     Attributes:
         answered: called with what came of it, once, on the event loop; never where it was withdrawn in time.
+        dear: whether it is likely to take far longer than others.
+        kind: of its payload, by which is told how long it took.
         given: whether a worker has it.
         withdrawn: whether nobody waits for it any more.
     """
 
     answered: Callable[[AnswerT | Exception], None]
+    dear: bool = False
+    kind: Hashable = None
     given: bool = False
     withdrawn: bool = False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Generic
 
 from service.engine.batcher import Batcher
@@ -26,6 +26,7 @@ class Workload(Generic[PayloadT]):
         batcher: to which what was never begun goes back.
         dispatcher: says what there is to be done ahead.
         clock: seconds that never go back.
+        on_cost: told how long each request took, by its kind, in seconds.
     """
 
     def __init__(
@@ -34,11 +35,13 @@ class Workload(Generic[PayloadT]):
         batcher: Batcher[PayloadT, Answer],
         dispatcher: Dispatcher[PayloadT, Answer],
         clock: Callable[[], float],
+        on_cost: Callable[[Hashable, float], None],
     ) -> None:
         self._worker = worker
         self._batcher = batcher
         self._dispatcher = dispatcher
         self._clock = clock
+        self._on_cost = on_cost
         self._given: deque[Batch[PayloadT]] = deque()
         self._begun = 0.0  # with the first of them
 
@@ -70,12 +73,16 @@ class Workload(Generic[PayloadT]):
             self._begun = self._clock()
             self.go_ahead()
         else:  # it died while it had nothing to do, for which its next batch need not pay
-            self._batcher.put_back(batch)
+            self._end_dear(batch)
+            self._put_back(batch)
 
     def go_on(self) -> Batch[PayloadT]:
         """The batch the worker is done with; it goes on with the next."""
         done, now = self._given.popleft(), self._clock()
-        self._batcher.note_speed(now - self._begun, len(done))
+        self._dispatcher.batcher_of(done).note_speed(now - self._begun, len(done))
+        for request in done:
+            self._on_cost(request.kind, (now - self._begun) / len(done))
+        self._end_dear(done)
         self._begun = now
         if self._given:
             self.go_ahead()
@@ -86,9 +93,17 @@ class Workload(Generic[PayloadT]):
         if not self._given:
             return []
         lost = self._given.popleft()
+        self._end_dear(lost)
         while self._given:
-            self._batcher.put_back(self._given.pop())
+            self._put_back(self._given.pop())
         return lost
+
+    def _end_dear(self, batch: Batch[PayloadT]) -> None:
+        if batch[0].dear:
+            self._dispatcher.end_dear()
+
+    def _put_back(self, batch: Batch[PayloadT]) -> None:
+        self._dispatcher.batcher_of(batch).put_back(batch)
 
     def go_ahead(self) -> None:
         """Give the worker, which has something to do, what is to follow."""
@@ -97,12 +112,17 @@ class Workload(Generic[PayloadT]):
             if not batch:
                 return
             if not self._worker.give(batch):
-                self._batcher.put_back(batch)
+                self._put_back(batch)
                 return
             self._given.append(batch)
 
     def _has_enough(self) -> bool:
-        """Whether no more should be given ahead: under overload a single batch is enough, lest answers be late."""
+        """Whether no more should be given ahead: behind a dear request nothing should wait that others could run.
+
+        Under overload a single batch is enough, lest answers be late.
+        """
+        if self._given and self._given[0][0].dear:
+            return True
         if len(self._given) == 1:
             return False
         each = self._batcher.seconds_each or _AHEAD_S  # as long as nobody knows

@@ -38,7 +38,7 @@ class BusyWorker(Worker):
 
 def test_idle_worker_is_given_at_once_what_is_queued(make_batcher: MakeBatcher, clock: Clock) -> None:
     batcher, worker = make_batcher(max_batch=2), Worker()
-    dispatcher = Dispatcher(batcher)
+    dispatcher = Dispatcher(batcher, make_batcher(max_batch=1), clock)
     dispatcher.come_free(worker)
     put(batcher, clock, *"abc")
     dispatcher.hand_out()
@@ -49,7 +49,7 @@ def test_idle_worker_is_given_at_once_what_is_queued(make_batcher: MakeBatcher, 
 
 def test_worker_that_came_last_is_the_first_to_be_given_work(make_batcher: MakeBatcher, clock: Clock) -> None:
     batcher, workers = make_batcher(max_batch=1, workers=3), [Worker() for _ in range(3)]
-    dispatcher = Dispatcher(batcher)
+    dispatcher = Dispatcher(batcher, make_batcher(max_batch=1), clock)
     for worker in workers:
         dispatcher.come_free(worker)
     for payload in "ab":
@@ -60,7 +60,7 @@ def test_worker_that_came_last_is_the_first_to_be_given_work(make_batcher: MakeB
 
 def test_worker_that_left_is_given_nothing(make_batcher: MakeBatcher, clock: Clock) -> None:
     batcher, staying, leaving = make_batcher(), Worker(), Worker()
-    dispatcher = Dispatcher(batcher)
+    dispatcher = Dispatcher(batcher, make_batcher(max_batch=1), clock)
     dispatcher.come_free(staying)
     dispatcher.come_free(leaving)
     assert dispatcher.leave(leaving)
@@ -72,7 +72,7 @@ def test_worker_that_left_is_given_nothing(make_batcher: MakeBatcher, clock: Clo
 
 def test_worker_stays_idle_where_all_that_was_queued_is_worthless(make_batcher: MakeBatcher, clock: Clock) -> None:
     batcher, worker = make_batcher(), Worker()
-    dispatcher = Dispatcher(batcher)
+    dispatcher = Dispatcher(batcher, make_batcher(max_batch=1), clock)
     (late,) = put(batcher, clock, "late", within=5.0)
     clock.now += 5.0
     dispatcher.come_free(worker)
@@ -86,7 +86,7 @@ def test_request_that_is_made_while_another_is_told_that_it_is_too_late_finds_th
     make_batcher: MakeBatcher, clock: Clock
 ) -> None:
     batcher, worker = make_batcher(), Worker()
-    dispatcher = Dispatcher(batcher)
+    dispatcher = Dispatcher(batcher, make_batcher(max_batch=1), clock)
     (late,) = put(batcher, clock, "late", within=5.0)
 
     def ask_again(_: object) -> None:
@@ -101,7 +101,7 @@ def test_request_that_is_made_while_another_is_told_that_it_is_too_late_finds_th
 
 def test_nothing_is_to_be_done_ahead_while_another_is_idle(make_batcher: MakeBatcher, clock: Clock) -> None:
     batcher, idle = make_batcher(max_batch=2, max_wait_ms=0), Worker()
-    dispatcher = Dispatcher(batcher)
+    dispatcher = Dispatcher(batcher, make_batcher(max_batch=1), clock)
     busy = BusyWorker(dispatcher)
     dispatcher.come_free(idle)
     put(batcher, clock, "a")
@@ -114,7 +114,7 @@ def test_nothing_is_to_be_done_ahead_while_another_is_idle(make_batcher: MakeBat
 
 def test_busy_worker_that_is_nearly_done_is_given_what_comes_later(make_batcher: MakeBatcher, clock: Clock) -> None:
     batcher = make_batcher(max_batch=1)
-    dispatcher = Dispatcher(batcher)
+    dispatcher = Dispatcher(batcher, make_batcher(max_batch=1), clock)
     busy = BusyWorker(dispatcher)
     busy.takes_more = False
     put(batcher, clock, "a")
@@ -130,7 +130,7 @@ def test_busy_worker_that_is_nearly_done_is_given_what_comes_later(make_batcher:
 
 def test_idle_worker_is_given_what_comes_later_before_a_busy_one(make_batcher: MakeBatcher, clock: Clock) -> None:
     batcher, idle = make_batcher(max_batch=1), Worker()
-    dispatcher = Dispatcher(batcher)
+    dispatcher = Dispatcher(batcher, make_batcher(max_batch=1), clock)
     busy = BusyWorker(dispatcher)
     dispatcher.come_free(idle)
     for payload in "ab":
@@ -141,7 +141,7 @@ def test_idle_worker_is_given_what_comes_later_before_a_busy_one(make_batcher: M
 
 def test_busy_worker_that_asked_first_is_given_first(make_batcher: MakeBatcher, clock: Clock) -> None:
     batcher = make_batcher(max_batch=1)
-    dispatcher = Dispatcher(batcher)
+    dispatcher = Dispatcher(batcher, make_batcher(max_batch=1), clock)
     workers = [BusyWorker(dispatcher) for _ in range(3)]
     workers[0].go_ahead()  # to ask again is not to ask later
     for payload in "abcd":
@@ -153,7 +153,7 @@ def test_busy_worker_that_asked_first_is_given_first(make_batcher: MakeBatcher, 
 
 def test_busy_worker_is_given_nothing_where_batches_wait_for_company(make_batcher: MakeBatcher, clock: Clock) -> None:
     batcher = make_batcher(max_batch=2, max_wait_ms=60_000)
-    dispatcher = Dispatcher(batcher)
+    dispatcher = Dispatcher(batcher, make_batcher(max_batch=1), clock)
     busy = BusyWorker(dispatcher)
     put(batcher, clock, *"ab")
     dispatcher.hand_out()
@@ -172,7 +172,7 @@ def test_batch_is_handed_out_when_it_has_waited_for_company(
     batcher, worker = make_batcher(max_batch=4, max_wait_ms=real), Worker()
 
     async def scenario() -> None:
-        dispatcher = Dispatcher(batcher)
+        dispatcher = Dispatcher(batcher, make_batcher(max_batch=1), clock)
         dispatcher.come_free(worker)
         put(batcher, clock, "a")
         dispatcher.hand_out()
@@ -193,7 +193,7 @@ def test_timer_that_comes_too_early_waits_on(make_batcher: MakeBatcher, clock: C
     batcher, worker = make_batcher(max_batch=2, max_wait_ms=real), Worker()
 
     async def scenario() -> None:
-        dispatcher = Dispatcher(batcher)
+        dispatcher = Dispatcher(batcher, make_batcher(max_batch=1), clock)
         dispatcher.come_free(worker)
         put(batcher, clock, "a")
         dispatcher.hand_out()
@@ -210,7 +210,7 @@ def test_full_batch_is_handed_out_at_once(make_batcher: MakeBatcher, clock: Cloc
     batcher, workers = make_batcher(max_batch=2, max_wait_ms=60_000), [Worker(), Worker()]
 
     async def scenario() -> None:
-        dispatcher = Dispatcher(batcher)
+        dispatcher = Dispatcher(batcher, make_batcher(max_batch=1), clock)
         for worker in workers:
             dispatcher.come_free(worker)
         for payload in "abc":
@@ -220,3 +220,103 @@ def test_full_batch_is_handed_out_at_once(make_batcher: MakeBatcher, clock: Cloc
     asyncio.run(scenario())
     assert [worker.batches for worker in workers] == [[], [["a", "b"]]]
     assert len(batcher) == 1
+
+
+class Lines:
+    """Requests that are dear and others, and workers that run what they are given until they are told that it is done.
+
+    Args:
+        make_batcher: of each line.
+        clock: of all.
+        workers: how many there are.
+    """
+
+    def __init__(self, make_batcher: MakeBatcher, clock: Clock, workers: int) -> None:
+        self.clock = clock
+        self.batcher = make_batcher(max_batch=1, workers=workers)
+        self.dear = make_batcher(max_batch=1, workers=max(1, workers // 2))
+        self.dispatcher = Dispatcher(self.batcher, self.dear, clock)
+        self.running: dict[Runner, str] = {}
+        for _ in range(workers):
+            self.dispatcher.come_free(Runner(self))
+
+    @property
+    def run_now(self) -> str:
+        """What runs, in alphabetical order."""
+        return "".join(sorted(self.running.values()))
+
+    def ask(self, payloads: str) -> None:
+        """Ask for small letters, which are cheap, and large ones, which are dear."""
+        for payload in payloads:
+            (request,) = put(self.dear if payload.isupper() else self.batcher, self.clock, payload, within=1000.0)
+            request.dear = payload.isupper()
+            self.dispatcher.hand_out()
+
+    def end(self, payload: str) -> None:
+        """Have a worker be done with what it runs."""
+        (runner,) = [each for each, running in self.running.items() if running == payload]
+        del self.running[runner]
+        if payload.isupper():
+            self.dispatcher.end_dear()
+        self.dispatcher.come_free(runner)
+
+
+class Runner:
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+
+    def run(self, batch: Batch, /) -> None:
+        (request,) = batch
+        self._lines.running[self] = request.payload
+
+
+def test_dear_requests_have_half_of_the_workers_as_long_as_others_come(make_batcher: MakeBatcher, clock: Clock) -> None:
+    lines = Lines(make_batcher, clock, workers=4)
+    lines.ask("aABCD")
+    assert lines.run_now == "ABa"
+    lines.ask("bcd")
+    assert lines.run_now == "ABab"
+    lines.end("A")
+    assert lines.run_now == "BCab"
+    lines.end("a")
+    assert lines.run_now == "BCbc"
+
+
+def test_dear_requests_have_all_workers_where_no_others_come(make_batcher: MakeBatcher, clock: Clock) -> None:
+    lines = Lines(make_batcher, clock, workers=2)
+    lines.ask("ABC")
+    assert lines.run_now == "AB"
+    lines.ask("a")
+    lines.end("A")
+    assert lines.run_now == "Ba"
+    lines.end("a")
+    assert lines.run_now == "B"  # another may come any moment
+    lines.ask("D")
+    clock.now += 11.0
+    lines.dispatcher.hand_out()
+    assert lines.run_now == "BC"
+
+
+def test_only_worker_has_as_much_time_for_others_as_a_dear_request_took(
+    make_batcher: MakeBatcher, clock: Clock
+) -> None:
+    lines = Lines(make_batcher, clock, workers=1)
+    lines.ask("xABabcdef")
+    lines.end("x")
+    assert lines.run_now == "A"
+    clock.now += 1.0
+    lines.end("A")
+    for cheap in "abcd":
+        assert lines.run_now == cheap
+        clock.now += 0.3
+        lines.end(cheap)
+    assert lines.run_now == "B"
+
+
+def test_dear_request_runs_alone_where_nothing_else_is_to_be_done(make_batcher: MakeBatcher, clock: Clock) -> None:
+    lines = Lines(make_batcher, clock, workers=1)
+    lines.ask("xAB")
+    lines.end("x")
+    clock.now += 5.0
+    lines.end("A")
+    assert lines.run_now == "B"

@@ -41,9 +41,11 @@ class Desk:
         self.batcher: Batcher[str, Any] = Batcher(_CAPACITY, policy, clock, given_ahead=lambda: self.load.ahead)
         if each_s:
             self.batcher.note_speed(each_s, 1)
-        self.dispatcher = Dispatcher(self.batcher)
+        self.dear: Batcher[str, Any] = Batcher(_CAPACITY, policy, clock)
+        self.dispatcher = Dispatcher(self.batcher, self.dear, clock)
         self.worker: Any = Giver()
-        self.load = Workload(self.worker, self.batcher, self.dispatcher, clock)
+        self.costs: list[tuple[Any, float]] = []
+        self.load = Workload(self.worker, self.batcher, self.dispatcher, clock, lambda *cost: self.costs.append(cost))
 
     def request(self, payload: str) -> PendingRequest[str, Any]:
         return PendingRequest(payload, self.clock(), self.clock() + 100.0, lambda _: None)
@@ -129,3 +131,25 @@ def test_overloaded_worker_that_is_nearly_done_is_given_one_batch_and_no_more(cl
     desk.load.go_on()
     desk.put("d")
     assert desk.given == ["b", "d"]
+
+
+def test_it_is_told_how_long_each_kind_took(clock: Clock) -> None:
+    desk = Desk(clock, 0.01)
+    request = desk.request("first")
+    request.kind = "small"
+    desk.load.begin([request])
+    clock.now += 0.25
+    desk.load.go_on()
+    assert desk.costs == [("small", 0.25)]
+
+
+def test_nothing_is_given_ahead_behind_a_dear_request(clock: Clock) -> None:
+    desk = Desk(clock, 0.001)
+    dear = desk.request("dear")
+    dear.dear = True
+    desk.put("ab")
+    desk.load.begin([dear])
+    assert desk.worker.given == ["dear"]
+    assert not desk.load.takes_more
+    desk.load.go_on()
+    assert desk.batcher.seconds_each == 0.001  # of the others, which are no slower for it

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from service.decoding_costs import DecodingCosts
+from tests.image_files import encoded, photograph, solid
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_small_image_is_not_dear_and_a_huge_one_is(kind: str) -> None:
+    costs = DecodingCosts()
+    assert not costs.is_dear(costs.kind(encoded(photograph(64, 48), kind)))
+    huge = costs.kind(encoded(Image.new("L", (6000, 4000)), kind))
+    assert huge.pixels == (6000 * 4000).bit_length()
+    assert costs.is_dear(huge)
+
+
+def test_file_of_few_pixels_and_many_bytes_is_dear() -> None:
+    costs = DecodingCosts()
+    assert costs.is_dear(costs.kind(solid(10) + bytes(10_000_000)))
+
+
+def test_what_is_no_image_is_of_one_kind_for_each_size() -> None:
+    costs = DecodingCosts()
+    kinds = {costs.kind(bytes([first, second]) + b"nonsense") for first in range(0, 256, 7) for second in range(256)}
+    assert len(kinds) < 10
+
+
+def test_experience_counts_more_than_the_first_guess() -> None:
+    costs = DecodingCosts()
+    kind = costs.kind(encoded(Image.new("L", (6000, 4000)), "JPEG"))
+    costs.note(kind, 0.01)
+    assert not costs.is_dear(kind)
+    for _ in range(20):
+        costs.note(kind, 1.0)
+    assert costs.is_dear(kind)
+    assert 0.5 < costs.seconds(kind) < 1.0
+
+
+def test_one_image_does_not_make_its_kind_dear() -> None:
+    costs = DecodingCosts()
+    kind = costs.kind(solid(10))
+    costs.note(kind, 0.001)
+    costs.note(kind, 0.4)
+    assert not costs.is_dear(kind)
+
+
+def test_many_parts_before_the_size_are_not_looked_through() -> None:
+    costs = DecodingCosts()
+    assert costs.kind(b"\xff\xd8" + b"\xff\xe0\x00\x02" * 1_000_000).pixels == 0
