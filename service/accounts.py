@@ -1,7 +1,8 @@
 """What a key's holder may still do: requests at once, images a second, and multiply-accumulates.
 
 The gates decide what an image costs, so whoever sends images that open every gate gets more of the machine than others
-for as many images. The quota counts what was really spent.
+for as many images. The quota counts what was really spent, on decoding as well. Images that are dear to decode count as
+several.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 import time
 from collections.abc import Callable
 
-from service.engine.worker import Outcome
+from service.engine.worker import Answer, Outcome
 from service.keys import ApiKey
 from service.token_bucket import TokenBucket
 
@@ -111,5 +112,11 @@ class Account:
         if isinstance(outcome, Exception):
             return
         if self._macs:
-            self._macs.take(outcome.macs)
+            self._macs.take(outcome.macs + _macs_of_decoding(outcome))
         self._on_spent(outcome.macs)
+
+
+def _macs_of_decoding(answer: Answer) -> float:
+    """What could have been run in the time that decoding took, as fast as this image was run."""
+    inference_s = answer.inference_s / answer.batch_size
+    return answer.macs * answer.decode_s / inference_s if inference_s else 0.0

@@ -10,6 +10,7 @@ from typing import Protocol
 from service.accounts import Account
 from service.context import Context
 from service.deadlines import Deadline, upload_timeout
+from service.decoding_costs import Kind
 from service.engine.errors import DeadlineExceeded, EngineStopped, NoWorker, Overloaded
 from service.engine.request import PendingRequest
 from service.engine.worker import Answer, Outcome
@@ -102,9 +103,10 @@ class ClassifyRequest:
                 if self._account and self._record.received_bytes:  # else what is refused would be free
                     self._account.charge_refused()
                 raise
+            kinds = [self._served.costs.kind(upload.data) for upload in uploads]
             if self._account:
-                self._account.take(len(uploads))
-            return list(zip(uploads, await self._run(uploads, transport, deadline), strict=True))
+                self._account.take(sum(map(self._served.costs.images, kinds)))
+            return list(zip(uploads, await self._run(uploads, kinds, transport, deadline), strict=True))
 
     async def _received(self, body: Body, transport: Transport, deadline: Deadline, held: Share) -> list[Upload]:
         """Receive the whole body, unless it is refused meanwhile or comes too slowly."""
@@ -140,17 +142,18 @@ class ClassifyRequest:
                 body.take(piece[start : start + _STEP_BYTES])
         return body.uploads()
 
-    async def _run(self, uploads: list[Upload], transport: Transport, deadline: Deadline) -> list[Outcome]:
+    async def _run(
+        self, uploads: list[Upload], kinds: list[Kind], transport: Transport, deadline: Deadline
+    ) -> list[Outcome]:
         """Run the images and count what became of each."""
         engine, account = self._served.engine, self._account
         self._record.submitted_at = time.perf_counter()
         deadline_s = deadline.remaining_s
         answers = Answers(len(uploads))
         pending: list[PendingRequest[bytes, Answer]] = []
-        for place, upload in enumerate(uploads):
+        for place, (upload, kind) in enumerate(zip(uploads, kinds, strict=True)):
             try:
                 follows = bool(pending)  # a request is let in as a whole, as far as there is any room
-                kind = self._served.costs.kind(upload.data)
                 dear, note = self._served.costs.is_dear(kind), _noting(answers, place, account)
                 pending.append(engine.submit(upload.data, deadline_s, note, follows, dear, kind))
             except NOT_TAKEN as error:

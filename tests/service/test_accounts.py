@@ -92,6 +92,18 @@ def test_batch_larger_than_the_burst_is_taken_and_paid_for_afterwards(clock: Clo
     assert caught.value.retry_after_s == 7
 
 
+def test_quota_counts_the_time_of_decoding_as_it_counts_that_of_running(clock: Clock) -> None:
+    spent: list[int] = []
+    account = _account(clock, spent, macs_per_window=1000, window_seconds=10)
+    # Two images ran in 0.2 s, so each for 0.1 s; this one was decoded for 0.9 s.
+    account.charge(Answer((), (), (), 100, 2, 0.9, 0.0, 0.2))
+    assert spent == [100]
+    with pytest.raises(QuotaExceeded):
+        account.require()
+    clock.now += 0.1
+    account.require()
+
+
 def test_quota_counts_what_images_really_cost(clock: Clock) -> None:
     spent: list[int] = []
     account = _account(clock, spent, macs_per_window=1000, window_seconds=10)

@@ -49,3 +49,11 @@ def test_one_image_does_not_make_its_kind_dear() -> None:
 def test_many_parts_before_the_size_are_not_looked_through() -> None:
     costs = DecodingCosts()
     assert costs.kind(b"\xff\xd8" + b"\xff\xe0\x00\x02" * 1_000_000).pixels == 0
+
+
+def test_dear_image_counts_as_several() -> None:
+    costs = DecodingCosts()
+    kind = costs.kind(solid(10))
+    assert costs.images(kind) == 1
+    costs.note(kind, 0.49)
+    assert costs.images(kind) == 10
