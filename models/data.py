@@ -17,7 +17,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from artifact.preprocessing import Preprocessing, UInt8Array, to_rgb
+from artifact.pixels import to_rgb
+from artifact.preprocessing import Preprocessing, UInt8Array
 from models.examples import Examples
 
 # Images whose fitted pixels are smaller than this stay decoded in memory: CIFAR does, ImageNet is decoded every epoch.
