@@ -1,4 +1,4 @@
-"""The image formats that are read, and how a file of each begins.
+"""The image formats that are read, and how a file of each begins: the one list of them.
 
 Pillow reads dozens more, each with a decoder that could be attacked; training may read them, serving does not.
 """
@@ -23,8 +23,11 @@ else:
     pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
-USUAL_FORMATS = tuple(name for name in FORMATS if name != "TIFF" and (name != "HEIC" or HAS_HEIC))
-"""What photographs and screenshots come as, as far as it can be read here."""
+READABLE_FORMATS = tuple(name for name in FORMATS if name != "HEIC" or HAS_HEIC)
+"""What can be read with the packages that are installed."""
+
+USUAL_FORMATS = tuple(name for name in READABLE_FORMATS if name != "TIFF")
+"""What photographs and screenshots come as."""
 
 _DIB_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # the sizes there are
 _SIGNATURES = {

@@ -17,7 +17,6 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from artifact.pixels import to_rgb
 from artifact.preprocessing import Preprocessing, UInt8Array
 from models.examples import Examples
 
@@ -158,7 +157,7 @@ class _DecodedPixels:
 
     def _random_crop(self, index: int, seed: int) -> UInt8Array:
         random = np.random.default_rng(seed)
-        image = to_rgb(self._examples.image(index))
+        image = self._examples.image(index)
         side = self._preprocessing.crop
         crop = image.resize((side, side), Image.Resampling.BILINEAR, box=_random_box(*image.size, random))
         pixels = np.asarray(crop)

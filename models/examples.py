@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from artifact.pixels import to_rgb
 from artifact.preprocessing import Preprocessing, UInt8Array
 
 
@@ -42,14 +43,13 @@ class Examples:
         return hashlib.sha256(content.encode()).hexdigest()
 
     def image(self, index: int) -> Image.Image:
-        """Decode one example at its full size.
+        """Decode one example at its full size, upright and in RGB.
 
         Raises:
             DataError: its file cannot be decoded.
         """
         with self._decoding(index) as image:
-            image.load()
-            return image
+            return to_rgb(image)
 
     def fitted(self, index: int, preprocessing: Preprocessing) -> UInt8Array:
         """Decode one example as it is served: resized and cropped, (crop, crop, 3).

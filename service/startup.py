@@ -40,7 +40,7 @@ def _thread_pool(settings: Settings) -> WorkerPool[bytes]:
 def local_worker(settings: Settings) -> tuple[Runtime, LocalWorker[bytes]]:
     """The model and a worker that runs it, in this process."""
     runtime = open_runtime(settings.model, settings.runtime, settings.device, settings.precision, settings.cache)
-    decoder = ImageDecoder(runtime.manifest.preprocessing, settings.max_bytes, settings.max_pixels)
+    decoder = ImageDecoder(runtime.manifest.preprocessing, settings.max_bytes, settings.max_pixels, settings.formats)
     return runtime, LocalWorker(runtime, decoder.decode)
 
 

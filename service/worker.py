@@ -47,7 +47,7 @@ def _open(settings: Settings, expected: Manifest, tunes: bool) -> tuple[Opened, 
     tuning = None
     if tunes:
         tuning = tune(runtime, read_probes(settings.model, manifest).images, settings.policy_wishes)
-    decoder = ImageDecoder(manifest.preprocessing, settings.max_bytes, settings.max_pixels)
+    decoder = ImageDecoder(manifest.preprocessing, settings.max_bytes, settings.max_pixels, settings.formats)
     first = bool(runtime.candidates) and not remembered
     return Opened(description(runtime), tuning, first), manifest, LocalWorker(runtime, decoder.decode)
 
