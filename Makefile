@@ -72,7 +72,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.serve: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "setting up the service in $(VENV) ..."
-	$(PIP) --editable '.[serve,$(RUNTIME)]'
+	$(PIP) --editable '.[serve,heif,$(RUNTIME)]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
@@ -86,5 +86,5 @@ $(OLDEST)/.installed: pyproject.toml constraints.txt constraints-oldest.txt
 	$(PYTHON) -m venv --clear $(OLDEST)
 	grep -o '^[^#=]*==' constraints-oldest.txt | grep -viFf - constraints.txt | cat - constraints-oldest.txt > $(OLDEST)/constraints.txt
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(OLDEST)/constraints.txt \
-		--editable '.[serve,cpu,openvino,tracing,train]' httpx hypothesis pytest pytest-timeout schemathesis
+		--editable '.[serve,heif,cpu,openvino,tracing,train]' httpx hypothesis pytest pytest-timeout schemathesis
 	@touch $@

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from PIL import Image, UnidentifiedImageError
 
 import artifact.masked_bmp  # noqa: F401  # a reader that Pillow finds by itself
+from artifact.colour_labels import label_colours
 from artifact.formats import format_of, plugins, unsupported_kind
 from artifact.png_chunks import without_damaged_chunks, without_trailing_chunks
 from artifact.tiff_samples import mend, unsupported_tiff
@@ -53,7 +54,7 @@ def open_image(data: bytes, formats: Collection[str] | None = None) -> Image.Ima
         if kind:
             raise UnsupportedFile(f"this is {kind}") from error
         raise DamagedFile("the image's header is damaged") from error
-    if kind := mend(image):
+    if kind := mend(image) or label_colours(image, data, name):
         raise UnsupportedFile(f"this is {kind}")
     return image
 

@@ -11,7 +11,15 @@ from artifact.preprocessing import Preprocessing
 from models.config import ModelConfig, preset
 from models.data import Dataset, load_pixels
 from models.sources import open_examples
-from service.images import CorruptImage, EmptyImage, ImageDecoder, ImageTooLarge, NotAnImage, TooManyPixels
+from service.images import (
+    CorruptImage,
+    EmptyImage,
+    ImageDecoder,
+    ImageTooLarge,
+    NotAnImage,
+    TooManyPixels,
+    UnsupportedImage,
+)
 from tests.image_files import encoded, hollow_png, photograph
 from tests.service.decoding import DECODER, PLAIN, SIDE, seen_pixels
 
@@ -83,7 +91,7 @@ def test_garbage_is_never_anything_but_an_image_error() -> None:
             data[position] = random.integers(0, 256)
         try:
             assert DECODER.decode(bytes(data[: random.integers(1, len(data) + 1)])).shape == (3, SIDE, SIDE)
-        except (CorruptImage, NotAnImage, TooManyPixels):
+        except (CorruptImage, NotAnImage, TooManyPixels, UnsupportedImage):
             refused += 1
     assert refused > 100
 

@@ -6,7 +6,6 @@ import pytest
 
 from service.deadlines import HEADER
 from service.engine.onnx_runtime import OnnxRuntime
-from service.images import FORMATS
 from service.schemas import ModelDescription
 from tests.service.server import Server, serving
 
@@ -32,6 +31,7 @@ def test_model_route_describes_engine_and_limits(runtime: OnnxRuntime) -> None:
         "max_pixels": 2000,
         "max_images": 4,
         "deadline_ms": 900,
+        "formats": ["PNG", "JPEG"],
     }
     with serving(runtime, **settings) as server:
         told = server.get("/model").json()
@@ -47,7 +47,7 @@ def test_model_route_describes_engine_and_limits(runtime: OnnxRuntime) -> None:
         "candidates": [],
     }
     assert told["limits"] == {
-        "formats": list(FORMATS),
+        "formats": ["PNG", "JPEG"],
         "max_bytes": 1000,
         "max_pixels": 2000,
         "max_images": 4,

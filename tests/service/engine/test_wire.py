@@ -65,8 +65,8 @@ def test_every_failure_keeps_its_kind_its_message_and_its_row(codec: OutcomeCode
     outcomes: list[Outcome] = [_answer(1.0), *failures, _answer(2.0), DeadlineExceeded(), InferenceFailed()]
     told = _through(codec, outcomes)
     assert [type(outcome) for outcome in told] == [type(outcome) for outcome in outcomes]
-    assert [str(one) for one in told[1:6]] == [str(one) for one in failures]
-    assert [told[row].logits[0] for row in (0, 6)] == [1.0, 2.0]  # type: ignore[union-attr]
+    assert [str(one) for one in told[1 : 1 + len(failures)]] == [str(one) for one in failures]
+    assert [told[row].logits[0] for row in (0, 1 + len(failures))] == [1.0, 2.0]  # type: ignore[union-attr]
 
 
 def test_failure_that_nobody_expected_is_named(codec: OutcomeCodec) -> None:
