@@ -40,8 +40,8 @@ def is_signed(image: Image.Image) -> bool:
 def mend(image: Image.Image) -> str | None:
     """Have a TIFF that is open, but not loaded, read right; say what it is where that cannot be done.
 
-    The decoder takes planes of 16 bits for planes of 8 where they are not compressed; with compression it mixes up
-    planes of grey and alpha, and the byte order of samples that are signed or floats.
+    The decoder takes planes of 16 bits for planes of 8 where they are not compressed, and knows no planes of grey and
+    alpha; with compression it mixes up these and the byte order of samples that are signed or floats.
     """
     if not isinstance(image, TiffImageFile):
         return None
@@ -52,7 +52,8 @@ def mend(image: Image.Image) -> str | None:
         return _mend_planes(image)
     wrong = (
         (planes and raw and deep and image.mode not in ("I", "I;16", "I;16B"))
-        or (planes and not raw and image.mode in ("LA", "La"))
+        or (planes and image.mode in ("LA", "La"))
+        or (planes and raw and not {_raw_mode(tile.args) for tile in image.tile} <= set("RGBACMYKL"))
         or (not raw and deep and tags.prefix == _BIG_ENDIAN and _form(tags) in (_SIGNED, _FLOAT))
         or (photometric == _YCBCR and raw and tags.get(_TAG.YCbCrSubSampling, (2, 2)) != (1, 1))
     )
@@ -69,6 +70,11 @@ def _mend_planes(image: TiffImageFile) -> str | None:
         planes.append(tile._replace(args=(tile.args[0] + suffix, *tile.args[1:])))
     image.tile = planes
     return None
+
+
+def _raw_mode(arguments: object) -> object:
+    """What the decoder of one part is told that its samples are."""
+    return arguments[0] if isinstance(arguments, tuple) else arguments
 
 
 def unsupported_tiff(data: bytes) -> str | None:
