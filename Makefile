@@ -9,6 +9,9 @@ RUNTIME ?= cpu
 # The two runtimes are packages that overwrite each other, so each has an environment of its own.
 VENV ?= $(if $(filter gpu,$(RUNTIME)),.venv-gpu,.venv)
 
+# The folder of images that test-images compares.
+IMAGES ?= docs/samples
+
 # The environment of the oldest versions that pyproject.toml allows, and what of the tests runs on them.
 OLDEST := .venv-oldest
 OLDEST_TESTS := tests/artifact tests/export tests/fuzz tests/models tests/service
@@ -21,7 +24,7 @@ SOURCES := artifact bench docker export models service tests
 
 REVISION = $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
-.PHONY: help serve test test-oldest fuzz check format dashboards install clean docker-image docker-test
+.PHONY: help serve test test-images test-oldest fuzz check format dashboards install clean docker-image docker-test
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +34,9 @@ serve: $(VENV)/.serve ## serve MODEL on http://HOST:PORT, installing what that n
 
 test: install ## run all tests, installing what they need
 	$(BIN)/python -m pytest
+
+test-images: install ## compare the network's input of the images in IMAGES with ImageMagick's or libvips's
+	$(BIN)/python -m tests.images.compare $(IMAGES)
 
 # Warnings are of what newer versions of the same packages have put right.
 test-oldest: $(OLDEST)/.installed ## prove the lower bounds of pyproject.toml: tests with the oldest versions it allows

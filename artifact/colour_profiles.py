@@ -34,10 +34,11 @@ def matrix_profile(chromaticities: Chromaticities, gamma: float | None = None) -
         ValueError: there is no such display, or its numbers are too large for a profile.
     """
     try:
-        columns = _to_connection_space(chromaticities).T
+        with np.errstate(all="raise"):
+            columns = _to_connection_space(chromaticities).T
         curve = _srgb_curve() if gamma is None else struct.pack(">4s4xIH2x", b"curv", 1, round(gamma * 256))
         tags = {b"wtpt": _xyz(_D50)} | {name: _xyz(column) for name, column in zip(_COLUMNS, columns, strict=True)}
-    except (ArithmeticError, np.linalg.LinAlgError, struct.error) as error:
+    except (ArithmeticError, ValueError, np.linalg.LinAlgError, struct.error) as error:
         raise ValueError(f"there are no colours of {chromaticities} and gamma {gamma}") from error
     return _assembled(tags | dict.fromkeys(_CURVES, curve))
 

@@ -7,7 +7,10 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from artifact.formats import plugins
+from artifact.image_files import open_image
 from artifact.preprocessing import Preprocessing
+from tests.image_files import encoded, photograph
 
 PREPROCESSING = Preprocessing(resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 UNCHANGED = Preprocessing(resize=8, crop=8, mean=(0, 0, 0), std=(1, 1, 1))
@@ -138,3 +141,38 @@ def test_jpeg_not_much_larger_than_needed_is_decoded_whole() -> None:
     image = Image.open(file)
     Preprocessing(resize=64, crop=64, mean=(0, 0, 0), std=(1, 1, 1)).fit(image)
     assert image.size == (300, 260)
+
+
+# Of all remainders of 8, sizes and shapes; the last three are decoded at 1/8.
+SIZES = [(776, 909), (389, 401), (201, 1203), (1203, 201), (392, 391), (1537, 1543), (1600, 1601), (1550, 2047)]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8])
+def test_reduced_decoding_moves_nothing(size: tuple[int, int], orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = encoded(photograph(*size), "JPEG", exif=exif, quality=90)
+    reduced, whole = Image.open(io.BytesIO(file)), Image.open(io.BytesIO(file))
+    whole.load()
+    preprocessing = Preprocessing(resize=32, crop=32, mean=(0, 0, 0), std=(1, 1, 1))
+    apart = np.abs(preprocessing.fit(reduced).astype(int) - preprocessing.fit(whole))
+    assert max(reduced.size) < max(whole.size) or min(size) < 384
+    assert apart.mean() <= 1
+    assert np.percentile(apart, 99) <= 3
+
+
+def test_multi_picture_jpeg_is_decoded_at_reduced_scale_too() -> None:
+    file = io.BytesIO()
+    photograph(800, 600).save(file, "MPO", save_all=True, append_images=[photograph(800, 600, 1)])
+    image = Image.open(file)
+    assert image.format == "MPO"
+    Preprocessing(resize=32, crop=32, mean=(0, 0, 0), std=(1, 1, 1)).fit(image)
+    assert image.size == (400, 300)
+
+
+def test_thumbnail_in_a_file_is_not_the_image() -> None:
+    file = io.BytesIO(encoded(photograph(800, 600), plugins("HEIC")[0], thumbnails=[200]))
+    image = open_image(file.getvalue())
+    Preprocessing(resize=16, crop=16, mean=(0, 0, 0), std=(1, 1, 1)).fit(image)
+    assert image.size == (800, 600)
