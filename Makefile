@@ -10,11 +10,11 @@ RUNTIME ?= cpu
 VENV ?= $(if $(filter gpu,$(RUNTIME)),.venv-gpu,.venv)
 
 # The folder of images that test-images compares.
-IMAGES ?= docs/samples
+IMAGES ?= service/ui/static/samples
 
 # The environment of the oldest versions that pyproject.toml allows, and what of the tests runs on them.
 OLDEST := .venv-oldest
-OLDEST_TESTS := tests/artifact tests/export tests/fuzz tests/models tests/service
+OLDEST_TESTS := tests/artifact tests/export tests/fuzz tests/images tests/models tests/service
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt

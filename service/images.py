@@ -78,9 +78,7 @@ class ImageDecoder:
         except UnidentifiedImageError as error:
             raise NotAnImage(f"this is not an image in a format that is read ({', '.join(self.formats)})") from error
         except UnsupportedFile as error:
-            raise UnsupportedImage(
-                f"{error}, which is not read ({', '.join(self.formats)} are, in usual kinds)"
-            ) from error
+            raise UnsupportedImage(f"{error}, which is not read here; /model lists the formats that are") from error
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise self._too_many_pixels() from error
         except DamagedFile as error:
