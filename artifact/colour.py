@@ -1,7 +1,7 @@
 """From the colours a file says it has to those of sRGB, by LittleCMS, as browsers do it.
 
-What counts is, in this order: an ICC profile that suits the pixels, that it is sRGB, code points for primaries (ITU-T
-H.273), and a PNG's gAMA with or without cHRM (PNG, third edition, section 12.14). Without any of these it is sRGB.
+What counts is, in this order: an ICC profile that suits the pixels, code points for primaries (ITU-T H.273), that it is
+sRGB, and a PNG's gAMA with or without cHRM (PNG, third edition, section 4.3). Without any of these it is sRGB.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _SPACES: dict[Mode, str] = {"L": "GRAY", "RGB": "RGB ", "CMYK": "CMYK"}
 _CLASSES = ("scnr", "mntr", "prtr", "spac")
 # Those of printers have half a megabyte to three. Larger ones are ignored, for they are kept.
 _MOST_PROFILE_BYTES, _MOST_KEPT = 4_000_000, 8
+_MOST_TAGS = 100  # LittleCMS's own limit
 # Of so many pixels each is computed; of more, from a table: of CMYK that is off by 2 levels on average, 12 at most.
 _MOST_EXACT_PIXELS = 4_000_000
 # What a profile may change and be that of sRGB: the roundings of those that are common.
@@ -65,10 +66,12 @@ def conversion_to_srgb(image: Image.Image) -> ColourConversion | None:
         for mode in _possible_modes(image):
             if not isinstance(found := _conversion(bytes(profile), mode, exact), _Unsuitable):
                 return found
-    if image.mode == "CMYK" or "srgb" in image.info:
+    if image.mode == "CMYK":
         return None
     if chromaticities := _PRIMARIES.get(image.info.get("primaries", 0)):
         return _suitable(_conversion(matrix_profile(chromaticities), "RGB", exact))
+    if "srgb" in image.info:
+        return None
     if gamma := image.info.get("gamma"):
         return _suitable(_of_gamma(gamma, image.info.get("chromaticity"), exact))
     return None
@@ -99,6 +102,8 @@ def _suitable(found: _Found) -> ColourConversion | None:
 def _conversion(profile: bytes, mode: Mode, exact: bool) -> _Found:
     """What makes sRGB of a profile's colours, or None if they are sRGB."""
     try:
+        if _has_programs(profile):
+            return _UNSUITABLE
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if source.profile.xcolor_space != _SPACES[mode] or source.profile.device_class not in _CLASSES:
             return _UNSUITABLE
@@ -107,6 +112,12 @@ def _conversion(profile: bytes, mode: Mode, exact: bool) -> _Found:
         return None if _is_identity(conversion) else conversion
     except (ImageCms.PyCMSError, OSError, ValueError):  # Pillow's and LittleCMS's words for nonsense
         return _UNSUITABLE
+
+
+def _has_programs(profile: bytes) -> bool:
+    """Whether it has tags D2Bx (ICC.1:2022, 9.2.17), of as many steps a pixel as it likes; browsers know none."""
+    count = min(int.from_bytes(profile[128:132], "big"), _MOST_TAGS)
+    return any(profile[start : start + 3] == b"D2B" for start in range(132, 132 + 12 * count, 12))
 
 
 @cache

@@ -11,6 +11,7 @@ from PIL import Image
 _AVIF_LABEL = re.compile(rb"colrnclx(..)(..)", re.DOTALL)
 _PNG_LABEL = re.compile(rb"\x00\x00\x00\x04cICP(.)(.)", re.DOTALL)
 _HEAD_BYTES = 10_000
+_UNSPECIFIED = 2
 # Transfer characteristics that say how bright a pixel is, rather than how bright beside others.
 _HDR = {16: "PQ", 18: "HLG"}
 # A header of version 5, and in it "MBED", for a profile that is in the file.
@@ -27,18 +28,21 @@ def label_colours(image: Image.Image, data: bytes, name: str) -> str | None:
         _add_bmp_profile(image, data)
     primaries, transfer = _code_points(image, data, name)
     image.info["primaries"] = primaries
+    if name == "PNG" and transfer != _UNSPECIFIED:  # for readers that do not know code points there may be more
+        for other in ("icc_profile", "srgb", "gamma"):
+            image.info.pop(other, None)
     if transfer in _HDR and "icc_profile" not in image.info:
         return f"{'an' if name == 'AVIF' else 'a'} {name} in HDR ({_HDR[transfer]})"
     return None
 
 
 def _code_points(image: Image.Image, data: bytes, name: str) -> tuple[int, int]:
-    """Colour primaries and transfer characteristics; 2 stands for unspecified."""
+    """Colour primaries and transfer characteristics."""
     if name == "HEIC" and (told := image.info.get("nclx_profile")):
         return int(told["color_primaries"]), int(told["transfer_characteristics"])
     label = {"AVIF": _AVIF_LABEL, "PNG": _PNG_LABEL}.get(name)
     if label is None or not (found := label.search(data, 0, _HEAD_BYTES)):
-        return 2, 2
+        return _UNSPECIFIED, _UNSPECIFIED
     return int.from_bytes(found[1], "big"), int.from_bytes(found[2], "big")
 
 

@@ -20,9 +20,12 @@ def without_damaged_chunks(data: bytes) -> bytes:
     parts, told = [data[:_SIGNATURE_BYTES]], set()
     for kind, start, end in _chunks(data):
         chunk = data[start:end]
-        if kind[0] & 0x20 and (kind not in _TELLING or kind in told or not _is_sound(data, parts, chunk)):
-            continue
-        told.add(kind)
+        if kind[0] & 0x20:
+            if kind not in _TELLING or kind in told:
+                continue
+            told.add(kind)  # whatever it is: there may be thousands of them
+            if not _is_sound(data, parts, chunk):
+                continue
         parts.append(chunk)
     return b"".join(parts)
 

@@ -42,8 +42,9 @@ def test_srgb_profile_changes_not_a_bit(format_: str, profile: bytes) -> None:
         GAMMA[:12] + b"link" + GAMMA[16:],  # a profile between devices
         ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes(),
         GAMMA + bytes(5_000_000),
+        GAMMA[:132] + b"D2B0" + GAMMA[136:],
     ],
-    ids=["none", "text", "zeros", "cut off", "of inks", "link", "of Lab", "huge"],
+    ids=["none", "text", "zeros", "cut off", "of inks", "link", "of Lab", "huge", "with programs"],
 )
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_profile_that_makes_no_sense_is_ignored(mode: str, profile: bytes) -> None:

@@ -10,7 +10,7 @@ from artifact.image_files import UnsupportedFile, open_image
 from artifact.pixels import to_rgb
 from tests.image_files import chunk, encoded, photograph
 from tests.images.arithmetic import levels_of_p3
-from tests.raw_files import raw_png
+from tests.raw_files import gamma_chunk, profile_chunk, raw_png
 
 PIXELS = np.asarray(photograph(12, 8))
 P3, BT709 = 12, 1
@@ -37,6 +37,13 @@ def test_avif_of_a_wider_gamut_is_converted() -> None:
     plain = np.asarray(to_rgb(open_image(_labelled_avif(BT709, SRGB_CURVE))))
     seen = np.asarray(to_rgb(open_image(_labelled_avif(P3, SRGB_CURVE))))
     assert np.abs(seen - levels_of_p3(plain / 255)).max() <= 2
+
+
+def test_code_points_of_a_png_come_before_what_is_there_for_others() -> None:
+    expected = np.asarray(to_rgb(open_image(_labelled_png(P3, SRGB_CURVE))))
+    others = [chunk(b"sRGB", b"\0"), gamma_chunk(1.0), profile_chunk(matrix_profile(SRGB_CHROMATICITIES, 1.0))]
+    for other in others:
+        assert np.array_equal(np.asarray(to_rgb(open_image(_labelled_png(P3, SRGB_CURVE, other)))), expected)
 
 
 @pytest.mark.parametrize(("transfer", "name"), [(PQ, "PQ"), (HLG, "HLG")])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+import time
 import zlib
 
 import numpy as np
@@ -56,6 +57,14 @@ def test_sound_chunk_beside_a_damaged_one_is_heeded() -> None:
     lighter = np.asarray(to_rgb(open_image(raw_png(SAMPLES, 8, 2, gamma_chunk(1.0)))))
     assert lighter.mean() > PIXELS.mean() + 20
     assert np.array_equal(np.asarray(to_rgb(open_image(file))), lighter)
+
+
+def test_thousands_of_damaged_chunks_cost_little() -> None:
+    bomb = chunk(b"iCCP", b"p\0\0" + zlib.compress(bytes(2_000_000)))
+    file = raw_png(SAMPLES, 8, 2, *[bomb] * 5_000)
+    started = time.process_time()
+    assert np.array_equal(np.asarray(to_rgb(open_image(file))), PIXELS)
+    assert time.process_time() - started < 0.5  # each of them takes a millisecond
 
 
 def test_damaged_critical_chunk_is_damage() -> None:

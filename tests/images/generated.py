@@ -43,7 +43,17 @@ class Generated:
 
 def generated() -> Iterator[Generated]:
     """All of them."""
-    for make in (_depths, _transparent, _masked, _profiled, _gammas, _grey_profiles, _turned, _phone_formats):
+    for make in (
+        _depths,
+        _transparent,
+        _masked,
+        _profiled,
+        _gammas,
+        _grey_profiles,
+        _table_profiles,
+        _turned,
+        _phone_formats,
+    ):
         yield from make()
 
 
@@ -191,6 +201,53 @@ def _grey_profile(curve: bytes) -> bytes:
     return head.ljust(68, b"\0") + (white[8:] + bytes(48)) + table + curve + white
 
 
+def _table_profiles() -> Iterator[Generated]:
+    """Profiles that are tables, as those of inks are, and that of JPEGs in XYB."""
+    inks = np.zeros((SIDE, SIDE, 4), np.uint8)
+    inks[..., 3] = np.rint(GREY[..., 0] * 255)
+    inks[..., 0] = EIGHT_BITS[..., 0]  # which the profile takes for water
+    printed = Image.frombytes("CMYK", (SIDE, SIDE), inks.tobytes())
+    black_alone = _table_profile(b"CMYK", [100 * (1 - corner % 2) for corner in range(16)])
+    shown = _of_lightness(1 - inks[..., 3:] / 255)
+    yield Generated("inks.tif", encoded(printed, "TIFF", icc_profile=black_alone), shown, 2)
+    flat = Image.new("CMYK", (SIDE, SIDE), (90, 10, 20, 128))
+    shown = _of_lightness(np.full((SIDE, SIDE, 1), 1 - 128 / 255))
+    yield Generated("inks.jpg", encoded(flat, "JPEG", quality=95, icc_profile=black_alone), shown, 3)
+    red_alone = _table_profile(b"RGB ", [100 * (corner // 4) for corner in range(8)])
+    file = encoded(EIGHT_BITS, "PNG", icc_profile=red_alone)
+    yield Generated("table-of-colours.png", file, _of_lightness(COLOURS[..., :1]), 2)
+    without_profile = np.rint(255 * (1 - inks[..., :3] / 255.0) * (1 - inks[..., 3:] / 255.0))
+    yield Generated("inks-without-profile.tif", encoded(printed, "TIFF"), without_profile)
+    of_colours = encoded(printed, "TIFF", icc_profile=red_alone)
+    yield Generated("inks-with-a-profile-of-colours.tif", of_colours, without_profile)
+
+
+def _of_lightness(lightness: Values) -> Values:
+    """sRGB levels of grey with this L* of CIE 1976, (..., 1) in [0, 1]."""
+    stimulus = np.where(lightness > 0.08, ((lightness * 100 + 16) / 116) ** 3, lightness * 100 / 903.3)
+    return 255 * arithmetic.encode(np.repeat(stimulus, 3, axis=-1))
+
+
+def _table_profile(space: bytes, lightness: list[int]) -> bytes:
+    """A profile of greys by a table of two points for each channel (lut16Type: ICC.1:2001-04, section 6.5.7).
+
+    Args:
+        space: of the samples.
+        lightness: L* of every corner, the last channel varying first.
+    """
+    channels = len(space.strip())
+    unity = struct.pack(">9i", *(65536 * (place % 4 == 0) for place in range(9)))
+    straight = struct.pack(">2H", 0, 65535)
+    corners = b"".join(struct.pack(">3H", round(value * 652.8), 0x8000, 0x8000) for value in lightness)
+    table = b"mft2" + bytes(4) + bytes([channels, 3, 2, 0]) + unity + struct.pack(">2H", 2, 2)
+    table += straight * channels + corners + straight * 3
+    white = struct.pack(">4s4x3i", b"XYZ ", *(round(value * 65536) for value in (0.9642, 1.0, 0.8249)))
+    tags = struct.pack(">I4sII4sII", 2, b"A2B0", 156, len(table), b"wtpt", 156 + len(table), len(white))
+    size = 128 + len(tags) + len(table) + len(white)
+    head = struct.pack(">I4xI4s4s4s12x4s", size, 0x02400000, b"prtr", space, b"Lab ", b"acsp")
+    return head.ljust(68, b"\0") + (white[8:] + bytes(48)) + tags + table + white
+
+
 def _turned() -> Iterator[Generated]:
     stored = {
         1: EIGHT_BITS,
@@ -212,6 +269,8 @@ def _turned() -> Iterator[Generated]:
     words = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r:RDF xmlns:r="r" tiff:Orientation="6"></r:RDF></x:xmpmeta>'
     turned = raw_tiff(EIGHT_BITS.astype(np.int64), 8, 2, tags=[(700, 1, words)])
     yield Generated("orientation-in-xmp.tif", turned, COLOURS * 255)
+    file = encoded(EIGHT_BITS, "WEBP", lossless=True, xmp=words)
+    yield Generated("orientation-in-xmp.webp", file, COLOURS * 255)
     told = chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + words)
     yield Generated("orientation-in-xmp.png", raw_png(EIGHT_BITS.astype(np.int64), 8, 2, told), COLOURS * 255)
 
