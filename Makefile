@@ -9,9 +9,12 @@ RUNTIME ?= cpu
 # The two runtimes are packages that overwrite each other, so each has an environment of its own.
 VENV ?= $(if $(filter gpu,$(RUNTIME)),.venv-gpu,.venv)
 
+# The folder of images that test-images compares.
+IMAGES ?= service/ui/static/samples
+
 # The environment of the oldest versions that pyproject.toml allows, and what of the tests runs on them.
 OLDEST := .venv-oldest
-OLDEST_TESTS := tests/artifact tests/export tests/fuzz tests/models tests/service
+OLDEST_TESTS := tests/artifact tests/export tests/fuzz tests/images tests/models tests/service
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -21,7 +24,7 @@ SOURCES := artifact bench docker export models service tests
 
 REVISION = $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
-.PHONY: help serve test test-oldest fuzz check format dashboards install clean docker-image docker-test
+.PHONY: help serve test test-images test-oldest fuzz check format dashboards install clean docker-image docker-test
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +34,9 @@ serve: $(VENV)/.serve ## serve MODEL on http://HOST:PORT, installing what that n
 
 test: install ## run all tests, installing what they need
 	$(BIN)/python -m pytest
+
+test-images: install ## compare the network's input of the images in IMAGES with ImageMagick's or libvips's
+	$(BIN)/python -m tests.images.compare $(IMAGES)
 
 # Warnings are of what newer versions of the same packages have put right.
 test-oldest: $(OLDEST)/.installed ## prove the lower bounds of pyproject.toml: tests with the oldest versions it allows
@@ -72,7 +78,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.serve: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "setting up the service in $(VENV) ..."
-	$(PIP) --editable '.[serve,$(RUNTIME)]'
+	$(PIP) --editable '.[serve,heif,$(RUNTIME)]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
@@ -86,5 +92,5 @@ $(OLDEST)/.installed: pyproject.toml constraints.txt constraints-oldest.txt
 	$(PYTHON) -m venv --clear $(OLDEST)
 	grep -o '^[^#=]*==' constraints-oldest.txt | grep -viFf - constraints.txt | cat - constraints-oldest.txt > $(OLDEST)/constraints.txt
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(OLDEST)/constraints.txt \
-		--editable '.[serve,cpu,openvino,tracing,train]' httpx hypothesis pytest pytest-timeout schemathesis
+		--editable '.[serve,heif,cpu,openvino,tracing,train]' httpx hypothesis pytest pytest-timeout schemathesis
 	@touch $@

@@ -7,15 +7,15 @@ cannot drift apart.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
+
+from artifact.pixels import orientation, to_rgb
 
 UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
@@ -23,21 +23,13 @@ Float32Array = npt.NDArray[np.float32]
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 # How many times the pixels needed a reduced decoding leaves in each direction: enough for the resize to antialias.
-_REDUCED_OVERSAMPLING = 4
+_REDUCED_OVERSAMPLING = 6
 
-# Pixels that are converted to RGB at once.
-_STRIP_PIXELS = 1_000_000
+# Formats that can be decoded at a fraction of their size. Others have their own idea of a draft, such as a thumbnail.
+_SCALABLE = ("JPEG", "MPO")
 
-# What brings an image of each EXIF orientation upright; 1 is upright already.
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+# By orientation, whether right is left of how the image is stored, and whether below is above, once it is upright.
+_MIRRORED = {2: (True, False), 3: (True, True), 4: (False, True), 6: (True, False), 7: (True, True), 8: (False, True)}
 
 
 class Preprocessing(BaseModel):
@@ -66,21 +58,24 @@ class Preprocessing(BaseModel):
     def fit(self, image: Image.Image) -> UInt8Array:
         """Resize and crop; return (crop, crop, 3) uint8 pixels in RGB.
 
-        A large JPEG that is not decoded yet is decoded at 1/2, 1/4 or 1/8 of its size, as long as that leaves four
-        times the pixels that are needed in each direction. On 48 photographs a resized pixel then differed by 0.5 of
-        255 levels on average and by 5 at the 99th percentile, and all 48 were classified alike, by the same blocks.
+        A large JPEG that is not decoded yet is decoded at 1/2, 1/4 or 1/8 of its size, as long as that leaves six times
+        the pixels that are needed in each direction. Of 298 JPEGs of 40 to 2,000 pixels, photographs and synthetic, of
+        all subsamplings and orientations, a fitted pixel then differed from that of the full decoding by 0.2 of 255
+        levels on average and by 0.8 in the worst file, at the 99th percentile by 1.1 on average and by 3 in the worst
+        file. Of fine patterns in saturated colours, which overshoot, it is up to 15, whatever the factor.
         """
-        _decode_reduced(image, _REDUCED_OVERSAMPLING * self.resize)
+        left, top, width, height, reduction = _decode_reduced(image, _REDUCED_OVERSAMPLING * self.resize)
         image = to_rgb(image)
         if image.size == (self.crop, self.crop) and self.resize == self.crop:
             return np.asarray(image)
-        width, height = image.size
         scale = self.resize / min(width, height)
         # Of a long, thin image only the middle is resized: all of it could cost gigabytes for a strip nobody sees.
         x, y, reach = width / 2, height / 2, self.crop / scale
         box = (max(0.0, x - reach), max(0.0, y - reach), min(width, x + reach), min(height, y + reach))
         size = (max(self.crop, round((box[2] - box[0]) * scale)), max(self.crop, round((box[3] - box[1]) * scale)))
-        image = image.resize(size, _RESAMPLING[self.interpolation], box=box)
+        x0, y0, x1, y1 = (side / reduction for side in box)
+        decoded = (left + x0, top + y0, left + x1, top + y1)
+        image = image.resize(size, _RESAMPLING[self.interpolation], box=decoded)
         return np.asarray(image.crop(_centre_box(*size, self.crop)))
 
     def normalise(self, pixels: UInt8Array) -> Float32Array:
@@ -101,90 +96,27 @@ class Preprocessing(BaseModel):
         return mean, np.float32(1) / (np.asarray(self.std, np.float32) * np.float32(255))
 
 
-def _decode_reduced(image: Image.Image, shorter_side: int) -> None:
-    """Have a JPEG decoded at the smallest scale that leaves its shorter side at least this long, in pixels."""
+def _decode_reduced(image: Image.Image, shorter_side: int) -> tuple[float, float, int, int, int]:
+    """Have a JPEG decoded at the smallest scale that leaves its shorter side at least this long, in pixels.
+
+    A scale that does not divide the size adds a part of a pixel at the right and below, which is not of the image.
+
+    Returns:
+        Where the image begins among the decoded, upright pixels, left and top; its full width and height, upright; and
+        by what the decoded pixels are fewer in each direction.
+    """
     width, height = image.size
+    reduction, right, below = 1, 0.0, 0.0
     scale = shorter_side / min(width, height)
-    if scale <= 1 / 2:
-        image.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))  # of other formats it does nothing
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Return the image upright and in 8-bit RGB, whatever mode it came in.
-
-    EXIF orientation is applied, transparency is laid on white, and 16-bit and floating-point greyscale are scaled to
-    8 bits rather than clipped.
-
-    Raises:
-        ValueError: floats are not finite. Pillow raises this and others where the image is damaged.
-    """
-    image.load()  # first: it turns a TIFF upright by itself, and raises where pixels are missing
-    inverted = _is_inverted(image)
-    image = _upright(image)
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    # By convention floats span [0, 1]; some writers keep the range of 8 bits.
-    scale = 255 if image.mode == "F" and max(_largest(strip) for _, strip in _strips(image)) <= 1 else 1
-    if image.width * image.height <= _STRIP_PIXELS:
-        return _to_rgb(image, scale, inverted)
-    converted = Image.new("RGB", image.size)
-    for top, strip in _strips(image):
-        converted.paste(_to_rgb(strip, scale, inverted), (0, top))
-    return converted
-
-
-def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """The image in strips of whole rows, each with the row it begins at: conversions need memory for several copies."""
-    width, height = image.size
-    rows = max(1, _STRIP_PIXELS // width)
-    for top in range(0, height, rows):
-        yield top, image.crop((0, top, width, min(top + rows, height)))
-
-
-def _is_inverted(image: Image.Image) -> bool:
-    """Whether white is 0, in 16 bits: Pillow turns only fewer into what they look like."""
-    tag = ExifTags.Base.PhotometricInterpretation
-    return image.mode == "I;16" and isinstance(image, TiffImageFile) and image.tag_v2.get(tag) == 0
-
-
-def _to_rgb(image: Image.Image, scale: int, inverted: bool) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits of grey, in 16 or 32
-        values = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
-        if inverted:
-            np.subtract(65535, values, out=values)
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        grey = np.clip(np.asarray(image, np.float32), 0, 255) * np.float32(scale)
-        return Image.fromarray(np.rint(grey).astype(np.uint8)).convert("RGB")
-    if "A" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
-
-
-def _largest(image: Image.Image) -> float:
-    """The largest value of an image of floats, or 0.
-
-    Raises:
-        ValueError: a value is not finite.
-    """
-    values = np.asarray(image, np.float32)
-    if not np.isfinite(values).all():
-        raise ValueError("a pixel is no number, or infinite")
-    return float(values.max(initial=0))
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Turn the image as its EXIF orientation says; damaged EXIF says nothing."""
-    if image.format == "JPEG" and not {"exif", "xmp"} & image.info.keys():
-        return image  # the usual case: nothing to read, which is quicker told here than by Pillow
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # the pixels are good whatever their description raises
-        return image
-    turn = _TURNS.get(orientation)
-    return image if turn is None else image.transpose(turn)
+    if image.format in _SCALABLE and scale <= 1 / 2:
+        image.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
+        reduction = round(width / image.width) if width > height else round(height / image.height)
+        right, below = image.width - width / reduction, image.height - height / reduction
+    turned = orientation(image)
+    if turned >= 5:
+        width, height, right, below = height, width, below, right
+    from_right, from_below = _MIRRORED.get(turned, (False, False))
+    return right if from_right else 0, below if from_below else 0, width, height, reduction
 
 
 def _centre_box(width: int, height: int, side: int) -> tuple[int, int, int, int]:

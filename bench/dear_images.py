@@ -2,8 +2,8 @@
 
     python -m bench.dear_images
 
-The eight send the dearest images that are accepted, in turn, each alone or all in a batch. The ordinary client sends small
-JPEGs, one after another. Its speed alone is taken before and after each time beside the others.
+The eight send the dearest images that are accepted, in turn, each alone or all in a batch. The ordinary client sends
+small JPEGs, one after another. Its speed alone is taken before and after each time beside the others.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from pathlib import PurePath
 import numpy as np
 from PIL import Image
 
-from artifact.preprocessing import Preprocessing, UInt8Array, to_rgb
+from artifact.pixels import to_rgb
+from artifact.preprocessing import Preprocessing, UInt8Array
 
 
 class DataError(ValueError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import lzma
 import os
 import tarfile
@@ -13,10 +12,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
+from artifact.image_files import open_image
 from models.cifar_batches import is_batch, read_batches
 from models.examples import DataError, Examples
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"}
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".avif", ".heic", ".heif", ".gif", ".tif", ".tiff", ".ppm"}
 
 
 def open_examples(path: Path) -> Examples:
@@ -67,7 +67,7 @@ def _index(members: dict[str, Callable[[], Image.Image]], origin: Path) -> Examp
 def _folder(path: Path) -> Examples:
     def opener(file: Path) -> Callable[[], Image.Image]:
         # Read at once: an image that cannot be decoded leaves no file open.
-        return lambda: Image.open(io.BytesIO(file.read_bytes()))
+        return lambda: open_image(file.read_bytes())
 
     def fail(error: OSError) -> None:
         raise error
@@ -82,7 +82,7 @@ def _folder(path: Path) -> Examples:
 
 def _tar(path: Path) -> Examples:
     def opener(data: bytes) -> Callable[[], Image.Image]:
-        return lambda: Image.open(io.BytesIO(data))
+        return lambda: open_image(data)
 
     # A compressed tar cannot be read at random, so the encoded files are kept in memory.
     try:

@@ -62,7 +62,7 @@ class Bounds:
 
 def bounded_decoder(settings: Settings, manifest: Manifest) -> BoundedDecoder:
     """A decoder for a model, as the settings say."""
-    decoder = ImageDecoder(manifest.preprocessing, settings.max_bytes, settings.max_pixels)
+    decoder = ImageDecoder(manifest.preprocessing, settings.max_bytes, settings.max_pixels, settings.formats)
     return BoundedDecoder(decoder, Bounds(settings.max_decode_ms / 1000, settings.max_decode_mb * 1_000_000))
 
 

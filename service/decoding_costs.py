@@ -9,13 +9,14 @@ from typing import NamedTuple
 
 import imagesize
 
+from artifact.formats import format_of
+
 # Where the size stands, in most files; of the others only the bytes are known.
 _HEAD_BYTES = 16_384
 # First guesses: seconds a pixel of what a decoder makes, and a byte of what it reads.
 _PIXEL_S, _BYTE_S = 25e-9, 15e-9
 # Above this an image is dear, in seconds.
 _DEAR_S = 0.05
-_SIGNATURES = (b"\xff\xd8", b"\x89P", b"GI", b"BM", b"II", b"MM")
 # How much the newest image counts against all earlier ones of its kind.
 _NEWEST = 0.1
 
@@ -23,7 +24,7 @@ _NEWEST = 0.1
 class Kind(NamedTuple):
     """Images that should cost about the same: their format, and their pixels and bytes as powers of two."""
 
-    format: bytes
+    format: str | None
     pixels: int
     size: int
 
@@ -38,7 +39,7 @@ class DecodingCosts:
         """The kind of an image file, from its first bytes; nothing is decoded."""
         width, height = imagesize.get(io.BytesIO(data[:_HEAD_BYTES]), exif_rotation=False)
         pixels = int(width) * int(height) if width > 0 and height > 0 else 0
-        return Kind(_format(data), pixels.bit_length(), len(data).bit_length())
+        return Kind(format_of(data), pixels.bit_length(), len(data).bit_length())
 
     def is_dear(self, kind: Kind) -> bool:
         """Whether an image is likely to take far longer than most."""
@@ -56,12 +57,3 @@ class DecodingCosts:
         """Tell how long one has taken."""
         known = self._seconds.get(kind)
         self._seconds[kind] = seconds if known is None else known + _NEWEST * (seconds - known)
-
-
-def _format(data: bytes) -> bytes:
-    """What tells the format of a file; nothing where that is none of those that are known."""
-    if data[:2] in _SIGNATURES:
-        return data[:2]
-    if data[4:8] == b"ftyp":  # AVIF and HEIC
-        return b"ftyp"
-    return b"RIFF" if data[:4] == b"RIFF" else b""

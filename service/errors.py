@@ -23,7 +23,15 @@ from service.engine.errors import (
     Overloaded,
     WorkerLost,
 )
-from service.images import CorruptImage, EmptyImage, ImageTooCostly, ImageTooLarge, NotAnImage, TooManyPixels
+from service.images import (
+    CorruptImage,
+    EmptyImage,
+    ImageTooCostly,
+    ImageTooLarge,
+    NotAnImage,
+    TooManyPixels,
+    UnsupportedImage,
+)
 from service.request_record import RequestRecord, record_of
 from service.schemas import ErrorDetail, RequestErrorDetail
 
@@ -56,6 +64,7 @@ _KNOWN: dict[type[Exception], tuple[int, str]] = {
     ImageTooLarge: (413, "image_too_large"),
     TooManyPixels: (413, "too_many_pixels"),
     NotAnImage: (415, "not_an_image"),
+    UnsupportedImage: (415, "unsupported_image"),
     CorruptImage: (422, "corrupt_image"),
     ImageTooCostly: (422, "image_too_costly"),
     Overloaded: (429, "overloaded"),

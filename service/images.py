@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
 
+from artifact.formats import READABLE_FORMATS
+from artifact.image_files import DamagedFile, UnsupportedFile, open_image
 from artifact.preprocessing import Float32Array, Preprocessing, UInt8Array
 
 _log = logging.getLogger(__name__)
-
-# What a photograph or a screenshot comes as. Pillow reads dozens more, each with a decoder that could be attacked.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 
 class ImageError(ValueError):
@@ -36,6 +34,10 @@ class NotAnImage(ImageError):  # noqa: N818
     """The bytes are not in a format that is read."""
 
 
+class UnsupportedImage(ImageError):  # noqa: N818
+    """The image is of a format or a kind that is not read, and may be sound; the message says which."""
+
+
 class CorruptImage(ImageError):  # noqa: N818
     """The bytes begin like an image but cannot be decoded."""
 
@@ -45,7 +47,15 @@ class ImageTooCostly(ImageError):  # noqa: N818
 
 
 # All of the above, each made from its message.
-IMAGE_ERRORS = (EmptyImage, ImageTooLarge, TooManyPixels, NotAnImage, CorruptImage, ImageTooCostly)
+IMAGE_ERRORS = (
+    EmptyImage,
+    ImageTooLarge,
+    TooManyPixels,
+    NotAnImage,
+    UnsupportedImage,
+    CorruptImage,
+    ImageTooCostly,
+)
 
 
 @dataclass(frozen=True)
@@ -56,11 +66,13 @@ class ImageDecoder:
         preprocessing: of the model.
         max_bytes: largest file.
         max_pixels: largest image, before it is resized.
+        formats: those that are read, of `artifact.formats.FORMATS`.
     """
 
     preprocessing: Preprocessing
     max_bytes: int
     max_pixels: int
+    formats: tuple[str, ...] = READABLE_FORMATS
 
     def decode(self, data: bytes) -> Float32Array:
         """Return the network's input, (3, H, W).
@@ -74,17 +86,20 @@ class ImageDecoder:
         """Return the pixels that the network sees, (H, W, 3).
 
         Raises:
-            ImageError: the bytes are empty, too many, no image, damaged, or an image with too many pixels.
+            ImageError: the bytes are empty, too many, no image, of a kind that is not read, damaged, or an image with
+                too many pixels.
             MemoryError: there is not enough of it.
         """
         self.check_bytes(data)
         try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = open_image(data, self.formats)
         except UnidentifiedImageError as error:
-            raise NotAnImage(f"this is not an image in a format that is read ({', '.join(FORMATS)})") from error
+            raise NotAnImage(f"this is not an image in a format that is read ({', '.join(self.formats)})") from error
+        except UnsupportedFile as error:
+            raise UnsupportedImage(f"{error}, which is not read here; /model lists the formats that are") from error
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise self._too_many_pixels() from error
-        except Exception as error:  # Pillow's readers raise many types on hostile input
+        except DamagedFile as error:
             raise CorruptImage("the image's header is damaged") from error
         width, height = image.size
         if width * height > self.max_pixels:

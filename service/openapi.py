@@ -19,7 +19,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         400: "empty or malformed body",
         408: "the body did not arrive within the deadline",
         413: "too many bytes or pixels",
-        415: "not an image, a wrong content type, or a content encoding",
+        415: "not an image, an image of a kind that is not read, a wrong content type, or a content encoding",
         422: "damaged image, or unknown or invalid parameters or fields",
         429: "too much is asked for, by everybody or by this API key; Retry-After says when to come back",
         500: "the model could not be run on this image",
@@ -39,7 +39,6 @@ def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
     properties = {field: schema}
     return {
         "schema": {"type": "object", "required": [field], "properties": properties, "additionalProperties": False},
-        "encoding": {field: {"contentType": "image/jpeg, image/png, image/webp, image/bmp, image/gif, image/tiff"}},
     }
 
 
@@ -110,7 +109,10 @@ def describe_api(app: FastAPI, settings: Settings, with_keys: bool) -> None:
     """
     routes = [*_declared.routes, *app.routes]
     document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=routes)
-    form = document["paths"]["/classify/batch"]["post"]["requestBody"]["content"]["multipart/form-data"]
+    media_types = ", ".join(f"image/{name.lower()}" for name in settings.formats)
+    for path, field in (("/classify", "file"), ("/classify/batch", "files")):
+        form = document["paths"][path]["post"]["requestBody"]["content"]["multipart/form-data"]
+        form["encoding"] = {field: {"contentType": media_types}}
     form["schema"]["properties"]["files"]["maxItems"] = settings.max_images
     for path, operations in document["paths"].items():
         for operation in operations.values():

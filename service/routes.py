@@ -9,7 +9,6 @@ from fastapi import APIRouter, Depends, Request, Response
 from service.accounts import Account
 from service.context import Context, context
 from service.errors import ApiError
-from service.images import FORMATS
 from service.metrics import CONTENT_TYPE
 from service.schemas import Choices, EngineDescription, Limits, ModelDescription, Status
 
@@ -42,7 +41,7 @@ async def model(served: Served) -> ModelDescription:
         candidates=list(runtime.candidates),
     )
     limits = Limits(
-        formats=list(FORMATS),
+        formats=list(settings.formats),
         max_bytes=settings.max_bytes,
         max_pixels=settings.max_pixels,
         max_images=settings.max_images,

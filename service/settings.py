@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from artifact.formats import FORMATS, READABLE_FORMATS, USUAL_FORMATS
 from service.engine.runtime import Device, Precision, RuntimeName
 from service.engine.tuning import PolicyWishes
 
@@ -39,6 +40,25 @@ def _require_origins(values: tuple[str, ...]) -> tuple[str, ...]:
 _Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_require_origins)]
 
 
+def _upper(value: object) -> object:
+    split = _split(value)
+    return tuple(map(str.upper, split)) if isinstance(split, tuple) else split
+
+
+def _require_formats(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if value not in FORMATS:
+            said = "Input should be some of {formats}, not {value}"
+            raise PydanticCustomError("format", said, {"formats": ", ".join(FORMATS), "value": repr(value)})
+        if value not in READABLE_FORMATS:
+            said = "Input should be without {value}, which needs a package of its own: pip install '.[heif]'"
+            raise PydanticCustomError("format", said, {"value": value})
+    return tuple(dict.fromkeys(values))
+
+
+_Formats = Annotated[
+    tuple[str, ...], NoDecode, BeforeValidator(_upper), Field(min_length=1), AfterValidator(_require_formats)
+]
 _Hosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), Field(min_length=1)]
 _RootPath = Annotated[str, Field(pattern=r"^(/[0-9A-Za-z_~-][0-9A-Za-z._~-]*)*$")]
 
@@ -80,6 +100,9 @@ class Settings(BaseSettings):
     deadline_ms: float = Field(default=10_000, gt=0, description="longest time to answer an image, in ms")
     max_bytes: int = Field(default=20_000_000, gt=0, description="largest image file, in bytes")
     max_pixels: int = Field(default=50_000_000, gt=0, le=_PILLOW_LIMIT, description="largest image, in pixels")
+    formats: _Formats = Field(
+        default=USUAL_FORMATS, description=f"image formats to read, separated by commas, of {', '.join(FORMATS)}"
+    )
     max_decode_ms: float = Field(default=1000, ge=10, description="most processor time to decode an image, in ms")
     max_decode_mb: int = Field(default=512, ge=16, description="most memory to decode an image, in MB")
     max_pending_bytes: int = Field(

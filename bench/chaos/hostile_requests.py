@@ -158,8 +158,8 @@ def _corrupt_png(random: Random) -> bytes:
 
 @cache
 def _text_bomb() -> bytes:
-    """A small PNG with a comment of 100 megabytes."""
-    return _png(8, 8, _chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(100_000_000))))
+    """A PNG with a comment of 100 megabytes and few of its pixels."""
+    return _png(40, 40, _chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(100_000_000))))
 
 
 def _png(width: int, height: int, extra: bytes = b"") -> bytes:

@@ -18,6 +18,7 @@ _OF_IMAGES = {
     "image_too_large",
     "too_many_pixels",
     "not_an_image",
+    "unsupported_image",
     "corrupt_image",
     "overloaded",
     "inference_failed",

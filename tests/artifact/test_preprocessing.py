@@ -7,8 +7,10 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from artifact import preprocessing
-from artifact.preprocessing import Preprocessing, to_rgb
+from artifact.formats import plugins
+from artifact.image_files import open_image
+from artifact.preprocessing import Preprocessing
+from tests.image_files import encoded, photograph
 
 PREPROCESSING = Preprocessing(resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 UNCHANGED = Preprocessing(resize=8, crop=8, mean=(0, 0, 0), std=(1, 1, 1))
@@ -20,22 +22,6 @@ def _gradient(width: int, height: int) -> Image.Image:
     pixels[..., 0] = np.linspace(0, 255, width)
     pixels[..., 1] = np.linspace(0, 255, height)[:, None]
     return Image.fromarray(pixels)
-
-
-def _reopened(image: Image.Image, file_format: str, **options: object) -> Image.Image:
-    """The image after a trip through a file."""
-    file = io.BytesIO()
-    image.save(file, file_format, **options)
-    return Image.open(io.BytesIO(file.getvalue()))
-
-
-def _colour(image: Image.Image) -> tuple[int, ...]:
-    """The colour of the upper left pixel after conversion."""
-    converted = to_rgb(image)
-    assert converted.mode == "RGB"
-    colour = converted.getpixel((0, 0))
-    assert isinstance(colour, tuple)
-    return colour
 
 
 # The geometry.
@@ -134,111 +120,6 @@ def test_impossible_preprocessing_is_refused(wrong: dict[str, object]) -> None:
         Preprocessing.model_validate(PREPROCESSING.model_dump() | wrong)
 
 
-# The modes images come in.
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(orientation: int) -> None:
-    upright = np.asarray(_gradient(12, 8))
-    # What a camera stores when it was held so that this orientation puts the image upright.
-    stored = {
-        1: upright,
-        2: upright[:, ::-1],
-        3: upright[::-1, ::-1],
-        4: upright[::-1],
-        5: upright.transpose(1, 0, 2),
-        6: np.rot90(upright, 1),
-        7: upright[::-1, ::-1].transpose(1, 0, 2),
-        8: np.rot90(upright, -1),
-    }[orientation]
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    image = _reopened(Image.fromarray(np.ascontiguousarray(stored)), "PNG", exif=exif)
-    assert np.array_equal(np.asarray(to_rgb(image)), upright)
-
-
-def test_greyscale_becomes_three_equal_channels() -> None:
-    assert _colour(_reopened(Image.new("L", (4, 4), 77), "JPEG", quality=100)) == (77, 77, 77)
-
-
-def test_one_bit_image_becomes_black_and_white() -> None:
-    image = Image.new("1", (2, 1))
-    image.putpixel((1, 0), 1)
-    assert np.asarray(to_rgb(_reopened(image, "PNG"))).tolist() == [[[0, 0, 0], [255, 255, 255]]]
-
-
-def test_cmyk_becomes_rgb() -> None:
-    image = _reopened(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=100)
-    assert image.mode == "CMYK"
-    red, green, blue = _colour(image)
-    assert red > 250
-    assert green < 5
-    assert blue < 5
-
-
-def test_palette_is_looked_up() -> None:
-    image = _reopened(Image.new("RGB", (4, 4), (200, 10, 60)).quantize(4), "PNG")
-    assert image.mode == "P"
-    assert _colour(image) == (200, 10, 60)
-
-
-@pytest.mark.parametrize("transparency", [0, b"\x00\xff"])
-def test_transparent_palette_entry_is_laid_on_white(transparency: int | bytes) -> None:
-    image = Image.new("P", (2, 1))
-    image.putpalette([200, 10, 60, 0, 0, 255])
-    image.putpixel((1, 0), 1)
-    reopened = _reopened(image, "PNG", transparency=transparency)
-    assert reopened.mode == "P"
-    assert np.asarray(to_rgb(reopened)).tolist() == [[[255, 255, 255], [0, 0, 255]]]
-
-
-@pytest.mark.parametrize(("mode", "colour", "transparency"), [("RGB", (1, 2, 3), (1, 2, 3)), ("L", 9, 9), ("1", 0, 0)])
-def test_transparent_colour_is_laid_on_white(mode: str, colour: object, transparency: object) -> None:
-    image = _reopened(Image.new(mode, (2, 2), colour), "PNG", transparency=transparency)  # type: ignore[arg-type]
-    assert image.mode == mode
-    assert _colour(image) == (255, 255, 255)
-
-
-@pytest.mark.parametrize(("alpha", "expected"), [(255, (200, 0, 100)), (0, (255, 255, 255)), (128, (227, 127, 177))])
-def test_transparency_is_laid_on_white(alpha: int, expected: tuple[int, int, int]) -> None:
-    image = _reopened(Image.new("RGBA", (4, 4), (200, 0, 100, alpha)), "PNG")
-    assert np.abs(np.subtract(_colour(image), expected)).max() <= 1
-
-
-@pytest.mark.parametrize(("alpha", "expected"), [(255, 40), (0, 255)])
-def test_transparent_greyscale_is_laid_on_white(alpha: int, expected: int) -> None:
-    image = _reopened(Image.new("LA", (4, 4), (40, alpha)), "PNG")
-    assert image.mode == "LA"
-    assert _colour(image) == (expected,) * 3
-
-
-@pytest.mark.parametrize(("value", "expected"), [(0, 0), (256, 1), (32_896, 128), (65_278, 254), (65_535, 255)])
-@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
-def test_16_bit_greyscale_is_scaled_not_clipped(file_format: str, value: int, expected: int) -> None:
-    image = _reopened(Image.fromarray(np.full((4, 4), value, np.uint16)), file_format)
-    assert image.mode == "I;16"
-    assert _colour(image) == (expected,) * 3
-
-
-def test_16_bit_greyscale_in_a_32_bit_mode_is_scaled() -> None:
-    assert _colour(Image.fromarray(np.full((4, 4), 32_896, np.int32))) == (128,) * 3
-    # However dark it is: the brightest pixel says nothing about the depth.
-    assert _colour(Image.fromarray(np.full((4, 4), 200, np.int32))) == (1,) * 3
-
-
-@pytest.mark.parametrize(("value", "expected"), [(0.5, 128), (1.0, 255), (200.0, 200), (-3e38, 0), (3e38, 255)])
-def test_floating_point_greyscale_is_scaled(value: float, expected: int) -> None:
-    assert _colour(Image.fromarray(np.full((4, 4), value, np.float32))) == (expected,) * 3
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_floating_point_greyscale_that_is_not_finite_is_an_error(value: float) -> None:
-    pixels = np.full((4, 4), 0.5, np.float32)
-    pixels[3, 3] = value
-    with pytest.raises(ValueError, match="no number, or infinite"):
-        to_rgb(Image.fromarray(pixels))
-
-
 def test_large_jpeg_is_decoded_at_reduced_scale_and_looks_the_same() -> None:
     y, x = np.mgrid[0:1200, 0:1600].astype(np.float32)
     smooth = np.stack([127 + 100 * np.sin(x / 90), 127 + 100 * np.cos(y / 70), 127 + 60 * np.sin((x + y) / 50)], axis=2)
@@ -249,7 +130,7 @@ def test_large_jpeg_is_decoded_at_reduced_scale_and_looks_the_same() -> None:
     decoded_whole.load()
     expected, actual = preprocessing.fit(decoded_whole).astype(int), preprocessing.fit(reduced).astype(int)
     assert decoded_whole.size == (1600, 1200)
-    assert reduced.size == (400, 300)
+    assert reduced.size == (800, 600)
     assert np.abs(expected - actual).mean() < 1
     assert np.abs(expected - actual).max() <= 5
 
@@ -262,32 +143,36 @@ def test_jpeg_not_much_larger_than_needed_is_decoded_whole() -> None:
     assert image.size == (300, 260)
 
 
-@pytest.mark.parametrize(
-    "mode", ["1", "L", "LA", "P", "PA", "RGBA", "RGBa", "CMYK", "YCbCr", "LAB", "HSV", "I", "I;16", "F"]
-)
-@pytest.mark.parametrize("largest", [1, 255])
-def test_large_image_is_converted_in_strips_as_it_would_be_whole(
-    mode: str, largest: int, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
-) -> None:
-    image = _image_of_mode(mode, largest, rng)
-    whole = np.asarray(to_rgb(image))
-    monkeypatch.setattr(preprocessing, "_STRIP_PIXELS", 200)
-    assert len(list(preprocessing._strips(image))) == 5
-    assert np.array_equal(np.asarray(to_rgb(image)), whole)
-    assert len(np.unique(whole)) > 1
+# Of all remainders of 8, sizes and shapes; the last three are decoded at 1/8.
+SIZES = [(776, 909), (389, 401), (201, 1203), (1203, 201), (392, 391), (1537, 1543), (1600, 1601), (1550, 2047)]
 
 
-def _image_of_mode(mode: str, largest: int, rng: np.random.Generator) -> Image.Image:
-    """Noise of 50 x 19 pixels; of floats only the last row reaches the largest value."""
-    if mode == "F":
-        values = rng.random((19, 50), np.float32)
-        values[-1, -1] = largest
-        return Image.fromarray(values)
-    if mode.startswith("I"):
-        return Image.fromarray(rng.integers(0, 65536, (19, 50)).astype(np.int32 if mode == "I" else np.uint16))
-    bands = len(Image.new(mode, (1, 1)).getbands())
-    image = Image.frombytes(mode, (50, 19), rng.bytes(50 * 19 * bands if mode != "1" else 7 * 19))
-    if mode == "P":
-        image.putpalette(rng.bytes(768))
-        image.info["transparency"] = 3
-    return image
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8])
+def test_reduced_decoding_moves_nothing(size: tuple[int, int], orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = encoded(photograph(*size), "JPEG", exif=exif, quality=90)
+    reduced, whole = Image.open(io.BytesIO(file)), Image.open(io.BytesIO(file))
+    whole.load()
+    preprocessing = Preprocessing(resize=32, crop=32, mean=(0, 0, 0), std=(1, 1, 1))
+    apart = np.abs(preprocessing.fit(reduced).astype(int) - preprocessing.fit(whole))
+    assert max(reduced.size) < max(whole.size) or min(size) < 384
+    assert apart.mean() <= 1
+    assert np.percentile(apart, 99) <= 3
+
+
+def test_multi_picture_jpeg_is_decoded_at_reduced_scale_too() -> None:
+    file = io.BytesIO()
+    photograph(800, 600).save(file, "MPO", save_all=True, append_images=[photograph(800, 600, 1)])
+    image = Image.open(file)
+    assert image.format == "MPO"
+    Preprocessing(resize=32, crop=32, mean=(0, 0, 0), std=(1, 1, 1)).fit(image)
+    assert image.size == (400, 300)
+
+
+def test_thumbnail_in_a_file_is_not_the_image() -> None:
+    file = io.BytesIO(encoded(photograph(800, 600), plugins("HEIC")[0], thumbnails=[200]))
+    image = open_image(file.getvalue())
+    Preprocessing(resize=16, crop=16, mean=(0, 0, 0), std=(1, 1, 1)).fit(image)
+    assert image.size == (800, 600)

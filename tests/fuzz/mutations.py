@@ -9,20 +9,27 @@ from typing import Any
 from hypothesis import strategies as st
 from PIL import Image
 
+import artifact.formats  # noqa: F401  # with it HEIC can be written
+from artifact.colour_profiles import SRGB_CHROMATICITIES, matrix_profile
 from tests.image_files import encoded, photograph
 
+_PROFILE = matrix_profile(SRGB_CHROMATICITIES, 1.8)
 _FORMATS = {
     "JPEG": ("L", "RGB", "CMYK"),
     "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),
     "WEBP": ("RGB", "RGBA"),
+    "AVIF": ("L", "RGB", "RGBA"),
+    "HEIF": ("L", "RGB", "RGBA"),
     "GIF": ("L", "P"),
     "BMP": ("1", "L", "P", "RGB", "RGBA"),
     "TIFF": ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "LAB", "I", "I;16", "F"),
 }
 _OPTIONS: dict[str, list[dict[str, Any]]] = {
-    "JPEG": [{}, {"progressive": True}, {"restart_marker_rows": 1}, {"comment": b"words"}, {"icc_profile": bytes(300)}],
-    "PNG": [{}, {"optimize": True}, {"icc_profile": bytes(300)}],
+    "JPEG": [{}, {"progressive": True}, {"restart_marker_rows": 1}, {"comment": b"words"}, {"icc_profile": _PROFILE}],
+    "PNG": [{}, {"optimize": True}, {"icc_profile": _PROFILE}, {"icc_profile": bytes(300)}],
     "WEBP": [{}, {"lossless": True}],
+    "AVIF": [{}],
+    "HEIF": [{}],
     "GIF": [{}, {"interlace": 0}, {"comment": b"words"}, {"transparency": 1}],
     "BMP": [{}],
     "TIFF": [{}, *({"compression": name} for name in ("tiff_lzw", "tiff_adobe_deflate", "packbits"))],

@@ -109,7 +109,7 @@ def as_set(settings: Settings) -> Tuning:
 
 def pool(runtime: Runtime, settings: Settings) -> WorkerPool[bytes]:
     """Workers in threads."""
-    decoder = ImageDecoder(runtime.manifest.preprocessing, settings.max_bytes, settings.max_pixels)
+    decoder = ImageDecoder(runtime.manifest.preprocessing, settings.max_bytes, settings.max_pixels, settings.formats)
     return local_pool(runtime, LocalWorker(runtime, decoder.decode), as_set(settings))
 
 

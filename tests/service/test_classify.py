@@ -188,7 +188,7 @@ def test_answer_names_its_model_and_its_times(server: Server, pictures: list[byt
 
 
 @pytest.mark.parametrize(("width", "height"), [(16, 16), (17, 31), (100, 20), (1, 1), (40, 2)])
-@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "AVIF", "HEIF", "GIF", "BMP"])
 def test_image_of_any_size_and_format_is_classified(
     server: Server, outcome: Outcome, width: int, height: int, format_: str
 ) -> None:

@@ -22,6 +22,7 @@ from service.request_record import RequestRecord
         (images.ImageTooLarge("m"), 413, "image_too_large"),
         (images.TooManyPixels("m"), 413, "too_many_pixels"),
         (images.NotAnImage("m"), 415, "not_an_image"),
+        (images.UnsupportedImage("m"), 415, "unsupported_image"),
         (images.CorruptImage("m"), 422, "corrupt_image"),
         (engine_errors.Overloaded(1.0), 429, "overloaded"),
         (ClientGone("m"), 499, "client_gone"),
@@ -46,7 +47,7 @@ def test_every_error_that_can_reach_a_client_is_known() -> None:
         for _, kind in inspect.getmembers(module, inspect.isclass)
         if issubclass(kind, base) and kind is not base
     ]
-    assert len(kinds) == 13
+    assert len(kinds) == 14
     # What cannot be opened stops the program before there is a client.
     for kind in set(kinds) - {engine_errors.RuntimeUnavailable}:
         error = kind.__new__(kind)

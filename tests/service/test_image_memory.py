@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import artifact.formats  # noqa: F401  # with it HEIC can be written
+from artifact.colour_profiles import SRGB_CHROMATICITIES, matrix_profile
 from tests.e2e.process import ROOT
 from tests.image_files import encoded
 
@@ -46,6 +48,9 @@ print(peak() - before)
         ("I;16", "PNG", {}, 8),
         ("F", "TIFF", {"compression": "tiff_adobe_deflate"}, 10),
         ("RGBA", "WEBP", {"lossless": True}, 18),
+        ("RGBA", "AVIF", {"speed": 10}, 13),
+        ("RGBA", "HEIF", {}, 10),
+        ("RGBA", "PNG", {"icc_profile": matrix_profile(SRGB_CHROMATICITIES, 1.8)}, 10),
         ("RGB", "JPEG", {"progressive": True}, 5),
     ],
 )

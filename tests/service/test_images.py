@@ -11,7 +11,15 @@ from artifact.preprocessing import Preprocessing
 from models.config import ModelConfig, preset
 from models.data import Dataset, load_pixels
 from models.sources import open_examples
-from service.images import CorruptImage, EmptyImage, ImageDecoder, ImageTooLarge, NotAnImage, TooManyPixels
+from service.images import (
+    CorruptImage,
+    EmptyImage,
+    ImageDecoder,
+    ImageTooLarge,
+    NotAnImage,
+    TooManyPixels,
+    UnsupportedImage,
+)
 from tests.image_files import encoded, hollow_png, photograph
 from tests.service.decoding import DECODER, PLAIN, SIDE, seen_pixels
 
@@ -83,7 +91,7 @@ def test_garbage_is_never_anything_but_an_image_error() -> None:
             data[position] = random.integers(0, 256)
         try:
             assert DECODER.decode(bytes(data[: random.integers(1, len(data) + 1)])).shape == (3, SIDE, SIDE)
-        except (CorruptImage, NotAnImage, TooManyPixels):
+        except (CorruptImage, NotAnImage, TooManyPixels, UnsupportedImage):
             refused += 1
     assert refused > 100
 
@@ -94,3 +102,41 @@ def test_decoder_may_be_used_from_several_threads() -> None:
     with ThreadPoolExecutor(4) as pool:
         for _ in range(5):
             assert all(map(np.array_equal, pool.map(DECODER.decode, files), expected))
+
+
+def test_format_that_is_not_asked_for_is_not_read() -> None:
+    decoder = ImageDecoder(PLAIN, max_bytes=10**6, max_pixels=10**6, formats=("PNG", "WEBP"))
+    assert decoder.decode(encoded(photograph(8, 8), "WEBP")).shape == (3, SIDE, SIDE)
+    with pytest.raises(UnsupportedImage, match="this is a JPEG, which is not read"):
+        decoder.decode(encoded(photograph(8, 8), "JPEG"))
+    with pytest.raises(NotAnImage, match=r"format that is read \(PNG, WEBP\)"):
+        decoder.decode(b"words" * 20)
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "TIFF"])
+def test_limits_hold_for_every_format_before_it_is_decoded(format_: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(photograph(64, 64), format_)
+
+    def fail(*_: object) -> None:
+        raise AssertionError("the pixels were asked for")
+
+    monkeypatch.setattr(Preprocessing, "apply", fail)
+    with pytest.raises(TooManyPixels, match="4095 pixels; it has 64 x 64"):
+        ImageDecoder(PLAIN, max_bytes=10**6, max_pixels=4095).decode(data)
+    with pytest.raises(ImageTooLarge):
+        ImageDecoder(PLAIN, max_bytes=len(data) - 1, max_pixels=4096).decode(data)
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "TIFF"])
+def test_file_that_is_cut_off_is_corrupt_wherever_it_is_cut(format_: str) -> None:
+    data = encoded(photograph(30, 20), format_)
+    for length in (34, 60, len(data) // 2):
+        with pytest.raises(CorruptImage):
+            DECODER.decode(data[:length])
+
+
+def test_kind_of_image_that_cannot_be_read_right_is_told() -> None:
+    twelve_bits = bytearray(encoded(photograph(8, 8), "JPEG"))
+    twelve_bits[twelve_bits.index(b"\xff\xc0") + 4] = 12
+    with pytest.raises(UnsupportedImage, match="this is a JPEG of 12 bits a sample, which is not read"):
+        DECODER.decode(bytes(twelve_bits))

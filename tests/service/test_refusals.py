@@ -57,7 +57,7 @@ def _assert_refused(response: httpx.Response, status: int, type_: str, *words: s
         (hollow_png(9000, 9000), 413, "too_many_pixels"),
         (hollow_png(50_000, 50_000), 413, "too_many_pixels"),
         (hollow_png(2**31 - 1, 2**31 - 1), 413, "too_many_pixels"),
-        (hollow_png(0, 0), 415, "not_an_image"),
+        (hollow_png(0, 0), 422, "corrupt_image"),
         (NOISE, 413, "image_too_large"),
     ],
     ids=[

@@ -6,8 +6,8 @@ import pytest
 
 from service.deadlines import HEADER
 from service.engine.onnx_runtime import OnnxRuntime
-from service.images import FORMATS
 from service.schemas import ModelDescription
+from tests.image_files import encoded, photograph
 from tests.service.server import Server, serving
 
 
@@ -32,6 +32,7 @@ def test_model_route_describes_engine_and_limits(runtime: OnnxRuntime) -> None:
         "max_pixels": 2000,
         "max_images": 4,
         "deadline_ms": 900,
+        "formats": ["PNG", "JPEG"],
     }
     with serving(runtime, **settings) as server:
         told = server.get("/model").json()
@@ -47,7 +48,7 @@ def test_model_route_describes_engine_and_limits(runtime: OnnxRuntime) -> None:
         "candidates": [],
     }
     assert told["limits"] == {
-        "formats": list(FORMATS),
+        "formats": ["PNG", "JPEG"],
         "max_bytes": 1000,
         "max_pixels": 2000,
         "max_images": 4,
@@ -91,3 +92,13 @@ def test_documentation_page_needs_nothing_from_elsewhere(server: Server) -> None
 @pytest.mark.parametrize("path", ["/model", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"])
 def test_reading_routes_take_no_other_method(server: Server, path: str) -> None:
     assert server.post(path).status_code == 405
+
+
+def test_documentation_and_decoder_know_the_formats_that_are_set(runtime: OnnxRuntime) -> None:
+    with serving(runtime, formats="PNG,AVIF") as server:
+        for path, field in (("/classify", "file"), ("/classify/batch", "files")):
+            body = server.get("/openapi.json").json()["paths"][path]["post"]["requestBody"]["content"]
+            assert body["multipart/form-data"]["encoding"] == {field: {"contentType": "image/png, image/avif"}}
+        assert server.classify(encoded(photograph(20, 20), "AVIF")).status_code == 200
+        refused = server.classify(encoded(photograph(20, 20), "JPEG"))
+    assert (refused.status_code, refused.json()["error"]["type"]) == (415, "unsupported_image")

@@ -71,6 +71,8 @@ def test_settings_that_do_not_exist_are_refused() -> None:
         ("cors_origins", "https://a.example:"),
         ("cors_origins", "https://"),
         ("cors_origins", "null"),
+        ("formats", "JPEG,XBM"),
+        ("formats", "JPEG PNG"),
     ],
 )
 @pytest.mark.parametrize("source", ["flag", "environment"])
@@ -119,6 +121,14 @@ def test_every_setting_has_a_flag_and_a_description(capsys: pytest.CaptureFixtur
 def test_origins_are_as_browsers_send_them(origin: str) -> None:
     assert Settings(cors_origins=f"{origin}, https://b.example,").cors_origins == (origin, "https://b.example")
     assert Settings(cors_origins=[origin]).cors_origins == (origin,)  # as a worker process is told
+
+
+def test_formats_are_named_in_any_case_and_once() -> None:
+    assert Settings(formats="png, Jpeg,PNG").formats == ("PNG", "JPEG")
+    assert Settings(formats=["HEIC", "TIFF"]).formats == ("HEIC", "TIFF")  # as a worker process is told
+    assert "TIFF" not in Settings().formats
+    with pytest.raises(ValidationError, match="at least 1"):
+        Settings(formats="")
 
 
 def test_what_the_user_says_of_batches_is_what_the_engine_is_told() -> None:
