@@ -47,6 +47,7 @@ def open_image(data: bytes, formats: Collection[str] | None = None) -> Image.Ima
         raise UnsupportedFile(f"this is {'an' if name == 'AVIF' else 'a'} {name}")
     try:
         image = _open_png(data) if name == "PNG" else _open(data, name)
+        unreadable = mend(image) or label_colours(image, data, name)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise
     except Exception as error:  # Pillow's readers raise many types on hostile input
@@ -54,8 +55,8 @@ def open_image(data: bytes, formats: Collection[str] | None = None) -> Image.Ima
         if kind:
             raise UnsupportedFile(f"this is {kind}") from error
         raise DamagedFile("the image's header is damaged") from error
-    if kind := mend(image) or label_colours(image, data, name):
-        raise UnsupportedFile(f"this is {kind}")
+    if unreadable:
+        raise UnsupportedFile(f"this is {unreadable}")
     return image
 
 
@@ -71,11 +72,15 @@ def _open_png(data: bytes) -> Image.Image:
         raise
     except Exception:
         image = _open(without_damaged_chunks(data), "PNG")
-    transparency = image.info.get("transparency")
-    depth = data[24]  # of the header, IHDR
-    # Told in the samples of the file, while the pixels are of 8 bits.
-    if image.mode == "L" and isinstance(transparency, int):
-        image.info["transparency"] = transparency * 255 // (2**depth - 1)
-    elif image.mode == "RGB" and isinstance(transparency, tuple) and depth == 16:
-        image.info["transparency"] = tuple(sample >> 8 for sample in transparency)
+    _tell_transparency_in_8_bits(image, depth=data[24])  # of the header, IHDR
     return image
+
+
+def _tell_transparency_in_8_bits(image: Image.Image, depth: int) -> None:
+    """Scale the transparent colour of a PNG, which Pillow tells in samples of the file, as Pillow scales its pixels."""
+    transparency = image.info.get("transparency")
+    if image.mode == "L" and isinstance(transparency, int):
+        most = 2**depth - 1
+        image.info["transparency"] = (transparency & most) * 255 // most
+    elif image.mode == "RGB" and isinstance(transparency, tuple):
+        image.info["transparency"] = tuple(sample >> 8 if depth == 16 else sample & 255 for sample in transparency)

@@ -10,7 +10,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 _TAG = ExifTags.Base
 # Values of SampleFormat (TIFF 6.0, section 19) and of PhotometricInterpretation.
 _SIGNED, _FLOAT = 2, 3
-_WHITE_IS_ZERO, _RGB, _YCBCR = 0, 2, 6
+_WHITE_IS_ZERO, _YCBCR = 0, 6
 _COLOURS = {0: "grey", 1: "grey", 2: "RGB", 3: "palette", 4: "mask", 5: "CMYK", 6: "YCbCr", 8: "LAB", 9: "LAB"}
 _BIG_ENDIAN = b"MM"
 
@@ -92,7 +92,7 @@ def unsupported_tiff(data: bytes) -> str | None:
 
 
 def _kind(tags: ImageFileDirectory_v2) -> str:
-    """Such as "a TIFF of RGB with planes of 16 bits, uncompressed"."""
+    """Such as "a TIFF of CMYK with 4 planes of 16 bits, uncompressed"."""
     form = {_SIGNED: "signed ", _FLOAT: "floating-point "}.get(_form(tags), "")
     colours = _COLOURS.get(tags.get(_TAG.PhotometricInterpretation, 0), "unknown colours")
     layout = "planes" if tags.get(_TAG.PlanarConfiguration) == 2 else "samples"
