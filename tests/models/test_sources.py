@@ -10,9 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from artifact.colour_profiles import SRGB_CHROMATICITIES, matrix_profile
+from artifact.preprocessing import Preprocessing
 from models.examples import DataError, Examples
 from models.sources import open_examples
+from service.images import ImageDecoder
 from tests.conftest import MakeFolders
+from tests.image_files import chunk, encoded, photograph
+from tests.raw_files import profile_chunk, raw_png
 
 LABELS = ("cat", "dog", "eel")
 
@@ -222,3 +227,25 @@ def test_image_in_a_tar_is_named_with_the_path_of_the_tar(
         archive.add(folder, prefix)
     with pytest.raises(DataError, match=re.escape(f"cannot decode {tmp_path}/images.tar/{where}: ")):
         open_examples(tmp_path / "images.tar").image(2)
+
+
+@pytest.mark.parametrize(("suffix", "format_"), [("avif", "AVIF"), ("heic", "HEIF"), ("tif", "TIFF"), ("ppm", "PPM")])
+def test_images_of_all_formats_are_read_upright_in_rgb(tmp_path: Path, suffix: str, format_: str) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / f"1.{suffix}").write_bytes(encoded(photograph(20, 12).convert("L"), format_))
+    image = open_examples(tmp_path).image(0)
+    assert (image.mode, image.size) == ("RGB", (20, 12))
+
+
+def test_colours_are_read_as_the_service_reads_them(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    profile = matrix_profile(SRGB_CHROMATICITIES, 1.8)
+    file = raw_png(
+        np.asarray(photograph(8, 8)).astype(np.int64), 8, 2, profile_chunk(profile), chunk(b"pHYs", b"damaged")
+    )
+    (tmp_path / "cat" / "1.png").write_bytes(file)
+    preprocessing = Preprocessing(resize=8, crop=8, mean=(0, 0, 0), std=(1, 1, 1))
+    trained = open_examples(tmp_path).fitted(0, preprocessing)
+    served = ImageDecoder(preprocessing, 10**6, 10**6).decode(file)
+    assert np.array_equal(preprocessing.normalise(trained), served)
+    assert not np.array_equal(trained, np.asarray(photograph(8, 8)))
