@@ -7,8 +7,8 @@ orientation, and the decoding of large JPEGs at a reduced size. Exit status 1 if
 tolerance, or is read by one alone. Of 145 photographs, 21 of them with profiles, none does.
 
 Not every difference is a mistake here: ImageMagick 6 heeds no orientation of PNG and WebP, no profile of AVIF and HEIC,
-no gamma of PNG but 1, no alpha mask of BMP, and no sign of 8 and 32 bits. `tests/images/test_generated.py` holds all these
-against the formulas of the standards.
+no gamma of PNG but 1, no alpha mask of BMP, and no sign of 8 and 32 bits. `tests/images/test_generated.py` holds all
+these against the formulas of the standards.
 """
 
 from __future__ import annotations
