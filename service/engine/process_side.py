@@ -17,7 +17,7 @@ from service.engine import wire
 from service.engine.errors import InferenceFailed, RuntimeUnavailable
 from service.engine.frames import Frames, framed, receive
 from service.engine.opening import Opened, Refusal
-from service.engine.operating_system import end_with_parent, release_memory
+from service.engine.operating_system import end_with_parent, forbid_new_privileges, release_memory
 from service.engine.scheduling_policy import set_policy
 from service.engine.worker import LocalWorker, Outcome
 
@@ -40,6 +40,7 @@ def serve(
         failures: see `wire.OutcomeCodec`.
     """
     end_with_parent()
+    forbid_new_privileges()
     Thread(target=_end_without_service, args=(connection,), daemon=True).start()
     set_policy("SCHED_OTHER")  # the service's loop, from which it may come, may stand back for it
     frames = Frames()
