@@ -91,13 +91,12 @@ def create_app(
     metrics = Metrics(pool.manifest)
     metrics.start_at_zero([*ROUTES], errors.NOT_THE_CLIENTS_FAULT)
     scheduling = LoopScheduling()
-    costs = DecodingCosts()
+    costs = DecodingCosts(settings.max_decode_ms / 1000)
     engine = Engine(
         pool,
         settings.queue_size,
         settings.deadline_ms / 1000,
         on_batch=metrics.batch_size.observe,
-        on_cost=costs.note,
         on_loss=metrics.count_lost_worker,
         on_overload=scheduling.note_overload,
     )

@@ -16,13 +16,14 @@ from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.classify_request import NOT_TAKEN, ClassifyRequest
+from service.classify_request import ClassifyRequest
 from service.context import Context
 from service.deadlines import HEADER, deadline_within
 from service.engine.worker import Answer, Outcome
 from service.errors import ApiError, ClientGone, answer, classify_error
 from service.forwarded_prefix import path_below
 from service.schemas import BatchClassification, BatchItem, ClassifyParameters
+from service.submission import NOT_TAKEN
 from service.uploads import Body, Upload, one_image, several_images
 
 _LONGEST_QUERY = 500  # in bytes

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Protocol
 
 from service.accounts import Account
 from service.context import Context
 from service.deadlines import Deadline, upload_timeout
 from service.decoding_costs import Kind
-from service.engine.errors import DeadlineExceeded, EngineStopped, NoWorker, Overloaded
-from service.engine.request import PendingRequest
-from service.engine.worker import Answer, Outcome
+from service.engine.errors import DeadlineExceeded, EngineStopped
+from service.engine.worker import Outcome
 from service.errors import ClientGone, error_type, stopped
 from service.images import ImageTooLarge
 from service.memory import Share
 from service.outcomes import note_outcomes, note_unreceived
 from service.request_record import RequestRecord
+from service.submission import Images
 from service.uploads import Body, Upload
 from service.waiting import Answers
 
 # What is taken of a body in one step, in bytes; between two steps the event loop turns to others.
 _STEP_BYTES = 65_536
-# What the engine says of an image that it does not take.
-NOT_TAKEN = (Overloaded, EngineStopped, NoWorker)
 
 
 class Transport(Protocol):
@@ -146,20 +143,14 @@ class ClassifyRequest:
         self, uploads: list[Upload], kinds: list[Kind], transport: Transport, deadline: Deadline
     ) -> list[Outcome]:
         """Run the images and count what became of each."""
-        engine, account = self._served.engine, self._account
         self._record.submitted_at = time.perf_counter()
         deadline_s = deadline.remaining_s
         answers = Answers(len(uploads))
-        pending: list[PendingRequest[bytes, Answer]] = []
-        for place, (upload, kind) in enumerate(zip(uploads, kinds, strict=True)):
-            try:
-                follows = bool(pending)  # a request is let in as a whole, as far as there is any room
-                dear, note = self._served.costs.is_dear(kind), _noting(answers, place, account)
-                pending.append(engine.submit(upload.data, deadline_s, note, follows, dear, kind))
-            except NOT_TAKEN as error:
-                answers.note(place, error)
+        images = Images(self._served, self._account, answers, deadline)
         try:
-            outcomes = await answers.wait(transport.departure, pending, deadline_s)
+            for place, (upload, kind) in enumerate(zip(uploads, kinds, strict=True)):
+                images.submit(place, upload.data, kind)
+            outcomes = await answers.wait(transport.departure, images.pending, deadline_s)
         except ClientGone as error:
             self._count(uploads, error)
             raise
@@ -167,20 +158,11 @@ class ClassifyRequest:
             gone = stopped()
             self._count(uploads, gone)
             raise gone from given_up
+        finally:
+            images.withdraw()
         note_outcomes(outcomes, self._record, self._served.metrics)
         return outcomes
 
     def _count(self, uploads: list[Upload], error: Exception) -> None:
         for _ in uploads:
             self._served.metrics.count_failed_image(error_type(error))
-
-
-def _noting(answers: Answers, place: int, account: Account | None) -> Callable[[Outcome], None]:
-    """What to do with the outcome of one image, also where nobody waits for it any more."""
-
-    def note(outcome: Outcome) -> None:
-        answers.note(place, outcome)
-        if account:
-            account.charge(outcome)
-
-    return note

@@ -7,7 +7,6 @@ system ends it, and the next fork is there at once, as it has nothing to load.
 from __future__ import annotations
 
 import gc
-import io
 import mmap
 import os
 import resource
@@ -21,6 +20,7 @@ from typing import Any
 import orjson
 from PIL import Image
 
+from artifact.image_files import open_image
 from artifact.preprocessing import Preprocessing
 from service.decoder_process import ASKED, ENDED, FAILED, NOT_BEGUN, NUMBERS, PIXELS, QUESTION, REFUSED, REPLY
 from service.engine.operating_system import address_space_bytes, end_with_parent, forbid_new_privileges, release_memory
@@ -30,6 +30,8 @@ from service.images import IMAGE_ERRORS, CorruptImage, ImageDecoder, ImageError,
 _MOST_FILES = 32
 # An image that took so long may have taken much memory as well, which goes back to the system.
 _LONG_S = 0.02
+# What part of an image's memory may be kept when it is done with; and how a process ends that keeps more.
+_MOST_KEPT, _RENEWED = 1 / 8, 3
 # Decoders need at least so much memory for a pixel, and some twice as much.
 _BYTES_A_PIXEL = 12
 # What stays in the text of an unexpected error.
@@ -69,27 +71,31 @@ class _Decoding:
         self._memory = memory
         preprocessing = Preprocessing(**options["decoder"]["preprocessing"])
         self._decoder = ImageDecoder(**{**options["decoder"], "preprocessing": preprocessing})
-        self._cpu_s: float = options["bounds"]["cpu_s"]
         self._memory_bytes: int = options["bounds"]["memory_bytes"]
 
     def run(self) -> None:
         """Decode until the other end of the connection is closed."""
         end_with_parent()
-        _confine(self._memory_bytes)
+        space = address_space_bytes()
+        _confine(space, self._memory_bytes)
         warnings.simplefilter("ignore")  # Pillow's, of what stands in images
         while question := self._connection.recv(QUESTION.size):
-            number, size = QUESTION.unpack(question)
+            number, size, cpu_s = QUESTION.unpack(question)
+            if number != ASKED.unpack_from(self._memory)[0]:  # it has been asked again since, as a process was ended
+                continue
             ASKED.pack_into(self._memory, ASKED.size, number)
             began = time.process_time()
-            kind, detail, message = self._decode(self._memory[NUMBERS.size : NUMBERS.size + size])
+            kind, detail, message = self._decode(self._memory[NUMBERS.size : NUMBERS.size + size], cpu_s)
             signal.setitimer(signal.ITIMER_PROF, 0)
             self._connection.send(REPLY.pack(number, kind, detail) + message.encode("utf-8", "backslashreplace"))
             if time.process_time() - began > _LONG_S:
                 release_memory()
+            if address_space_bytes() > space + self._memory_bytes * _MOST_KEPT:
+                os._exit(_RENEWED)  # libraries keep too much for later; another image could lack it
 
-    def _decode(self, data: bytes) -> tuple[int, int, str]:
+    def _decode(self, data: bytes, cpu_s: float) -> tuple[int, int, str]:
         # Its signal ends the process, in the middle of whatever a library does.
-        signal.setitimer(signal.ITIMER_PROF, self._cpu_s)
+        signal.setitimer(signal.ITIMER_PROF, cpu_s)
         try:
             pixels = self._decoder.fit(data)
             at = NUMBERS.size + self._decoder.max_bytes
@@ -106,7 +112,10 @@ class _Decoding:
 
     def _lacked_memory(self, data: bytes) -> bool:
         """Whether that may be why the image could not be decoded: not all libraries tell."""
-        width, height = Image.open(io.BytesIO(data)).size
+        try:
+            width, height = open_image(data, self._decoder.formats).size
+        except Exception:  # it is damaged
+            return False
         return width * height * _BYTES_A_PIXEL > self._memory_bytes
 
     def _too_large(self) -> ImageTooCostly:
@@ -116,14 +125,16 @@ class _Decoding:
         return REFUSED, IMAGE_ERRORS.index(type(error)), str(error)
 
 
-def _confine(memory_bytes: int) -> None:
-    """Let this process do little more than compute, as far as an ordinary user may forbid himself the rest."""
+def _confine(space: int, memory_bytes: int) -> None:
+    """Let this process do little more than compute, as far as an ordinary user may forbid himself the rest.
+
+    A limit of processes would be one of threads too, of which the decoder of HEIC needs one.
+    """
     forbid_new_privileges()
-    if space := address_space_bytes():
+    if space:
         _limit(resource.RLIMIT_AS, space + memory_bytes)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_FSIZE, 0)
-    _limit(resource.RLIMIT_NPROC, 0)
     _limit(resource.RLIMIT_NOFILE, _MOST_FILES)
 
 

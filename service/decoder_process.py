@@ -6,6 +6,7 @@ memory are bounded, whatever the file.
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 import signal
@@ -24,15 +25,21 @@ from pydantic import BaseModel
 
 from artifact.manifest import Manifest
 from artifact.preprocessing import Float32Array, UInt8Array
+from service.engine.errors import WorkerLost
 from service.images import IMAGE_ERRORS, CorruptImage, ImageDecoder, ImageTooCostly
 from service.settings import Settings
 
-# Between the two: the number of an image and its bytes; that number, what came of it, and a detail of that.
-QUESTION, REPLY = struct.Struct("!QQ"), struct.Struct("!QBB")
+_log = logging.getLogger(__name__)
+
+# Between the two: the number of an image, its bytes, and the processor time that it may take; then that number again,
+# what came of it, and a detail of that.
+QUESTION, REPLY = struct.Struct("!QQd"), struct.Struct("!QBB")
 PIXELS, REFUSED, FAILED, ENDED, NOT_BEGUN = range(5)
 # In the memory that both have: the number of the image that was asked for last, and of the one that was begun last;
 # then the bytes of the image, then its pixels.
 NUMBERS, ASKED = struct.Struct("=QQ"), struct.Struct("=Q")
+# Processor time that an image may take while nobody knows it to be dear, in seconds.
+ORDINARY_S = 0.1
 # Of a reply: a message follows.
 _MOST_REPLY_BYTES = 65_536
 # By these a decoder ends that reads or writes where it should not.
@@ -52,7 +59,7 @@ class Bounds:
     """What one image may cost to decode.
 
     Attributes:
-        cpu_s: processor time, in seconds.
+        cpu_s: processor time, in seconds, of an image that is known to be dear; others may take less.
         memory_bytes: memory beyond what the process has before.
     """
 
@@ -80,23 +87,47 @@ class BoundedDecoder:
         self._idle = [_Process(decoder, bounds)]
 
     def decode(self, data: bytes) -> Float32Array:
-        """Return the network's input, (3, H, W).
+        """Return the network's input, (3, H, W), of an image that is not dear.
 
         Raises:
-            ImageError: see `ImageDecoder.decode`; and ImageTooCostly, where it takes more than the bounds.
+            ImageError: see `ImageDecoder.decode`; and ImageTooCostly, where it takes more than the bounds, or is dear.
             UnexpectedError: the decoder has a fault.
+            WorkerLost: there is no process to decode in.
         """
+        return self._decoded(data, min(ORDINARY_S, self._bounds.cpu_s))
+
+    def decode_dear(self, data: bytes) -> Float32Array:
+        """The same of an image that may take as long as one may at all."""
+        return self._decoded(data, self._bounds.cpu_s)
+
+    def _decoded(self, data: bytes, cpu_s: float) -> Float32Array:
         self._decoder.check_bytes(data)
-        process = self._idle.pop() if self._idle else _Process(self._decoder, self._bounds)
         try:
-            pixels = process.fit(data)
-        except DecoderLost:  # through nobody's fault
+            try:
+                return self._decode_in(self._any_process(), data, cpu_s)
+            except DecoderLost:  # through nobody's fault
+                return self._decode_in(_Process(self._decoder, self._bounds), data, cpu_s)
+        except (DecoderLost, OSError) as error:
+            _log.error("an image cannot be decoded, as there is no process for it: %s", error or "it ends at once")
+            raise WorkerLost("died") from error
+
+    def _any_process(self) -> _Process:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return _Process(self._decoder, self._bounds)
+
+    def _decode_in(self, process: _Process, data: bytes, cpu_s: float) -> Float32Array:
+        try:
+            pixels = self._decoder.preprocessing.normalise(process.fit(data, cpu_s))
+        except DecoderLost:
             process.close()
-            process = _Process(self._decoder, self._bounds)
-            pixels = process.fit(data)
-        finally:
+            raise
+        except BaseException:
             self._idle.append(process)
-        return self._decoder.preprocessing.normalise(pixels)
+            raise
+        self._idle.append(process)
+        return pixels
 
     def close(self) -> None:
         """End the processes."""
@@ -121,6 +152,9 @@ class _Process:
             self._process = subprocess.Popen(
                 command, pass_fds=[there.fileno(), shared], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
+        except OSError:
+            self._connection.close()
+            raise
         finally:
             there.close()
             os.close(shared)
@@ -129,7 +163,7 @@ class _Process:
             self._connection.send(orjson.dumps({"decoder": _fields(decoder), "bounds": _fields(bounds)}))
         weakref.finalize(self, _end, self._connection, self._process)
 
-    def fit(self, data: bytes) -> UInt8Array:
+    def fit(self, data: bytes, cpu_s: float) -> UInt8Array:
         """Pixels (crop, crop, 3), which are good until the next call.
 
         Raises:
@@ -139,7 +173,7 @@ class _Process:
         self._memory[NUMBERS.size : NUMBERS.size + len(data)] = data
         kind = NOT_BEGUN
         while kind == NOT_BEGUN:  # the process was ended just before
-            kind, detail, message = self._ask(len(data))
+            kind, detail, message = self._ask(len(data), cpu_s)
         if kind == PIXELS:
             pixels = np.frombuffer(self._memory, np.uint8, 3 * self._crop**2, self._pixels_at)
             return pixels.reshape(self._crop, self._crop, 3)
@@ -151,11 +185,11 @@ class _Process:
             raise CorruptImage("the image is damaged: its decoder crashed")
         raise ImageTooCostly("the image takes more processor time or memory to decode than one may")
 
-    def _ask(self, size: int) -> tuple[int, int, str]:
+    def _ask(self, size: int, cpu_s: float) -> tuple[int, int, str]:
         self._number += 1
         ASKED.pack_into(self._memory, 0, self._number)
         try:
-            self._connection.send(QUESTION.pack(self._number, size))
+            self._connection.send(QUESTION.pack(self._number, size, cpu_s))
             # What is told of earlier images is of a process that was ended just after it had answered.
             while reply := self._connection.recv(_MOST_REPLY_BYTES):
                 number, kind, detail = REPLY.unpack_from(reply)

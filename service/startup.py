@@ -41,7 +41,8 @@ def _thread_pool(settings: Settings) -> WorkerPool[bytes]:
 def local_worker(settings: Settings) -> tuple[Runtime, LocalWorker[bytes]]:
     """The model and a worker that runs it, in this process."""
     runtime = open_runtime(settings.model, settings.runtime, settings.device, settings.precision, settings.cache)
-    return runtime, LocalWorker(runtime, bounded_decoder(settings, runtime.manifest).decode)
+    decoder = bounded_decoder(settings, runtime.manifest)
+    return runtime, LocalWorker(runtime, decoder.decode, prepare_dear=decoder.decode_dear)
 
 
 def _worker_process(settings: Settings, manifest: Manifest) -> WorkerProcess:

@@ -55,7 +55,8 @@ def _open(settings: Settings, expected: Manifest, tunes: bool) -> tuple[Opened, 
     if tunes:
         tuning = tune(runtime, read_probes(settings.model, manifest).images, settings.policy_wishes)
     first = bool(runtime.candidates) and not remembered
-    return Opened(description(runtime), tuning, first), manifest, LocalWorker(runtime, decoder.decode)
+    worker = LocalWorker(runtime, decoder.decode, prepare_dear=decoder.decode_dear)
+    return Opened(description(runtime), tuning, first), manifest, worker
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Generic
 
@@ -31,7 +32,6 @@ class Surroundings(Generic[PayloadT]):
     Attributes:
         batcher, dispatcher: hand out the work.
         results: is told what comes of it.
-        on_cost: told how long each request took, by its kind, in seconds.
         on_loss: told why, whenever a worker is lost.
         on_rest: told whenever a worker has nothing to do any more.
         on_failed_start: told whenever one that was lost could not be started again.
@@ -43,7 +43,6 @@ class Surroundings(Generic[PayloadT]):
     batcher: Batcher[PayloadT, Answer]
     dispatcher: Dispatcher[PayloadT, Answer]
     results: Results
-    on_cost: Callable[[Hashable, float], None]
     on_loss: Callable[[str], None]
     on_rest: Callable[[], None]
     on_failed_start: Callable[[], None]
@@ -69,7 +68,7 @@ class Caretaker(Generic[PayloadT]):
         self.given_up = False
         self.retry_s: float | None = None
         self._around = around
-        self._load = Workload(worker, around.batcher, around.dispatcher, around.clock, around.on_cost)
+        self._load = Workload(worker, around.batcher, around.dispatcher, around.clock)
         self._check: asyncio.Future[None] | None = None
         self._revival: asyncio.Task[None] | None = None
         self._serving = False
@@ -126,7 +125,8 @@ class Caretaker(Generic[PayloadT]):
     def revive(self) -> None:
         """Start the worker, trying again until it is, and have it given work."""
         self._serving = True
-        self._revival = asyncio.get_running_loop().create_task(self._started_at_last())
+        # In a context of its own: this may be called in that of a request, which its log lines would name.
+        self._revival = asyncio.get_running_loop().create_task(self._started_at_last(), context=Context())
 
     def run(self, batch: Batch[PayloadT], /) -> None:
         """Give the worker a batch, having nothing else to do."""

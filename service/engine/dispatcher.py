@@ -92,9 +92,12 @@ class Dispatcher(Generic[PayloadT, AnswerT]):
         if not self._batcher.came_lately(now):
             return True
         workers = self._batcher.policy.workers
-        if workers == 1:
-            return not self._batcher or now >= self._dear_again_at
-        return self._dear_running < workers // 2
+        if workers > 1:
+            return self._dear_running < workers // 2
+        if now < self._dear_again_at:
+            self._come_back(self._dear_again_at - now)
+            return False
+        return True
 
     def end_dear(self) -> None:
         """Note that a worker is done with a dear request, or was lost with it."""

@@ -6,7 +6,7 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Generic
 
@@ -35,7 +35,6 @@ class Engine(Generic[PayloadT]):
         capacity: most requests queued.
         longest_s: deadline of requests, in seconds; some have less.
         on_batch: told the size of every batch that ran.
-        on_cost: told how long each request took a worker, by its kind, in seconds.
         on_loss: told why, whenever a worker is lost: "died" or "stuck".
         on_overload: told when an overload begins, and at the first request after it has ended.
         clock: seconds that never go back, the same in all workers.
@@ -50,7 +49,6 @@ class Engine(Generic[PayloadT]):
         capacity: int,
         longest_s: float = math.inf,
         on_batch: Callable[[int], None] = lambda _: None,
-        on_cost: Callable[[Hashable, float], None] = lambda *_: None,
         on_loss: Callable[[str], None] = lambda _: None,
         on_overload: Callable[[bool], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
@@ -75,7 +73,6 @@ class Engine(Generic[PayloadT]):
             batcher=self._batcher,
             dispatcher=Dispatcher(self._batcher, self._dear, clock),
             results=Results(self._health, on_batch),
-            on_cost=on_cost,
             on_loss=on_loss,
             on_rest=self._rested.set,
             on_failed_start=self._give_up_waiting,
@@ -155,7 +152,6 @@ class Engine(Generic[PayloadT]):
         answered: Callable[[Outcome], None],
         follows: bool = False,
         dear: bool = False,
-        kind: Hashable = None,
     ) -> PendingRequest[PayloadT, Answer]:
         """Queue a payload, to be answered within `deadline_s` seconds. It goes to an idle worker at once.
 
@@ -164,8 +160,7 @@ class Engine(Generic[PayloadT]):
             deadline_s: how long its answer is of any worth.
             answered: called on the loop with what came of it, unless it was withdrawn before a worker had it.
             follows: whether it belongs to one that was accepted, and is refused only where the queue is full.
-            dear: whether it is likely to take far longer than others; see `Dispatcher`.
-            kind: of the payload, by which is told how long it took.
+            dear: whether it may take far longer than others; see `Dispatcher`.
 
         Raises:
             Overloaded: the queue is full.
@@ -174,7 +169,7 @@ class Engine(Generic[PayloadT]):
         """
         self._require_workers()
         now = self._clock()
-        request: PendingRequest[PayloadT, Answer] = PendingRequest(payload, now, now + deadline_s, answered, dear, kind)
+        request: PendingRequest[PayloadT, Answer] = PendingRequest(payload, now, now + deadline_s, answered, dear=dear)
         (self._dear if dear else self._batcher).put(request, follows)
         self._around.dispatcher.hand_out()
         return request

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 PayloadT = TypeVar("PayloadT")
@@ -18,11 +18,13 @@ class Job(Generic[PayloadT]):
         payload: what to prepare and run.
         queued_at: when it was submitted.
         deadline: when its answer is worthless.
+        dear: whether it may take far longer than others.
     """
 
     payload: PayloadT
     queued_at: float
     deadline: float
+    dear: bool = field(default=False, kw_only=True)
 
 
 @dataclass(eq=False, slots=True)
@@ -31,15 +33,11 @@ class PendingRequest(Job[PayloadT], Generic[PayloadT, AnswerT]):
 
     Attributes:
         answered: called with what came of it, once, on the event loop; never where it was withdrawn in time.
-        dear: whether it is likely to take far longer than others.
-        kind: of its payload, by which is told how long it took.
         given: whether a worker has it.
         withdrawn: whether nobody waits for it any more.
     """
 
     answered: Callable[[AnswerT | Exception], None]
-    dear: bool = False
-    kind: Hashable = None
     given: bool = False
     withdrawn: bool = False
 

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 import orjson
 
 from artifact.manifest import Manifest
-from service.engine.errors import DeadlineExceeded, InferenceFailed
+from service.engine.errors import DeadlineExceeded, InferenceFailed, WorkerLost
 from service.engine.frames import framed
 from service.engine.request import Job
 from service.engine.worker import Answer, Outcome
 
-_JOB = struct.Struct("!ddQ")  # when it was queued and when it is worthless, on the clock of all processes; its bytes
+# When it was queued and when it is worthless, on the clock of all processes; whether it is dear; its bytes.
+_JOB = struct.Struct("!dd?Q")
 _LENGTH = struct.Struct("!Q")
 
 # Before the jobs. Where there are none, how many images of its own a worker is to run as a check; else 0.
@@ -32,7 +33,7 @@ def pack_jobs(jobs: Sequence[Job[bytes]]) -> bytes:
     """A frame that asks for a batch."""
     parts = [_CHECK.pack(0)]
     for job in jobs:
-        parts += (_JOB.pack(job.queued_at, job.deadline, len(job.payload)), job.payload)
+        parts += (_JOB.pack(job.queued_at, job.deadline, job.dear, len(job.payload)), job.payload)
     return framed(*parts)
 
 
@@ -49,9 +50,9 @@ def unpack_jobs(frame: bytes) -> list[Job[bytes]] | int:
     jobs = []
     start = _CHECK.size
     while start < len(frame):
-        queued_at, deadline, size = _JOB.unpack_from(frame, start)
+        queued_at, deadline, dear, size = _JOB.unpack_from(frame, start)
         start += _JOB.size
-        jobs.append(Job(frame[start : start + size], queued_at, deadline))
+        jobs.append(Job(frame[start : start + size], queued_at, deadline, dear=dear))
         start += size
     return jobs
 
@@ -115,6 +116,8 @@ class OutcomeCodec:
     def _failure(self, name: str, message: str) -> Exception:
         if name in self._failures:
             return self._failures[name](message)
+        if name == WorkerLost.__name__:
+            return WorkerLost("died")
         engine_failures: dict[str, type[Exception]] = {
             kind.__name__: kind for kind in (DeadlineExceeded, InferenceFailed)
         }

@@ -111,6 +111,7 @@ class LocalWorker(Generic[PayloadT]):
         runtime: runs the model.
         prepare: from a payload to one network input (3, H, W); what it raises becomes that image's outcome.
         clock: the one that the jobs' times are told in.
+        prepare_dear: the same for jobs that are dear; by default the same function.
     """
 
     def __init__(
@@ -118,9 +119,11 @@ class LocalWorker(Generic[PayloadT]):
         runtime: Runtime,
         prepare: Callable[[PayloadT], Float32Array],
         clock: Callable[[], float] = time.monotonic,
+        prepare_dear: Callable[[PayloadT], Float32Array] | None = None,
     ) -> None:
         self._runtime = runtime
         self._prepare = prepare
+        self._prepare_dear = prepare_dear or prepare
         self._clock = clock
 
     def check(self, batch_size: int) -> None:
@@ -146,7 +149,7 @@ class LocalWorker(Generic[PayloadT]):
             if begun >= job.deadline:  # it was sent ahead of others, or those before it took too long
                 continue
             try:
-                images = self._prepare(job.payload)[None]
+                images = (self._prepare_dear if job.dear else self._prepare)(job.payload)[None]
             except Exception as error:  # bad input comes in endless kinds; the caller tells them apart
                 outcomes[row] = error
                 continue

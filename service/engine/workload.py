@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Generic
 
 from service.engine.batcher import Batcher
@@ -26,7 +26,6 @@ class Workload(Generic[PayloadT]):
         batcher: to which what was never begun goes back.
         dispatcher: says what there is to be done ahead.
         clock: seconds that never go back.
-        on_cost: told how long each request took, by its kind, in seconds.
     """
 
     def __init__(
@@ -35,13 +34,11 @@ class Workload(Generic[PayloadT]):
         batcher: Batcher[PayloadT, Answer],
         dispatcher: Dispatcher[PayloadT, Answer],
         clock: Callable[[], float],
-        on_cost: Callable[[Hashable, float], None],
     ) -> None:
         self._worker = worker
         self._batcher = batcher
         self._dispatcher = dispatcher
         self._clock = clock
-        self._on_cost = on_cost
         self._given: deque[Batch[PayloadT]] = deque()
         self._begun = 0.0  # with the first of them
 
@@ -80,8 +77,6 @@ class Workload(Generic[PayloadT]):
         """The batch the worker is done with; it goes on with the next."""
         done, now = self._given.popleft(), self._clock()
         self._dispatcher.batcher_of(done).note_speed(now - self._begun, len(done))
-        for request in done:
-            self._on_cost(request.kind, (now - self._begun) / len(done))
         self._end_dear(done)
         self._begun = now
         if self._given:

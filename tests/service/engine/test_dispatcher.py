@@ -300,23 +300,39 @@ def test_dear_requests_have_all_workers_where_no_others_come(make_batcher: MakeB
 def test_only_worker_has_as_much_time_for_others_as_a_dear_request_took(
     make_batcher: MakeBatcher, clock: Clock
 ) -> None:
-    lines = Lines(make_batcher, clock, workers=1)
-    lines.ask("xABabcdef")
-    lines.end("x")
-    assert lines.run_now == "A"
-    clock.now += 1.0
-    lines.end("A")
-    for cheap in "abcd":
-        assert lines.run_now == cheap
-        clock.now += 0.3
-        lines.end(cheap)
-    assert lines.run_now == "B"
+    async def scenario() -> None:
+        lines = Lines(make_batcher, clock, workers=1)
+        lines.ask("xABabcdef")
+        lines.end("x")
+        assert lines.run_now == "A"
+        clock.now += 1.0
+        lines.end("A")
+        for cheap in "abcd":
+            assert lines.run_now == cheap
+            clock.now += 0.3
+            lines.end(cheap)
+        assert lines.run_now == "B"
+
+    asyncio.run(scenario())
 
 
-def test_dear_request_runs_alone_where_nothing_else_is_to_be_done(make_batcher: MakeBatcher, clock: Clock) -> None:
-    lines = Lines(make_batcher, clock, workers=1)
-    lines.ask("xAB")
-    lines.end("x")
-    clock.now += 5.0
-    lines.end("A")
-    assert lines.run_now == "B"
+def test_only_worker_is_kept_free_between_the_requests_of_a_client_that_asks_again_and_again(
+    make_batcher: MakeBatcher, clock: Clock
+) -> None:
+    async def scenario() -> None:
+        lines = Lines(make_batcher, clock, workers=1)
+        lines.ask("xAB")
+        lines.end("x")
+        clock.now += 0.05
+        lines.end("A")
+        assert lines.run_now == ""
+        lines.ask("a")
+        assert lines.run_now == "a"
+        clock.now += 0.01
+        lines.end("a")
+        assert lines.run_now == ""
+        clock.now += 0.05
+        await asyncio.sleep(0.1)  # until the dispatcher comes back by itself
+        assert lines.run_now == "B"
+
+    asyncio.run(scenario())

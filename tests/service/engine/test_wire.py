@@ -47,7 +47,7 @@ def _through(codec: OutcomeCodec, outcomes: list[Outcome]) -> list[Outcome]:
 
 
 def test_jobs_arrive_as_they_were_sent() -> None:
-    jobs = [Job(b"an image", 1.5, 9.0), Job(b"", 0.25, 9.5), Job(bytes(100_000), -2.0, 10.0)]
+    jobs = [Job(b"an image", 1.5, 9.0), Job(b"", 0.25, 9.5, dear=True), Job(bytes(100_000), -2.0, 10.0)]
     assert wire.unpack_jobs(_body(wire.pack_jobs(jobs))) == jobs
 
 

@@ -44,8 +44,7 @@ class Desk:
         self.dear: Batcher[str, Any] = Batcher(_CAPACITY, policy, clock)
         self.dispatcher = Dispatcher(self.batcher, self.dear, clock)
         self.worker: Any = Giver()
-        self.costs: list[tuple[Any, float]] = []
-        self.load = Workload(self.worker, self.batcher, self.dispatcher, clock, lambda *cost: self.costs.append(cost))
+        self.load = Workload(self.worker, self.batcher, self.dispatcher, clock)
 
     def request(self, payload: str) -> PendingRequest[str, Any]:
         return PendingRequest(payload, self.clock(), self.clock() + 100.0, lambda _: None)
@@ -131,16 +130,6 @@ def test_overloaded_worker_that_is_nearly_done_is_given_one_batch_and_no_more(cl
     desk.load.go_on()
     desk.put("d")
     assert desk.given == ["b", "d"]
-
-
-def test_it_is_told_how_long_each_kind_took(clock: Clock) -> None:
-    desk = Desk(clock, 0.01)
-    request = desk.request("first")
-    request.kind = "small"
-    desk.load.begin([request])
-    clock.now += 0.25
-    desk.load.go_on()
-    assert desk.costs == [("small", 0.25)]
 
 
 def test_nothing_is_given_ahead_behind_a_dear_request(clock: Clock) -> None:
