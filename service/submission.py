@@ -62,9 +62,7 @@ class Images:
 
         try:
             follows = bool(self.pending)  # a request is let in as a whole, as far as there is any room
-            self.pending.append(
-                self._served.engine.submit(data, self._deadline.remaining_s, note, follows=follows, dear=dear)
-            )
+            self.pending.append(self._served.engine.submit(data, self._deadline.remaining_s, note, follows, dear))
         except NOT_TAKEN as error:
             self._answers.note(place, error)
 

@@ -39,6 +39,7 @@ const EXPLANATIONS = {
   unsupported_encoding: ["The service does not take compressed requests", AGE],
   unsupported_media_type: ["This is not a picture", FORMATS],
   unsupported_image: ["The service cannot read pictures of this kind", FORMATS],
+  image_too_costly: ["The picture takes too much to read", "Send it smaller, or saved anew as a JPEG."],
   corrupt_image: ["The picture is damaged", "It begins as a picture but cannot be read to its end."],
   unknown_parameter: ["The service does not know what this page asks for", AGE],
   invalid_parameter: ["The service refuses what this page asks for", AGE],
