@@ -32,6 +32,8 @@ _MOST_FILES = 32
 _LONG_S = 0.02
 # What part of an image's memory may be kept when it is done with; and how a process ends that keeps more.
 _MOST_KEPT, _RENEWED = 1 / 8, 3
+# To look costs as much as half a small image, so that is not done after each.
+_LOOKS_EVERY = 16
 # Decoders need at least so much memory for a pixel, and some twice as much.
 _BYTES_A_PIXEL = 12
 # What stays in the text of an unexpected error.
@@ -88,10 +90,15 @@ class _Decoding:
             kind, detail, message = self._decode(self._memory[NUMBERS.size : NUMBERS.size + size], cpu_s)
             signal.setitimer(signal.ITIMER_PROF, 0)
             self._connection.send(REPLY.pack(number, kind, detail) + message.encode("utf-8", "backslashreplace"))
-            if time.process_time() - began > _LONG_S:
+            took_long = time.process_time() - began > _LONG_S
+            if took_long:
                 release_memory()
-            if address_space_bytes() > space + self._memory_bytes * _MOST_KEPT:
-                os._exit(_RENEWED)  # libraries keep too much for later; another image could lack it
+            if (took_long or number % _LOOKS_EVERY == 0) and self._keeps_much(space):
+                os._exit(_RENEWED)
+
+    def _keeps_much(self, space: int) -> bool:
+        """Whether libraries keep so much for later that another image could lack it."""
+        return address_space_bytes() > space + self._memory_bytes * _MOST_KEPT
 
     def _decode(self, data: bytes, cpu_s: float) -> tuple[int, int, str]:
         # Its signal ends the process, in the middle of whatever a library does.
