@@ -150,7 +150,7 @@ class ClassifyRequest:
         try:
             for place, (upload, kind) in enumerate(zip(uploads, kinds, strict=True)):
                 images.submit(place, upload.data, kind)
-            outcomes = await answers.wait(transport.departure, images.pending, deadline_s)
+            outcomes = await answers.wait(transport.departure, deadline_s)
         except ClientGone as error:
             self._count(uploads, error)
             raise

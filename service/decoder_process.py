@@ -26,6 +26,7 @@ from pydantic import BaseModel
 from artifact.manifest import Manifest
 from artifact.preprocessing import Float32Array, UInt8Array
 from service.engine.errors import WorkerLost
+from service.engine.wire import UnexpectedError
 from service.images import IMAGE_ERRORS, CorruptImage, ImageDecoder, ImageTooCostly
 from service.settings import Settings
 
@@ -48,10 +49,6 @@ _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 
 class DecoderLost(Exception):  # noqa: N818 (a state, told as one)
     """The process has ended without being asked to."""
-
-
-class UnexpectedError(RuntimeError):
-    """An exception that nobody expected, in the process; the message names it."""
 
 
 @dataclass(frozen=True)

@@ -27,13 +27,10 @@ class Images:
         account: of the API key they came with, where keys are asked for.
         answers: are noted there.
         deadline: of the request.
-
-    Attributes:
-        pending: those that the engine has been given.
     """
 
     def __init__(self, served: Context, account: Account | None, answers: Answers, deadline: Deadline) -> None:
-        self.pending: list[PendingRequest[bytes, Answer]] = []
+        self._pending: list[PendingRequest[bytes, Answer]] = []
         self._served = served
         self._account = account
         self._answers = answers
@@ -47,7 +44,7 @@ class Images:
     def withdraw(self) -> None:
         """Have nothing more run for the request."""
         self._is_over = True
-        for image in self.pending:
+        for image in self._pending:
             image.withdraw()
 
     def _submit(self, place: int, data: bytes, kind: Kind, *, dear: bool) -> None:
@@ -61,8 +58,8 @@ class Images:
                 self._account.charge(outcome)
 
         try:
-            follows = bool(self.pending)  # a request is let in as a whole, as far as there is any room
-            self.pending.append(self._served.engine.submit(data, self._deadline.remaining_s, note, follows, dear))
+            follows = bool(self._pending)  # a request is let in as a whole, as far as there is any room
+            self._pending.append(self._served.engine.submit(data, self._deadline.remaining_s, note, follows, dear))
         except NOT_TAKEN as error:
             self._answers.note(place, error)
 

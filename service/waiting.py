@@ -1,14 +1,13 @@
-"""Waiting for the engine's answers, and withdrawing the work when the client leaves or the deadline passes."""
+"""Waiting for the engine's answers, until the client leaves or the deadline passes."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from service.engine.errors import DeadlineExceeded
-from service.engine.request import PendingRequest
-from service.engine.worker import Answer, Outcome
+from service.engine.worker import Outcome
 from service.errors import ClientGone
 
 # How long nobody looks whether the client is still there, in seconds. Most answers are ready sooner, and looking costs
@@ -41,14 +40,11 @@ class Answers:
         if not self._unanswered:
             self._wake()
 
-    async def wait(
-        self, departure: Departure, pending: Sequence[PendingRequest[bytes, Answer]], deadline_s: float
-    ) -> list[Outcome]:
+    async def wait(self, departure: Departure, deadline_s: float) -> list[Outcome]:
         """Wait for all of them.
 
         Args:
             departure: of the client.
-            pending: the images that the engine has. Those not answered when this returns or raises are withdrawn.
             deadline_s: longest time to wait, in seconds.
 
         Returns:
@@ -71,8 +67,6 @@ class Answers:
                 timer.cancel()
             if self._watch:
                 self._watch.cancel()
-            for image in pending:
-                image.withdraw()
 
     def _watch_for(self, departure: Departure) -> None:
         self._watch = asyncio.get_running_loop().create_task(departure())

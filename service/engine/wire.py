@@ -26,7 +26,7 @@ _CHECK = struct.Struct("!I")
 
 
 class UnexpectedError(RuntimeError):
-    """An exception that nobody expected, in a worker process; the message names it."""
+    """An exception that nobody expected, in another process; the message names it."""
 
 
 def pack_jobs(jobs: Sequence[Job[bytes]]) -> bytes:

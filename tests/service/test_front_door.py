@@ -5,7 +5,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from starlette.types import Receive, Scope, Send
@@ -110,16 +110,25 @@ def test_nobody_is_counted_who_is_gone(server: RunningServer) -> None:
     assert not door._by_address
 
 
-def test_client_that_reads_slowly_gets_all_of_a_long_answer(
-    echo_runtime: EchoRuntime, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@contextmanager
+def _asking_for_much(
+    runtime: EchoRuntime, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[RunningServer, socket.socket]]:
+    """A server that waits for a second, and a client with little room that has asked it for a long answer."""
     monkeypatch.setattr("service.http_server._IDLE_S", 1.0)
     monkeypatch.setattr("service.http_server._SWEEP_S", 0.1)
-    with http_serving(echo_runtime) as server, socket.socket() as connection:
+    with http_serving(runtime) as server, socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
         connection.settimeout(10)
         connection.connect(("127.0.0.1", server.port))
         connection.sendall(b"GET /static-offline-docs/swagger-ui-bundle.js HTTP/1.0\r\n\r\n")
+        yield server, connection
+
+
+def test_client_that_reads_slowly_gets_all_of_a_long_answer(
+    echo_runtime: EchoRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _asking_for_much(echo_runtime, monkeypatch) as (_, connection):
         began, read = time.monotonic(), 0
         while piece := connection.recv(65_536):
             read += len(piece)
@@ -131,12 +140,7 @@ def test_client_that_reads_slowly_gets_all_of_a_long_answer(
 def test_client_that_reads_next_to_nothing_of_a_long_answer_is_left(
     echo_runtime: EchoRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.http_server._IDLE_S", 1.0)
-    monkeypatch.setattr("service.http_server._SWEEP_S", 0.1)
-    with http_serving(echo_runtime) as server, socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
-        connection.connect(("127.0.0.1", server.port))
-        connection.sendall(b"GET /static-offline-docs/swagger-ui-bundle.js HTTP/1.0\r\n\r\n")
+    with _asking_for_much(echo_runtime, monkeypatch) as (server, connection):
         end = time.monotonic() + 5.0
         while server.server._door.is_open_to_anybody or time.monotonic() < end - 4.5:
             assert time.monotonic() < end

@@ -120,7 +120,7 @@ def test_limits_hold_for_every_format_before_it_is_decoded(format_: str, monkeyp
     def fail(*_: object) -> None:
         raise AssertionError("the pixels were asked for")
 
-    monkeypatch.setattr(Preprocessing, "apply", fail)
+    monkeypatch.setattr(Preprocessing, "fit", fail)
     with pytest.raises(TooManyPixels, match="4095 pixels; it has 64 x 64"):
         ImageDecoder(PLAIN, max_bytes=10**6, max_pixels=4095).decode(data)
     with pytest.raises(ImageTooLarge):
