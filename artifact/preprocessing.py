@@ -51,10 +51,6 @@ class Preprocessing(BaseModel):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
-    def apply(self, image: Image.Image) -> Float32Array:
-        """Return the network's input for one image, (3, crop, crop) float32."""
-        return self.normalise(self.fit(image))
-
     def fit(self, image: Image.Image) -> UInt8Array:
         """Resize and crop; return (crop, crop, 3) uint8 pixels in RGB.
 

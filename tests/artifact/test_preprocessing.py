@@ -28,7 +28,7 @@ def _gradient(width: int, height: int) -> Image.Image:
 
 
 def test_input_is_normalised_channels_first() -> None:
-    network_input = PREPROCESSING.apply(_gradient(500, 375))
+    network_input = PREPROCESSING.normalise(PREPROCESSING.fit(_gradient(500, 375)))
     assert network_input.shape == (3, 224, 224)
     assert network_input.dtype == np.float32
     assert network_input.flags.c_contiguous

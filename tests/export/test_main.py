@@ -130,7 +130,7 @@ def test_int8_graph_is_calibrated_on_the_images_given_for_it(
     arguments = ["--images", str(others), "--count", "4", "--int8", "--calibration-images", str(fields)]
     assert main([str(confident), "--out", str(tmp_path / "out"), *arguments, "--calibration-count", "30"]) == 0
     preprocessing = confident_network().config.preprocessing
-    given = {preprocessing.apply(Image.open(path)).tobytes() for path in fields.rglob("*.png")}
+    given = {preprocessing.normalise(preprocessing.fit(Image.open(path))).tobytes() for path in fields.rglob("*.png")}
     assert len({image.tobytes() for image in calibrated_on} & given) == 30
 
 
@@ -141,7 +141,10 @@ def test_int8_graph_is_calibrated_on_none_of_the_images_held_out_of_training(
     assert main([str(confident), "--out", str(tmp_path / "out"), *arguments]) == 0
     examples = open_examples(fields)
     preprocessing = confident_network().config.preprocessing
-    held_out = {preprocessing.apply(examples.image(int(index))).tobytes() for index in split(examples, 10)[1]}
+    held_out = {
+        preprocessing.normalise(preprocessing.fit(examples.image(int(index)))).tobytes()
+        for index in split(examples, 10)[1]
+    }
     assert len(held_out) == 10
     assert not held_out & {image.tobytes() for image in calibrated_on}
 
@@ -158,7 +161,7 @@ def test_profile_is_of_the_images_held_out_of_training(
     examples, network = open_examples(folders), small_network()
     held_out = split(examples, 120)[1]
     preprocessing = network.config.preprocessing
-    pixels = np.stack([preprocessing.apply(examples.image(int(index))) for index in held_out])
+    pixels = np.stack([preprocessing.normalise(preprocessing.fit(examples.image(int(index)))) for index in held_out])
     assert profile == measure_profile(network, [pixels])
     assert main([*arguments, "--out", str(tmp_path / "all")]) == 0
     every = read_manifest(tmp_path / "all").profile

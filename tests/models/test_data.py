@@ -79,7 +79,7 @@ def test_ordered_batches_are_what_the_service_would_see(
     batches = list(make_dataset(np.array([7, 3, 5])).ordered(2))
     assert [len(batch.images) for batch in batches] == [2, 1]
     assert torch.cat([batch.classes for batch in batches]).tolist() == [1, 1, 1]
-    expected = [config.preprocessing.apply(examples.image(index)) for index in (7, 3, 5)]
+    expected = [config.preprocessing.normalise(config.preprocessing.fit(examples.image(index))) for index in (7, 3, 5)]
     assert np.array_equal(torch.cat([batch.images for batch in batches]).numpy(), np.stack(expected))
 
 
