@@ -176,10 +176,11 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def _end(number: int, _: object) -> None:
-    """End the program, which has accepted nothing that is left to finish; once, lest it be interrupted in ending."""
-    for each in _ENDING:
-        signal.signal(each, signal.SIG_IGN)
-    sys.exit(128 + number)  # as shells have it
+    """End the program at once, which has accepted nothing that is left to finish; its workers end when it is gone.
+
+    An exception would be lost where Python is called from C.
+    """
+    os._exit(128 + number)  # as shells have it
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ class HttpServer:
             )
         )
         self._listeners: Sequence[socket.socket] = ()
-        self._listens = False
+        self._listens = self._failed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._leaving: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
@@ -82,8 +82,10 @@ class HttpServer:
         return self._server
 
     def run(self, listeners: list[socket.socket]) -> bool:
-        """Serve on these sockets until a signal comes, and say whether it came to that."""
+        """Serve on these sockets until a signal comes, and say whether that was possible."""
         self._listeners = listeners
+        # uvicorn heeds signals only once the event loop runs. A handler that raises while the loop is set up breaks it.
+        before = self._heed_signals()
         filtered = logging.getLogger("uvicorn.error")
         filtered.addFilter(_is_no_clients_doing)
         copies = [listener.dup() for listener in listeners for _ in range(_ACCEPTS - 1)]
@@ -93,7 +95,9 @@ class HttpServer:
             filtered.removeFilter(_is_no_clients_doing)
             for copy in copies:  # where it did not come to serving
                 copy.close()
-        return self._listens
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return not self._failed
 
     def stop(self) -> None:
         """Begin to stop, from any thread."""
@@ -121,17 +125,21 @@ class HttpServer:
     def _begin(self) -> bool:
         if not all(map(is_listening, self._listeners)):  # which uvloop does not tell
             _log.error("cannot listen: another program has begun to listen on the port meanwhile")
-            self._server.should_exit = True
+            self._server.should_exit = self._failed = True
             return False
         self._listens = True
         gc.collect()
         gc.freeze()  # what there is now stays, and need not be looked through again whenever garbage is collected
         self._loop = asyncio.get_running_loop()
-        if threading.current_thread() is threading.main_thread():  # no other can be signalled
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self._take_signal)
+        self._heed_signals()  # instead of uvicorn
         _log.info("Uvicorn running on %s (Press CTRL+C to quit)", ", ".join(map(url, self._listeners)))
         return True
+
+    def _heed_signals(self) -> dict[signal.Signals, Any]:
+        """Have signals stop the server; return the handlers they had."""
+        if threading.current_thread() is not threading.main_thread():  # no other can be signalled
+            return {}
+        return {number: signal.signal(number, self._take_signal) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def _take_signal(self, number: int, _: object) -> None:
         if self._leaving and number == signal.SIGINT:
