@@ -10,13 +10,13 @@ from pathlib import Path
 from artifact.manifest import INT8_NAME, ONNX_NAME, Manifest
 from artifact.preprocessing import Float32Array
 from bench.ungated import compiled_ungated, onnx_ungated, openvino_ungated
-from service.engine.blocked_runtime import BlockedRuntime
-from service.engine.compiled_runtime import CompiledRuntime
 from service.engine.errors import RuntimeUnavailable
-from service.engine.int8_runtime import Int8Runtime
-from service.engine.machine_cache import MachineCache
-from service.engine.onnx_runtime import OnnxRuntime
-from service.engine.runtime import Precision, Runtime
+from service.engine.runtimes.base import Precision, Runtime
+from service.engine.runtimes.blocked import BlockedRuntime
+from service.engine.runtimes.compiled.runtime import CompiledRuntime
+from service.engine.runtimes.int8 import Int8Runtime
+from service.engine.runtimes.machine_cache import MachineCache
+from service.engine.runtimes.onnx import OnnxRuntime
 
 YARDSTICK = "ONNX Runtime ungated"
 # What gated networks are served with. In fp32 it has to meet the targets.
@@ -53,7 +53,7 @@ def gated_runtimes(folder: Path, manifest: Manifest) -> dict[str, Runtime]:
     }
     for precision in PRECISIONS[:2]:
         with _left_out_where_unavailable():
-            from service.engine.openvino_runtime import OpenVinoRuntime  # raises where that is not installed
+            from service.engine.runtimes.openvino import OpenVinoRuntime  # raises where that is not installed
 
             runtimes[f"OpenVINO {precision}"] = OpenVinoRuntime(folder, manifest, precision)
     return runtimes

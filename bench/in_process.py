@@ -9,8 +9,8 @@ from threading import Thread
 import numpy as np
 
 from artifact.preprocessing import Float32Array
-from service.engine.runtime import Runtime
-from service.images import ImageDecoder
+from service.engine.runtimes.base import Runtime
+from service.images.decoding import ImageDecoder
 
 
 class InProcess:

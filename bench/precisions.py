@@ -26,8 +26,8 @@ from bench.contenders import JUDGED, OURS, compiled_runtimes
 from bench.report import print_result, table
 from models.data import split
 from models.sources import open_examples
-from service.engine.int8_runtime import Int8Runtime
-from service.engine.runtime import Precision, Runtime
+from service.engine.runtimes.base import Precision, Runtime
+from service.engine.runtimes.int8 import Int8Runtime
 
 _SHIPPED = Path(__file__).resolve().parent.parent / "model_repository" / "convnet-aig-38-cifar10" / "1"
 _MOST_LOST = 0.005

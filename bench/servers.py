@@ -25,7 +25,7 @@ from bench.load import Check, Result, closed_loop, open_loop
 from bench.networks import build_artifact
 from bench.peer_servers import PEERS, SERVICE, Peer, Server, ServerError, install, running
 from bench.report import print_result
-from service.engine.onnx_runtime import OnnxRuntime
+from service.engine.runtimes.onnx import OnnxRuntime
 
 _ROOT = Path(__file__).resolve().parent.parent
 _SHIPPED = _ROOT / "model_repository" / "convnet-aig-38-cifar10" / "1"

@@ -26,7 +26,7 @@ from bench.contenders import JUDGED, OURS, PRECISIONS, YARDSTICK, gated_runtimes
 from bench.networks import build_artifact, offset_for, random_images
 from bench.report import print_result, table
 from bench.timing import paired
-from service.engine.runtime import Precision, Runtime
+from service.engine.runtimes.base import Precision, Runtime
 
 _ROOT = Path(__file__).resolve().parent.parent
 OPEN_SHARES = (1.0, 0.8, 0.6, 0.4)

@@ -9,11 +9,11 @@ import numpy as np
 
 from artifact.manifest import INPUT_NAMES, OUTPUT_NAMES, read_manifest
 from artifact.preprocessing import Float32Array
-from service.engine.compiled_runtime import CompiledRuntime
 from service.engine.errors import RuntimeUnavailable
-from service.engine.machine_cache import MachineCache
-from service.engine.onnx_runtime import open_session
-from service.engine.runtime import Precision
+from service.engine.runtimes.base import Precision
+from service.engine.runtimes.compiled.runtime import CompiledRuntime
+from service.engine.runtimes.machine_cache import MachineCache
+from service.engine.runtimes.onnx import open_session
 
 _HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16"}
 

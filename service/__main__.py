@@ -23,18 +23,19 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from artifact.manifest import ArtifactError, Manifest, read_manifest
+from service.access.keys import KeyFileError, Keyring, make_key, read_keys
 from service.engine.errors import EngineError
-from service.engine.request import Job
-from service.engine.worker import Answer, LocalWorker
-from service.images import ImageError
-from service.keys import KeyFileError, Keyring, make_key, read_keys
-from service.listening import taken_port
-from service.logs import logged
+from service.engine.job import Answer, Job
+from service.engine.workers.local import LocalWorker
+from service.http.listening import taken_port
+from service.images.decoding import ImageError
+from service.images.workers import begin_pool, local_worker
+from service.observability.logs import logged
+from service.observability.opening import open_tracing
 from service.settings import Settings
-from service.startup import begin_pool, local_worker, open_tracing
 
 if TYPE_CHECKING:  # its packages need not be installed
-    from service.tracing import Tracing
+    from service.observability.tracing import Tracing
 
 _log = logging.getLogger("service")
 
@@ -101,17 +102,17 @@ def _serve_on(
     wait_for_pool = begin_pool(settings, manifest)
     # Imported while the worker opens the model: together they take most of the time to the first answer.
     from service.app import create_app
-    from service.http_server import HttpServer
+    from service.http.server import HttpServer
 
     app = create_app(settings, wait_for_pool(), keyring, tracing)
-    return 0 if HttpServer(app, settings).run(listeners) else 1
+    return 0 if HttpServer(app, app.context, app.turns).run(listeners) else 1
 
 
 def _classify(settings: Settings, images: list[Path]) -> int:
     """Classify image files in this process and draw their paths; 1 if any could not be classified."""
     # Imported here so that the service need not wait for them.
-    from service.inference_graph import describe
-    from service.terminal import LEGEND, REPLACING, draw
+    from service.classify.drawing import LEGEND, REPLACING, draw
+    from service.classify.graph import describe
 
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors=REPLACING)

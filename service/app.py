@@ -1,4 +1,13 @@
-"""The web application: routes, errors, metrics, and the engine's start and stop."""
+"""The web application: routes, errors, metrics, and the engine's start and stop.
+
+`python -m service` runs it on uvicorn. Other ASGI servers can run it too, with settings from the environment (AIG_...):
+
+    granian --interface asgi --factory service.app:application
+    hypercorn "service.app:application()"
+
+One worker process of the server is enough: inference has its own. How many connections there may be, how long they may
+idle, and what happens on signals is the server's business then.
+"""
 
 from __future__ import annotations
 
@@ -18,36 +27,39 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
+from artifact.manifest import read_manifest
 from service import errors
-from service.access import Access
-from service.access_log import AccessLog
-from service.answer_writer import AnswerWriter
-from service.classify_endpoint import ROUTES, Routing
-from service.context import Context
-from service.decoding_costs import DecodingCosts
+from service.access.keys import Keyring, read_keys
+from service.access.metrics import KeyMetrics
+from service.classify.answer import AnswerWriter
+from service.classify.body_budget import BodyMemory
+from service.classify.context import Context
 from service.engine.engine import Engine
-from service.engine.pool import WorkerPool
-from service.forwarded_prefix import ForwardedPrefix
-from service.head_requests import HeadAsGet
-from service.key_metrics import KeyMetrics
-from service.keys import Keyring
-from service.last_answer import LastAnswer
-from service.memory import BodyMemory
-from service.metrics import Metrics
-from service.metrics_port import metrics_port
-from service.observation import Observation
-from service.openapi import describe_api
-from service.process_metrics import ProcessMetrics
-from service.route_names import RouteNames
-from service.routes import metrics_router, router
-from service.scheduling import LoopScheduling
-from service.security_headers import SecurityHeaders
+from service.engine.workers.pool import WorkerPool
+from service.http.access import Access
+from service.http.endpoint import ROUTES, Routing
+from service.http.forwarded_prefix import ForwardedPrefix
+from service.http.head_requests import HeadAsGet
+from service.http.last_answer import LastAnswer
+from service.http.loop_priority import LoopScheduling
+from service.http.metrics_port import metrics_port
+from service.http.observation import Observation
+from service.http.openapi import describe_api
+from service.http.route_names import RouteNames
+from service.http.routes import metrics_router, router
+from service.http.security_headers import SecurityHeaders
+from service.http.turns import InTurn, RequestTurns
+from service.images.costs import DecodingCosts
+from service.images.workers import begin_pool
+from service.observability.access_log import AccessLog
+from service.observability.metrics import Metrics
+from service.observability.opening import open_tracing
+from service.observability.process_metrics import ProcessMetrics
 from service.settings import Settings
-from service.turns import InTurn, RequestTurns
 from service.ui import page
 
 if TYPE_CHECKING:  # its packages need not be installed
-    from service.tracing import Tracing
+    from service.observability.tracing import Tracing
 
 # uvicorn's own log, where an operator looks at start.
 _log = logging.getLogger("uvicorn.error")
@@ -75,6 +87,19 @@ class Service:
     def running(self) -> AbstractAsyncContextManager[object]:
         """What a server does around all requests: the engine is started, and stopped in the end."""
         return self.others.router.lifespan_context(self.others)
+
+
+def application() -> Service:
+    """Open the model and make the application.
+
+    Raises:
+        ArtifactError, EngineError, KeyFileError, SettingsError, ValidationError: something that is set cannot be used.
+    """
+    settings = Settings()
+    manifest = read_manifest(settings.model)
+    keyring = read_keys(settings.api_keys) if settings.api_keys else None
+    tracing = open_tracing(settings, manifest)
+    return create_app(settings, begin_pool(settings, manifest)(), keyring, tracing)
 
 
 def create_app(
@@ -140,7 +165,7 @@ def _others(context: Context, lifespan: Lifespan[FastAPI]) -> FastAPI:
         summary="Image classification that runs only the layers an image needs, and says which.",
         version=version("convnet-aig-serving"),
         lifespan=lifespan,
-        # See service/tracing.py. Off, FastAPI asks the environment nothing and looks for no providers at every request.
+        # See observability/tracing.py. Off, FastAPI does not look for providers at every request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     # Its files from memory: read from the disk for each answer they would stay open while a client does not read.

@@ -6,15 +6,17 @@ import asyncio
 import logging
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import orjson
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.accounts import QuotaExceeded, RateLimited, TooManyAtOnce
+from service.access.accounts import QuotaExceeded, RateLimited, TooManyAtOnce
 from service.engine.errors import (
     DeadlineExceeded,
     EngineStopped,
@@ -23,7 +25,7 @@ from service.engine.errors import (
     Overloaded,
     WorkerLost,
 )
-from service.images import (
+from service.images.decoding import (
     CorruptImage,
     EmptyImage,
     ImageTooCostly,
@@ -32,10 +34,30 @@ from service.images import (
     TooManyPixels,
     UnsupportedImage,
 )
-from service.request_record import RequestRecord, record_of
-from service.schemas import ErrorDetail, RequestErrorDetail
+from service.observability.record import RequestRecord, record_of
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class ErrorDetail:
+    """What went wrong: `type` for programs, `message` for people."""
+
+    type: str
+    message: str
+
+
+@dataclass(slots=True, kw_only=True)
+class RequestErrorDetail(ErrorDetail):
+    """What went wrong with a request; `request_id` is what the server's log knows it by."""
+
+    request_id: str
+
+
+class ErrorResponse(BaseModel):
+    """The body of every answer that is not a success."""
+
+    error: RequestErrorDetail
 
 
 class ApiError(Exception):

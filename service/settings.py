@@ -11,8 +11,8 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from artifact.formats import FORMATS, READABLE_FORMATS, USUAL_FORMATS
-from service.engine.runtime import Device, Precision, RuntimeName
-from service.engine.tuning import PolicyWishes
+from service.engine.runtimes.base import Device, Precision, RuntimeName
+from service.engine.runtimes.tuning import PolicyWishes
 
 LogFormat = Literal["text", "json"]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from artifact.manifest import Block, Manifest, Verification
 from artifact.preprocessing import Float32Array, Preprocessing
-from service.engine.runtime import Candidate, Precision
+from service.engine.runtimes.base import Candidate, Precision
 
 PATIENCE_S = 30.0  # far longer than anything takes; only a hang gets here
 
@@ -103,7 +103,7 @@ class EchoRuntime:
             return sorted(value for batch in self.batches for value in batch)
 
     def run(self, images: Float32Array, gate_offset: Float32Array) -> tuple[Float32Array, Float32Array]:
-        """See `service.engine.runtime.Runtime.run`."""
+        """See `service.engine.runtimes.base.Runtime.run`."""
         assert images.dtype == gate_offset.dtype == np.float32
         assert images.shape == (len(gate_offset), 3, 2, 2)
         values = images[:, 0, 0, 0]

@@ -14,10 +14,10 @@ from PIL import Image
 from artifact.manifest import Manifest, read_manifest
 from artifact.preprocessing import Float32Array
 from bench.images import probe_jpegs
-from service.engine.onnx_runtime import OnnxRuntime
-from service.engine.worker import Answer
-from service.images import ImageDecoder
-from service.inference_graph import predictions
+from service.classify.graph import predictions
+from service.engine.job import Answer
+from service.engine.runtimes.onnx import OnnxRuntime
+from service.images.decoding import ImageDecoder
 
 # A gate this close to its threshold may open on one runtime and not on another. An export promises 0.001.
 _LEAST_MARGIN = 0.01

@@ -14,8 +14,8 @@ from artifact.manifest import ONNX_NAME, PROBES_NAME, Manifest, file_digest, rea
 from artifact.preprocessing import Float32Array
 from artifact.probes import Probes, read_probes, write_probes
 from bench.chaos.pictures import solid_png
-from service.engine.onnx_runtime import OnnxRuntime
-from service.images import ImageDecoder
+from service.engine.runtimes.onnx import OnnxRuntime
+from service.images.decoding import ImageDecoder
 
 _COLOURS = {"nan": (255, 0, 255), "raise": (0, 255, 255)}
 _FAR = 1_000_000  # beyond the end of a table of one row

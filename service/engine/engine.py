@@ -10,16 +10,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Generic
 
-from service.engine.batcher import Batcher, BatchPolicy
-from service.engine.caretaker import Caretaker, Surroundings
-from service.engine.dispatcher import Dispatcher
 from service.engine.errors import EngineStopped, NoWorker
 from service.engine.health import Health
-from service.engine.pool import WorkerPool
+from service.engine.job import Answer, Outcome, PayloadT, PendingRequest
 from service.engine.probing import Probing
-from service.engine.request import PayloadT, PendingRequest
+from service.engine.queueing.batcher import Batcher
+from service.engine.queueing.dispatcher import Dispatcher
 from service.engine.results import Results
-from service.engine.worker import Answer, Outcome
+from service.engine.runtimes.tuning import BatchPolicy
+from service.engine.workers.pool import WorkerPool
+from service.engine.workers.supervisor import Caretaker, Surroundings
 
 # How long to wait for those who waited for a worker that was ended to be told so, in seconds.
 _LONGEST_END_S = 1.0

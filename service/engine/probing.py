@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import Generic
 
-from service.engine.caretaker import Caretaker
-from service.engine.dispatcher import Dispatcher
 from service.engine.errors import InferenceFailed, WorkerLost
 from service.engine.health import Health
-from service.engine.request import PayloadT
-from service.engine.worker import Answer
+from service.engine.job import Answer, PayloadT
+from service.engine.queueing.dispatcher import Dispatcher
+from service.engine.workers.supervisor import Caretaker
 
 # How often it is tried, in seconds.
 _PULSE_S = 0.5

@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 
 from service.engine.errors import InferenceFailed, WorkerLost
 from service.engine.health import Health
-from service.engine.request import PayloadT, PendingRequest
-from service.engine.worker import Answer, Outcome
+from service.engine.job import Answer, Outcome, PayloadT, PendingRequest
 
 _log = logging.getLogger(__name__)
 

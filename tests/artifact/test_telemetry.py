@@ -7,7 +7,7 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("module", ["service.engine.onnx_runtime", "service.engine.int8_runtime", "export.parity"])
+@pytest.mark.parametrize("module", ["service.engine.runtimes.onnx", "service.engine.runtimes.int8", "export.parity"])
 def test_onnx_runtime_is_told_not_to_report_before_it_is_imported(module: str) -> None:
     program = f"""
 import builtins, os, sys

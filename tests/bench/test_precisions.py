@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench.precisions import Answers, Precise, beside, main, problems
-from service.engine.runtime import Precision
+from service.engine.runtimes.base import Precision
 from tests.conftest import MakeFolders
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bench.skipping import Point, Target, problems
-from service.engine.runtime import Precision
+from service.engine.runtimes.base import Precision
 
 _TARGET = Target("a network", efficiency=0.8, time_all_open=1.1, rounds=3)
 

@@ -15,8 +15,8 @@ from docker.grafana.__main__ import DASHBOARDS, PAGES, main
 from docker.grafana.blocks import in_network_order
 from docker.grafana.operation import FAULTS, REFUSAL
 from service.errors import NOT_THE_CLIENTS_FAULT
-from service.metrics import Metrics
-from service.process_metrics import ProcessMetrics
+from service.observability.metrics import Metrics
+from service.observability.process_metrics import ProcessMetrics
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "docker" / "prometheus" / "rules"

@@ -12,7 +12,7 @@ import pytest
 
 from artifact.manifest import ExecutionProfile
 from service.errors import NOT_THE_CLIENTS_FAULT
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 from tests.runtimes import PATIENCE_S, echo_manifest
 
 ROOT = Path(__file__).parents[2] / "docker" / "prometheus"

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from artifact.agreement import LogitsAndMargins
-from service.engine.runtime import Runtime, open_runtime
-from service.images import ImageDecoder
+from service.engine.runtimes.base import Runtime, open_runtime
+from service.images.decoding import ImageDecoder
 from service.settings import Settings
 from tests.e2e import dashboards
 from tests.e2e.process import ROOT

@@ -56,7 +56,7 @@ def test_every_line_is_json_and_none_is_forged(artifact: Path, pictures: list[by
     lines: list[dict[str, Any]] = [json.loads(line) for line in server.lines]
     assert {"timestamp", "level", "logger", "message"} <= set.intersection(*map(set, lines))
     assert not [line for line in lines if line["message"] == "forged" or "s3cret" in str(line)]
-    answered = [line for line in lines if line["logger"] == "service.access_log"]
+    answered = [line for line in lines if line["logger"] == "service.observability.access_log"]
     assert len(answered) == requests
     assert (answered[-1]["request_id"], answered[-1]["outcome"]) == ("last", "ok")
     assert lines[-1]["message"].startswith("Finished server process")

@@ -18,8 +18,8 @@ from tests.image_files import encoded, photograph
 from tests.runtimes import PATIENCE_S, wait_until
 
 SERVERS = {
-    "Granian": "-m granian --interface asgi --factory --host 127.0.0.1 --port {port} service.asgi:application",
-    "Hypercorn": "-m hypercorn --bind 127.0.0.1:{port} service.asgi:application()",
+    "Granian": "-m granian --interface asgi --factory --host 127.0.0.1 --port {port} service.app:application",
+    "Hypercorn": "-m hypercorn --bind 127.0.0.1:{port} service.app:application()",
 }
 JPEG = encoded(photograph(50, 40), "JPEG")
 PNG = {"content-type": "image/png"}

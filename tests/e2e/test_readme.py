@@ -10,13 +10,13 @@ import orjson
 import pytest
 
 from service.__main__ import main
-from service.engine.runtime import open_runtime
-from service.engine.worker import LocalWorker
-from service.images import ImageDecoder
-from service.inference_graph import describe
+from service.classify.graph import describe
+from service.engine.runtimes.base import open_runtime
+from service.engine.workers.local import LocalWorker
+from service.images.decoding import ImageDecoder
 from service.settings import Settings
 from tests.e2e.process import ROOT, ServerProcess
-from tests.service.engine.processes import job
+from tests.service.engine.workers.processes import job
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -9,8 +9,8 @@ import httpx
 import numpy as np
 import pytest
 
-from service.engine.runtime import open_runtime
-from service.images import ImageDecoder
+from service.engine.runtimes.base import open_runtime
+from service.images.decoding import ImageDecoder
 from tests.e2e.process import ServerProcess
 from tests.image_files import encoded, hollow_png, photograph
 from tests.runtimes import PATIENCE_S, wait_until

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from artifact.manifest import file_digest, read_manifest, verified_file
-from service.engine.runtime import open_runtime
-from service.engine.worker import LocalWorker
-from service.images import ImageDecoder
-from service.inference_graph import describe
+from service.classify.graph import describe
+from service.engine.runtimes.base import open_runtime
+from service.engine.workers.local import LocalWorker
+from service.images.decoding import ImageDecoder
 from service.settings import Settings
 from tests.e2e.process import ROOT
 from tests.image_files import encoded, photograph
-from tests.service.engine.processes import job
+from tests.service.engine.workers.processes import job
 
 SHIPPED = sorted(path.parent for path in (ROOT / "model_repository").glob("*/*/manifest.json"))
 

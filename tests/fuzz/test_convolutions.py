@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 pytest.importorskip("llvmlite", reason="needs llvmlite")
 
-from service.engine.compiled import processor
-from service.engine.compiled.convolution import Convolution
-from service.engine.compiled.numbers import Numbers
-from service.engine.compiled.processor import Vectors
-from tests.service.engine.compiled.kernels import BFLOAT16, FLOAT32, UINT8, assert_convolves, convolution
+from service.engine.runtimes.compiled import processor
+from service.engine.runtimes.compiled.convolution import Convolution
+from service.engine.runtimes.compiled.numbers import Numbers
+from service.engine.runtimes.compiled.processor import Vectors
+from tests.service.engine.runtimes.compiled.kernels import BFLOAT16, FLOAT32, UINT8, assert_convolves, convolution
 
 KINDS = list(Numbers)
 # What this processor multiplies, in its widest vectors, and what it can write.

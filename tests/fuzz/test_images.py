@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artifact.preprocessing import Preprocessing
-from service.images import ImageDecoder, ImageError
+from service.images.decoding import ImageDecoder, ImageError
 from tests.fuzz.mutations import mutated_files, sound_files
 
 SIDE = 8

@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import settings
 
-from service.deadlines import HEADER
+from service.classify.deadlines import HEADER
 from tests.e2e.process import ServerProcess
 from tests.runtimes import PATIENCE_S
 

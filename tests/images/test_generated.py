@@ -8,7 +8,7 @@ from PIL import Image
 
 import artifact.formats  # noqa: F401  # HEIC can be written once it can be read
 from artifact.preprocessing import Preprocessing
-from service.images import ImageDecoder
+from service.images.decoding import ImageDecoder
 from tests.image_files import encoded
 from tests.images.generated import SIDE, Generated, generated
 

@@ -14,7 +14,7 @@ from artifact.colour_profiles import SRGB_CHROMATICITIES, matrix_profile
 from artifact.preprocessing import Preprocessing
 from models.examples import DataError, Examples
 from models.sources import open_examples
-from service.images import ImageDecoder
+from service.images.decoding import ImageDecoder
 from tests.conftest import MakeFolders
 from tests.image_files import chunk, encoded, photograph
 from tests.raw_files import profile_chunk, raw_png

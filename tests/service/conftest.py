@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.engine.onnx_runtime import OnnxRuntime
-from service.engine.runtime import open_runtime
-from service.images import ImageDecoder
+from service.engine.runtimes.base import open_runtime
+from service.engine.runtimes.onnx import OnnxRuntime
+from service.images.decoding import ImageDecoder
 from tests.runtimes import EchoRuntime
 from tests.service.server import Server, serving
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from artifact.preprocessing import Preprocessing, UInt8Array
-from service.images import ImageDecoder
+from service.images.decoding import ImageDecoder
 
 SIDE = 4
 PLAIN = Preprocessing(resize=SIDE, crop=SIDE, mean=(0, 0, 0), std=(1, 1, 1))

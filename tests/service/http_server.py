@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import Any
 
+from service.access.keys import Keyring
 from service.app import create_app
-from service.context import Context
-from service.engine.runtime import Runtime
-from service.http_server import HttpServer
-from service.keys import Keyring
-from service.listening import taken_port
+from service.classify.context import Context
+from service.engine.runtimes.base import Runtime
+from service.http.listening import taken_port
+from service.http.server import HttpServer
 from service.settings import Settings
 from tests.runtimes import PATIENCE_S, wait_until
 from tests.service.server import pool
@@ -68,7 +68,7 @@ def http_serving(runtime: Runtime, keyring: Keyring | None = None, **settings: o
     """A started server."""
     chosen = Settings(**({"workers": 1, "max_batch": 1, "max_wait_ms": 0} | settings))
     app = create_app(chosen, pool(runtime, chosen), keyring)
-    server = HttpServer(app, chosen)
+    server = HttpServer(app, app.context, app.turns)
     with taken_port(["127.0.0.1"], 0) as listeners:
         thread = Thread(target=server.run, args=(listeners,))
         thread.start()

@@ -12,20 +12,19 @@ from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
+from service.access.keys import Keyring
 from service.app import Service, create_app
-from service.context import Context
-from service.engine.batcher import BatchPolicy
-from service.engine.pool import WorkerPool, local_pool
-from service.engine.runtime import Runtime
-from service.engine.tuning import Tuning
-from service.engine.worker import LocalWorker
-from service.images import ImageDecoder
-from service.keys import Keyring
+from service.classify.context import Context
+from service.engine.runtimes.base import Runtime
+from service.engine.runtimes.tuning import BatchPolicy, Tuning
+from service.engine.workers.local import LocalWorker
+from service.engine.workers.pool import WorkerPool, local_pool
+from service.images.decoding import ImageDecoder
 from service.settings import Settings
 from tests.runtimes import PATIENCE_S
 
 if TYPE_CHECKING:
-    from service.tracing import Tracing
+    from service.observability.tracing import Tracing
 
 
 class Server:

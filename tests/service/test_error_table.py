@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from service import errors
-from service.front_door import REFUSAL
+from service.http.front_door import REFUSAL
 from tests.e2e.process import ROOT
 
 _ROW = re.compile(r"^\| `(\w+)` \| (\d+) \| [^|]+ \| [^|]+ \|$", re.MULTILINE)

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from starlette.exceptions import HTTPException
 
-from service import errors, images
+from service import errors
 from service.engine import errors as engine_errors
 from service.errors import ApiError, ClientGone, classify_error
-from service.images import ImageError
-from service.request_record import RequestRecord
+from service.images.decoding import ImageError
+from service.images import decoding as images
+from service.observability.record import RequestRecord
 
 
 @pytest.mark.parametrize(

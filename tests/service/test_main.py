@@ -11,7 +11,7 @@ import pytest
 
 from artifact.manifest import ONNX_NAME
 from service.__main__ import main
-from service.terminal import LEGEND
+from service.classify.drawing import LEGEND
 from tests.image_files import solid
 from tests.runtimes import EchoRuntime
 from tests.service.conftest import Outcome
@@ -79,7 +79,7 @@ def test_image_the_model_fails_on_keeps_the_others_from_nothing(
     for path in paths:
         path.write_bytes(solid(int(path.stem)))
     runtime = EchoRuntime(poison=[np.float32(102) * (np.float32(1) / np.float32(255))])
-    monkeypatch.setattr("service.startup.open_runtime", lambda *_: runtime)
+    monkeypatch.setattr("service.images.workers.open_runtime", lambda *_: runtime)
     assert main(["classify", *map(str, paths)]) == 1
     printed = capsys.readouterr()
     assert [f"{path}: class 0" in printed.out for path in paths] == [True, False, True]
@@ -128,8 +128,8 @@ import sys
 for name in {LIBRARIES!r}:
     sys.modules[name] = None
 from service.__main__ import main
-from service.engine.batcher import BatchPolicy
-from service.engine.tuning import Tuning
+from service.engine.runtimes.tuning import BatchPolicy
+from service.engine.runtimes.tuning import Tuning
 sys.exit(main({["classify", "--model", str(artifact), str(files[0])]!r}))
 """
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)

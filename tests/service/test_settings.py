@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from service.__main__ import main
-from service.engine.runtime import Device, Precision, RuntimeName
-from service.engine.tuning import PolicyWishes
+from service.engine.runtimes.base import Device, Precision, RuntimeName
+from service.engine.runtimes.tuning import PolicyWishes
 from service.settings import LogFormat, Settings
 
 

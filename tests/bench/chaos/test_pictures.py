@@ -11,11 +11,11 @@ import orjson
 import pytest
 
 from bench.chaos.pictures import Gallery, Picture
-from service.engine.runtime import open_runtime
-from service.engine.worker import LocalWorker
-from service.images import ImageDecoder
-from service.inference_graph import describe
-from tests.service.engine.processes import job
+from service.classify.graph import describe
+from service.engine.runtimes.base import open_runtime
+from service.engine.workers.local import LocalWorker
+from service.images.decoding import ImageDecoder
+from tests.service.engine.workers.processes import job
 
 
 @pytest.fixture(scope="module")

@@ -8,19 +8,19 @@ from types import SimpleNamespace
 import pytest
 
 from artifact.preprocessing import Float32Array
-from service.engine import selection
-from service.engine.batcher import Batcher, BatchPolicy
 from service.engine.engine import Engine
-from service.engine.pool import local_pool
-from service.engine.tuning import Tuning
-from service.engine.worker import LocalWorker
-from service.engine.worker_process import WorkerProcess
+from service.engine.queueing.batcher import Batcher
+from service.engine.runtimes import selection
+from service.engine.runtimes.tuning import BatchPolicy, Tuning
+from service.engine.workers.local import LocalWorker
+from service.engine.workers.pool import local_pool
+from service.engine.workers.process import WorkerProcess
 from tests.runtimes import PATIENCE_S, EchoRuntime, echo_input
-from tests.service.engine.artifacts import Exported, exported_shape
-from tests.service.engine.lab import Lab
 from tests.service.engine.looped import LoopedEngine, Master
-from tests.service.engine.processes import MakeMaster, MakeWorker, echo_process
-from tests.service.engine.queueing import Clock, MakeBatcher
+from tests.service.engine.queueing.queues import Clock, MakeBatcher
+from tests.service.engine.runtimes.artifacts import Exported, exported_shape
+from tests.service.engine.runtimes.lab import Lab
+from tests.service.engine.workers.processes import MakeMaster, MakeWorker, echo_process
 
 MakeEngine = Callable[..., LoopedEngine[float]]
 

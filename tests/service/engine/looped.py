@@ -13,8 +13,8 @@ import uvloop
 
 from service.engine.engine import Engine
 from service.engine.errors import WorkerLost
-from service.engine.request import Job, PayloadT, PendingRequest
-from service.engine.worker import Answer, Outcome, Worker
+from service.engine.job import Answer, Job, Outcome, PayloadT, PendingRequest
+from service.engine.workers.base import Worker
 from tests.runtimes import PATIENCE_S
 
 T = TypeVar("T")

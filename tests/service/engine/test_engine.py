@@ -7,11 +7,11 @@ import pytest
 
 from artifact.preprocessing import Float32Array
 from service.engine.errors import DeadlineExceeded, InferenceFailed, Overloaded
-from service.engine.worker import Answer
+from service.engine.job import Answer
 from tests.runtimes import PATIENCE_S, EchoRuntime, echo_input
 from tests.service.engine.conftest import MakeEngine
 from tests.service.engine.looped import LoopedEngine
-from tests.service.engine.queueing import Clock
+from tests.service.engine.queueing.queues import Clock
 
 
 @pytest.fixture

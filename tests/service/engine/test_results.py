@@ -6,9 +6,8 @@ import pytest
 
 from service.engine.errors import DeadlineExceeded, InferenceFailed, WorkerLost
 from service.engine.health import Health
-from service.engine.request import PendingRequest
+from service.engine.job import Answer, Outcome, PendingRequest
 from service.engine.results import Results
-from service.engine.worker import Answer, Outcome
 
 
 def _answer(batch_size: int) -> Answer:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from service.engine.scheduling_policy import set_policy
-from service.engine.thread_worker import ThreadWorker
-from service.engine.worker import LocalWorker
+from service.engine.workers.local import LocalWorker
+from service.engine.workers.thread import ThreadWorker
 from tests.runtimes import PATIENCE_S, EchoRuntime, echo_input
 from tests.service.engine.looped import Master
-from tests.service.engine.processes import MakeMaster, job
+from tests.service.engine.workers.processes import MakeMaster, job
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="on Linux only")
 

@@ -1,0 +1,54 @@
+"""Metrics of every API key, under the name of its holder."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Summary
+
+from service.access.keys import Keyring
+
+
+class KeyMetrics:
+    """What was done for each key.
+
+    The mean share of the multiply-accumulates that a key's images cost is `aig_key_mac_share_sum` by
+    `aig_key_mac_share_count`; a holder whose share is far above everybody's sends images that open gates.
+
+    Args:
+        registry: where they are entered.
+        keyring: whose names are the only labels there can be.
+        total_macs: of an image for which every block ran.
+    """
+
+    def __init__(self, registry: CollectorRegistry, keyring: Keyring, total_macs: int) -> None:
+        self._total_macs = total_macs
+        self._requests = Counter(
+            "aig_key_requests", "Requests by key and outcome.", ["key", "outcome"], registry=registry
+        )
+        self._images = Counter("aig_key_images", "Images run, by key.", ["key"], registry=registry)
+        self._macs = Counter("aig_key_macs", "Multiply-accumulates spent, by key.", ["key"], registry=registry)
+        self._share = Summary(
+            "aig_key_mac_share",
+            "Multiply-accumulates spent on an image, of those with every block executed.",
+            ["key"],
+            registry=registry,
+        )
+        # Made once: to look a label up takes longer than to count.
+        self._of_key = {
+            key.name: (self._images.labels(key.name), self._macs.labels(key.name), self._share.labels(key.name))
+            for key in keyring.keys
+        }
+        self._outcomes: dict[tuple[str, str], Counter] = {}
+
+    def count_request(self, name: str, outcome: str) -> None:
+        """Count a request that was answered; `outcome` is "ok" or the type of its error."""
+        counter = self._outcomes.get((name, outcome))
+        if counter is None:
+            counter = self._outcomes[name, outcome] = self._requests.labels(name, outcome)
+        counter.inc()
+
+    def count_image(self, name: str, macs: int) -> None:
+        """Count an image that was run."""
+        images, spent, share = self._of_key[name]
+        images.inc()
+        spent.inc(macs)
+        share.observe(macs / self._total_macs)

@@ -1,0 +1,1 @@
+"""One request with images, from its head to its answer. It knows of no transport."""

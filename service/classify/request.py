@@ -1,0 +1,168 @@
+"""One request with images, from its head to what came of each image. It knows of no transport."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Protocol
+
+from service.access.accounts import Account
+from service.classify.body_budget import Share
+from service.classify.context import Context
+from service.classify.deadlines import Deadline, upload_timeout
+from service.classify.outcomes import note_outcomes, note_unreceived
+from service.classify.submission import Images
+from service.classify.uploads import Body, Upload
+from service.classify.waiting import Answers
+from service.engine.errors import DeadlineExceeded, EngineStopped
+from service.engine.job import Outcome
+from service.errors import ClientGone, error_type, stopped
+from service.images.costs import Kind
+from service.images.decoding import ImageTooLarge
+from service.observability.record import RequestRecord
+
+# What is taken of a body in one step, in bytes; between two steps the event loop turns to others.
+_STEP_BYTES = 65_536
+
+
+class Transport(Protocol):
+    """What a request came by.
+
+    Attributes:
+        declared_bytes: of the body, where its length is known before it comes.
+        has_more: whether more of the body is to come.
+    """
+
+    @property
+    def declared_bytes(self) -> int: ...
+
+    @property
+    def has_more(self) -> bool: ...
+
+    async def receive(self) -> bytes:
+        """The next bytes of the body.
+
+        Raises:
+            ClientGone: its client has left.
+        """
+
+    async def departure(self) -> None:
+        """Return when the client has left; asked when all of the body has come."""
+
+
+class ClassifyRequest:
+    """What is done for one request: who may, is there room, receive, run, count.
+
+    Args:
+        served: the running service.
+        record: of the request; what becomes of it is noted there.
+        account: of the API key it came with, where keys are asked for.
+    """
+
+    def __init__(self, served: Context, record: RequestRecord, account: Account | None) -> None:
+        self._served = served
+        self._record = record
+        self._account = account
+
+    def admit(self) -> None:
+        """Return where its images would be taken now. Asked first, since everything else costs more.
+
+        Raises:
+            Overloaded, NoWorker, EngineStopped: the engine takes none.
+            RateLimited, QuotaExceeded: the key has reached its limit.
+        """
+        try:
+            self._served.engine.require_room()
+            if self._account:
+                self._account.require()
+        except Exception as error:
+            note_unreceived(error, self._served.metrics)
+            raise
+
+    async def classify(self, body: Body, transport: Transport, deadline: Deadline) -> list[tuple[Upload, Outcome]]:
+        """Receive its images and run them.
+
+        Returns:
+            Every image with its answer or its error, in the order in which they were sent.
+
+        Raises:
+            ApiError: the body is not as documented, or did not come in time.
+            ImageError: the body as a whole is empty or too large.
+            Overloaded: other requests hold too much memory.
+            RateLimited, QuotaExceeded: the key has reached its limit.
+            ClientGone: the client has left.
+            EngineStopped: the server waits no longer.
+        """
+        with self._served.memory.share() as held:
+            try:
+                uploads = await self._received(body, transport, deadline, held)
+            except Exception:
+                if self._account and self._record.received_bytes:  # else what is refused would be free
+                    self._account.charge_refused()
+                raise
+            kinds = [self._served.costs.kind(upload.data) for upload in uploads]
+            if self._account:
+                self._account.take(sum(map(self._served.costs.images, kinds)))
+            return list(zip(uploads, await self._run(uploads, kinds, transport, deadline), strict=True))
+
+    async def _received(self, body: Body, transport: Transport, deadline: Deadline, held: Share) -> list[Upload]:
+        """Receive the whole body, unless it is refused meanwhile or comes too slowly."""
+        try:
+            async with asyncio.timeout(deadline.remaining_s):
+                return await self._read(body, transport, held)
+        except TimeoutError as error:
+            if transport.has_more:
+                raise upload_timeout() from error
+            late = DeadlineExceeded()
+            note_unreceived(late, self._served.metrics)
+            raise late from error
+        except asyncio.CancelledError as given_up:
+            note_unreceived(EngineStopped(), self._served.metrics)
+            raise stopped() from given_up
+        except Exception as error:
+            note_unreceived(error, self._served.metrics)
+            raise
+
+    async def _read(self, body: Body, transport: Transport, held: Share) -> list[Upload]:
+        most = min(body.most_bytes, held.capacity)
+        if transport.declared_bytes > most:
+            raise ImageTooLarge(f"the body has more than {most} bytes")
+        while transport.has_more:
+            piece = await transport.receive()
+            self._record.received_bytes += len(piece)
+            if self._record.received_bytes > most:
+                raise ImageTooLarge(f"the body has more than {most} bytes")
+            held.take(len(piece))
+            for start in range(0, len(piece), _STEP_BYTES):
+                if start:
+                    await asyncio.sleep(0)
+                body.take(piece[start : start + _STEP_BYTES])
+        return body.uploads()
+
+    async def _run(
+        self, uploads: list[Upload], kinds: list[Kind], transport: Transport, deadline: Deadline
+    ) -> list[Outcome]:
+        """Run the images and count what became of each."""
+        self._record.submitted_at = time.perf_counter()
+        deadline_s = deadline.remaining_s
+        answers = Answers(len(uploads))
+        images = Images(self._served, self._account, answers, deadline)
+        try:
+            for place, (upload, kind) in enumerate(zip(uploads, kinds, strict=True)):
+                images.submit(place, upload.data, kind)
+            outcomes = await answers.wait(transport.departure, deadline_s)
+        except ClientGone as error:
+            self._count(uploads, error)
+            raise
+        except asyncio.CancelledError as given_up:
+            gone = stopped()
+            self._count(uploads, gone)
+            raise gone from given_up
+        finally:
+            images.withdraw()
+        note_outcomes(outcomes, self._record, self._served.metrics)
+        return outcomes
+
+    def _count(self, uploads: list[Upload], error: Exception) -> None:
+        for _ in uploads:
+            self._served.metrics.count_failed_image(error_type(error))

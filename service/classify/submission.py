@@ -1,0 +1,70 @@
+"""The images of one request on their way through the engine."""
+
+from __future__ import annotations
+
+from service.access.accounts import Account
+from service.classify.context import Context
+from service.classify.deadlines import Deadline
+from service.classify.waiting import Answers
+from service.engine.errors import EngineStopped, NoWorker, Overloaded
+from service.engine.job import Answer, Outcome, PendingRequest
+from service.images.bounded_decoder import ORDINARY_S
+from service.images.costs import Kind
+from service.images.decoding import ImageTooCostly
+
+NOT_TAKEN = (Overloaded, EngineStopped, NoWorker)
+"""What the engine says of an image that it does not take."""
+
+
+class Images:
+    """Has them run, notes what comes of each and learns what it cost.
+
+    An image that turns out to be dear is given up and waits with others that are, as long as anybody waits for it.
+
+    Args:
+        served: the running service.
+        account: of the API key they came with, where keys are asked for.
+        answers: are noted there.
+        deadline: of the request.
+    """
+
+    def __init__(self, served: Context, account: Account | None, answers: Answers, deadline: Deadline) -> None:
+        self._pending: list[PendingRequest[bytes, Answer]] = []
+        self._served = served
+        self._account = account
+        self._answers = answers
+        self._deadline = deadline
+        self._is_over = False
+
+    def submit(self, place: int, data: bytes, kind: Kind) -> None:
+        """Have the image at a place in the request run."""
+        self._submit(place, data, kind, dear=self._served.costs.is_dear(kind))
+
+    def withdraw(self) -> None:
+        """Have nothing more run for the request."""
+        self._is_over = True
+        for image in self._pending:
+            image.withdraw()
+
+    def _submit(self, place: int, data: bytes, kind: Kind, *, dear: bool) -> None:
+        def note(outcome: Outcome) -> None:
+            self._learn(kind, outcome, dear=dear)
+            if isinstance(outcome, ImageTooCostly) and not dear and not self._is_over:
+                self._submit(place, data, kind, dear=True)
+                return
+            self._answers.note(place, outcome)
+            if self._account:
+                self._account.charge(outcome)
+
+        try:
+            follows = bool(self._pending)  # a request is let in as a whole, as far as there is any room
+            self._pending.append(self._served.engine.submit(data, self._deadline.remaining_s, note, follows, dear))
+        except NOT_TAKEN as error:
+            self._answers.note(place, error)
+
+    def _learn(self, kind: Kind, outcome: Outcome, *, dear: bool) -> None:
+        costs = self._served.costs
+        if isinstance(outcome, Answer):
+            costs.note(kind, outcome.decode_s + outcome.inference_s / outcome.batch_size)
+        elif isinstance(outcome, ImageTooCostly):
+            costs.note(kind, costs.longest_s if dear else ORDINARY_S)

@@ -1,0 +1,171 @@
+"""The image files of one request, put together from the pieces of its body."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
+
+from service.errors import ApiError
+from service.images.decoding import EmptyImage
+
+# Room for the headers and boundaries of a form, for each of its files.
+_BYTES_AROUND_A_FILE = 4096
+# RFC 7578 has three headers for a part; RFC 2046, section 5.1.1, at most 70 letters for a boundary.
+_MOST_HEADERS, _LONGEST_HEADER, _LONGEST_BOUNDARY = 8, 4096, 70
+# What clients send a file as when they do not know better. Amazon S3 says binary/octet-stream, and
+# curl --data-binary says that it is a form.
+_UNTYPED = {"", "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded"}
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One image file as it was sent."""
+
+    filename: str | None
+    data: bytes
+
+
+class Body(Protocol):
+    """A body of which not all has come yet.
+
+    Attributes:
+        most_bytes: it may have.
+    """
+
+    most_bytes: int
+
+    def take(self, piece: bytes, /) -> None:
+        """Take the next bytes, some 64 KiB at most: it takes them in one step.
+
+        Raises:
+            ApiError: a form is malformed, or not as documented.
+        """
+
+    def uploads(self) -> list[Upload]:
+        """The files, when all of the body has been taken.
+
+        Raises:
+            ApiError: a form has not come to its end, or has no file.
+            EmptyImage: there are no bytes.
+        """
+
+
+class RawImage:
+    """A body that is an image file.
+
+    Args:
+        most_bytes: it may have.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self._pieces: list[bytes] = []
+
+    def take(self, piece: bytes) -> None:
+        """Take the next bytes."""
+        self._pieces.append(piece)
+
+    def uploads(self) -> list[Upload]:
+        """The file."""
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        if not data:
+            raise EmptyImage("the request has no body; send an image")
+        return [Upload(None, data)]
+
+
+class ImageForm:
+    """A body that is a multipart form (RFC 7578) with image files. It is refused as soon as it is known to be wrong.
+
+    Args:
+        boundary: between its parts.
+        field: name of every part.
+        most_images: it may have.
+        most_image_bytes: each of them may have, or all together as many as all may have.
+
+    Raises:
+        ApiError: there is no such boundary.
+    """
+
+    def __init__(self, boundary: str, field: str, most_images: int, most_image_bytes: int) -> None:
+        if not 0 < len(boundary) <= _LONGEST_BOUNDARY:
+            raise _malformed(f"its boundary needs 1 to {_LONGEST_BOUNDARY} characters")
+        self.most_bytes = most_images * (most_image_bytes + _BYTES_AROUND_A_FILE)
+        self._field = field
+        self._most_images = most_images
+        self._parts: list[tuple[str, list[bytes]]] = []
+        try:
+            # Part headers are UTF-8, whatever charset a form names.
+            self._parser = PushMultipartParser(
+                boundary.encode("latin-1"), max_header_count=_MOST_HEADERS, max_header_size=_LONGEST_HEADER
+            )
+        except MultipartError as error:
+            raise _malformed(str(error)) from error
+
+    def take(self, piece: bytes) -> None:
+        """Take the next bytes."""
+        try:
+            for event in self._parser.parse(piece):
+                if isinstance(event, MultipartSegment):
+                    self._begin(event)
+                elif event is not None:
+                    self._parts[-1][1].append(event)
+        except MultipartError as error:
+            raise _malformed(str(error)) from error
+
+    def uploads(self) -> list[Upload]:
+        """The files, in the order of their parts."""
+        try:
+            self._parser.close()
+        except MultipartError as error:
+            raise _malformed("it ends before its closing boundary") from error
+        if not self._parts:
+            raise ApiError(422, "missing_file", f"the form has no field {self._field!r}")
+        uploads = []
+        for filename, pieces in self._parts:
+            uploads.append(Upload(filename, b"".join(pieces)))
+            pieces.clear()  # lest there be two of everything
+        return uploads
+
+    def _begin(self, part: MultipartSegment) -> None:
+        if not part.name:
+            raise _malformed("a part has no name")
+        if part.name != self._field:
+            raise ApiError(422, "unknown_field", f"there is no form field {part.name!r}; send {self._field!r}")
+        if part.filename is None:
+            raise ApiError(422, "not_a_file", f"the form field {self._field!r} must be a file")
+        if len(self._parts) == self._most_images:
+            raise ApiError(422, "too_many_images", f"this route takes at most {self._most_images} in one request")
+        self._parts.append((part.filename, []))
+
+
+def one_image(content_type: str, max_bytes: int) -> Body:
+    """The body of a request with one image: a form with the field `file`, or the image itself.
+
+    Raises:
+        ApiError: the content type is neither.
+    """
+    media_type, options = parse_options_header(content_type)
+    if media_type == "multipart/form-data":
+        return ImageForm(options.get("boundary", ""), "file", 1, max_bytes)
+    if not media_type.startswith("image/") and media_type not in _UNTYPED:
+        raise ApiError(415, "unsupported_media_type", f"send an image or multipart/form-data, not {media_type}")
+    return RawImage(max_bytes)
+
+
+def several_images(content_type: str, max_bytes: int, max_images: int) -> Body:
+    """The body of a request with several images: a form with fields named `files`.
+
+    Raises:
+        ApiError: the content type is another.
+    """
+    media_type, options = parse_options_header(content_type)
+    if media_type != "multipart/form-data":
+        raise ApiError(415, "unsupported_media_type", "send the images as multipart/form-data, in fields named files")
+    return ImageForm(options.get("boundary", ""), "files", max_images, max_bytes)
+
+
+def _malformed(why: str) -> ApiError:
+    return ApiError(400, "malformed_request", f"the form cannot be read: {why}")

@@ -1,0 +1,1 @@
+"""What the service and its worker processes say to each other over a socket."""

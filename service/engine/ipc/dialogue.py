@@ -1,0 +1,83 @@
+"""What is said to a worker process that takes work, and what it answers; until it is lost."""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from service.engine.ipc import codec as wire
+from service.engine.ipc.channel import Connection
+from service.engine.ipc.frames import Frames
+from service.engine.ipc.watchdog import Watchdog
+from service.engine.job import Answered, Job
+
+
+class Dialogue:
+    """Goes on on the event loop.
+
+    Args:
+        here: this side of the socket; it is closed with this.
+        frames: that came from the process.
+        codec: of the model's outcomes.
+        stuck_s: longest time a batch may take, in seconds.
+        answered: called with the outcomes of every batch.
+        lost: called with the reason, once, after which nothing more is heard: "died" or "stuck".
+    """
+
+    def __init__(
+        self,
+        here: socket.socket,
+        frames: Frames,
+        codec: wire.OutcomeCodec,
+        stuck_s: float,
+        answered: Answered,
+        lost: Callable[[str], None],
+    ) -> None:
+        self._connection = Connection(here, frames, self._hear, lambda: self._lose("died"))
+        self._watchdog = Watchdog(stuck_s, lambda: self._lose("stuck"))
+        self._codec = codec
+        self._answered = answered
+        self._lost = lost
+        self._asked: deque[int] = deque()  # the sizes of the batches it has, in order; of a check 0
+
+    async def open(self) -> None:
+        """Begin to listen."""
+        await self._connection.open()
+
+    def give(self, jobs: Sequence[Job[bytes]]) -> bool:
+        """Ask for a batch, and say whether the process is still there."""
+        return self._ask(len(jobs), wire.pack_jobs(jobs))
+
+    def check(self, batch_size: int) -> bool:
+        """Ask for a check; else as for `give`."""
+        return self._ask(0, wire.pack_check(batch_size))
+
+    def close(self) -> None:
+        """Hang up."""
+        self._watchdog.end()
+        self._connection.close()
+
+    def _ask(self, size: int, frame: bytes) -> bool:
+        if not self._connection.send(frame):
+            return False
+        if not self._asked:
+            self._watchdog.watch()
+        self._asked.append(size)
+        return True
+
+    def _hear(self, frame: bytes) -> None:
+        try:
+            outcomes = self._codec.unpack(frame, self._asked.popleft())
+        except Exception:  # whatever nonsense came, the next frame might be the answer to this one
+            self._lose("died")
+            return
+        if self._asked:
+            self._watchdog.watch()
+        else:
+            self._watchdog.rest()
+        self._answered(outcomes)
+
+    def _lose(self, reason: str) -> None:
+        self.close()
+        self._lost(reason)

@@ -1,0 +1,74 @@
+"""One image on its way through the engine, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
+
+PayloadT = TypeVar("PayloadT")
+AnswerT = TypeVar("AnswerT")
+
+
+@dataclass(slots=True)
+class Job(Generic[PayloadT]):
+    """What a worker is told of an image. Times are in seconds of one clock, which all processes share.
+
+    Attributes:
+        payload: what to prepare and run.
+        queued_at: when it was submitted.
+        deadline: when its answer is worthless.
+        dear: whether it may take far longer than others.
+    """
+
+    payload: PayloadT
+    queued_at: float
+    deadline: float
+    dear: bool = field(default=False, kw_only=True)
+
+
+@dataclass(eq=False, slots=True)
+class PendingRequest(Job[PayloadT], Generic[PayloadT, AnswerT]):
+    """Work that waits for an answer.
+
+    Attributes:
+        answered: called with what came of it, once, on the event loop; never where it was withdrawn in time.
+        given: whether a worker has it.
+        withdrawn: whether nobody waits for it any more.
+    """
+
+    answered: Callable[[AnswerT | Exception], None]
+    given: bool = False
+    withdrawn: bool = False
+
+    def withdraw(self) -> None:
+        """Have it dropped, unless a worker has it already."""
+        if not self.withdrawn and not self.given:
+            del self.payload  # it may be large, and nobody takes account of it any more
+        self.withdrawn = True
+
+
+class Answer(NamedTuple):
+    """What came out for one image, as plain numbers: for the few of an image NumPy takes longer than it saves.
+
+    Attributes:
+        logits: (classes,).
+        margins: (G,) of the gates.
+        executed: (B,) which blocks ran.
+        macs: multiply-accumulates spent.
+        batch_size: images that ran together with this one, itself included.
+        decode_s, queue_s, inference_s: seconds spent preparing it, waiting, and running its batch.
+    """
+
+    logits: tuple[float, ...]
+    margins: tuple[float, ...]
+    executed: tuple[bool, ...]
+    macs: int
+    batch_size: int
+    decode_s: float
+    queue_s: float
+    inference_s: float
+
+
+Outcome = Answer | Exception
+Answered = Callable[[list[Outcome]], None]

@@ -1,0 +1,1 @@
+"""Ways to run the network, and choosing the one that serves."""

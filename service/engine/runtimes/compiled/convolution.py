@@ -1,0 +1,88 @@
+"""What a convolution is, and how its work is cut so that it fits the registers and caches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from service.engine.runtimes.compiled.layout import Layout
+from service.engine.runtimes.compiled.numbers import Numbers
+
+# Most vectors of output channels that are computed together; with more, fewer pixels share a load of weights.
+_MOST_TOGETHER = 2
+_MOST_TOGETHER_OF_ONE_PIXEL = 8  # which has no pixels to share anything with
+# What is read again and again should stay in the second-level cache, in words.
+_MOST_WEIGHTS, _MOST_INPUT = 48 * 1024, 24 * 1024
+# The weights of a group are read again for every tile. More than this many are read in parts, of at most so many, which
+# stay in the first-level cache.
+_MOST_IN_ONE_PART, _LARGEST_PART = 16 * 1024, 6 * 1024
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """What a kernel does; one is made for all convolutions that are alike in this.
+
+    Attributes:
+        kernel, stride, padding: in pixels, the same both ways.
+        source, target: layouts of input and output.
+        relu: whether negative outputs become zero.
+        adds: layout of what is added to the output, if anything is: it may be the output's, and in its place.
+        pools: whether the outputs are also summed over all pixels.
+    """
+
+    kernel: int
+    stride: int
+    padding: int
+    source: Layout
+    target: Layout
+    relu: bool = False
+    adds: Layout | None = None
+    pools: bool = False
+
+    def together(self) -> int:
+        """How many vectors of output channels are computed together."""
+        most = _MOST_TOGETHER_OF_ONE_PIXEL if self.target.width * self.target.height == 1 else _MOST_TOGETHER
+        return max(count for count in range(1, most + 1) if self.target.blocks % count == 0)
+
+    @property
+    def group(self) -> int:
+        """How many output channels are computed together."""
+        return self.together() * self.target.lanes
+
+    @property
+    def taps(self) -> int:
+        """Words of weights for one output channel."""
+        return self.kernel**2 * self.source.blocks * self.source.words
+
+    def rows_at_a_time(self) -> int:
+        """How many rows are done for one group of output channels before the next group.
+
+        All of them, unless the weights of all groups stay in the cache and the input does not.
+        """
+        height = self.target.height
+        if self.taps * self.target.channels > _MOST_WEIGHTS:
+            return height
+        row = self.source.blocks * self.source.words * self.source.width * self.stride
+        return max(rows for rows in _divisors(height) if rows * row <= _MOST_INPUT or rows == 1)
+
+    def blocks_at_a_time(self) -> int:
+        """How many blocks of input channels are summed for all pixels before the next.
+
+        Meanwhile the sums are where the output will be, which has to have the bits for that. Numbers of fewer than 32
+        have not, and then weights have fewer as well, so that nothing is gained.
+        """
+        blocks = self.source.blocks
+        weights = self.kernel**2 * self.source.lanes * self.group  # of one block
+        if blocks * weights <= _MOST_IN_ONE_PART or {self.source.numbers, self.target.numbers} != {Numbers.FLOAT32}:
+            return blocks
+        return max(count for count in _divisors(blocks) if count * weights <= _LARGEST_PART or count == 1)
+
+    def tiles(self, width: int, registers: int) -> list[tuple[int, int]]:
+        """How a row is cut: as few tiles as the registers allow, of nearly the same width, as counts and pixels."""
+        most = max(1, registers * 3 // 4 // self.together())  # what is left is for weights and inputs
+        tiles = -(-width // most)
+        narrow, wider = width // tiles, width % tiles
+        return [(count, pixels) for count, pixels in ((wider, narrow + 1), (tiles - wider, narrow)) if count]
+
+
+def _divisors(number: int) -> list[int]:
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]

@@ -1,0 +1,118 @@
+"""The processor at hand, as LLVM knows it: its vectors, and machine code made for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from service.engine.errors import RuntimeUnavailable
+from service.engine.runtimes.base import Precision
+
+try:
+    import llvmlite
+    import llvmlite.binding as llvm
+except ImportError as error:
+    raise RuntimeUnavailable("the compiled runtime needs llvmlite, which is not installed") from error
+
+# Where there are more registers than this, LLVM, left to order instructions anew, loads so much ahead for some
+# processors that even these run out. Where there are not, its order is some hundredths faster.
+_MOST_IN_ORDER = 16
+LLVM_VERSION = ".".join(map(str, llvm.llvm_version_info))
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The vector unit.
+
+    Attributes:
+        lanes: float32 numbers in a vector.
+        registers: vectors it holds.
+        pairs: whether it multiplies bfloat16 by twos.
+        fours: whether it multiplies numbers of 8 bits by fours.
+    """
+
+    lanes: int
+    registers: int
+    pairs: bool = False
+    fours: bool = False
+
+
+class MachineCode:
+    """Object code in this process's memory. It stays there for as long as this object lives.
+
+    Args:
+        code: made by `compiled_code` on this machine.
+    """
+
+    def __init__(self, code: bytes) -> None:
+        _initialise()
+        # An engine has to be made of a module, for which an empty one will do.
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target_machine())
+        self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+        self._engine.finalize_object()
+
+    def address(self, function: str) -> int:
+        """Where a function begins.
+
+        Raises:
+            RuntimeUnavailable: there is no such function in it.
+        """
+        address: int = self._engine.get_function_address(function)
+        if not address:
+            raise RuntimeUnavailable(f"the compiled network has no {function}")
+        return address
+
+
+def vectors() -> Vectors:
+    """The widest vectors of this processor."""
+    features = llvm.get_host_cpu_features()
+    if features.get("avx512f"):
+        return Vectors(16, 32, pairs=bool(features.get("avx512bf16")), fours=bool(features.get("avx512vnni")))
+    if features.get("avx2") and features.get("fma"):
+        return Vectors(lanes=8, registers=16)
+    return Vectors(lanes=4, registers=32 if features.get("neon") else 16)
+
+
+def require(precision: Precision) -> None:
+    """Return where this processor has instructions for products of such numbers.
+
+    Raises:
+        RuntimeUnavailable: it has none.
+    """
+    here = vectors()
+    if not {"fp32": True, "bf16": here.pairs, "int8": here.fours}[precision]:
+        raise RuntimeUnavailable(f"this processor has no {precision} arithmetic in vectors of 512 bits")
+
+
+def compiled_code(assembly: str) -> bytes:
+    """Object code for this processor.
+
+    Args:
+        assembly: a module in LLVM's language.
+    """
+    _initialise()
+    module = llvm.parse_assembly(assembly)
+    module.verify()
+    # What LLVM does before it chooses instructions is left out: the kernels leave it nothing to gain, and it would take
+    # as long again.
+    return bytes(_target_machine().emit_object(module))
+
+
+@cache
+def _initialise() -> None:
+    """Load what LLVM knows of this processor, once."""
+    if vectors().registers > _MOST_IN_ORDER:
+        llvm.set_option("convnet-aig", "-enable-misched=false")
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+
+
+def _target_machine() -> llvm.TargetMachine:
+    target = llvm.Target.from_default_triple()
+    features = llvm.get_host_cpu_features().flatten()
+    return target.create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=features, opt=3, reloc="pic", codemodel="jitdefault", jit=True
+    )
+
+
+NAME = f"llvm {LLVM_VERSION}, llvmlite {llvmlite.__version__}"

@@ -1,0 +1,115 @@
+"""How a convolution sums its products, for each kind of number that its input is kept in.
+
+Every step takes one word of a pixel's channels, spread over a vector, and the weights for it as a vector over the
+output channels: one product in float32, two in bfloat16 and four in 8 bits are added to sums of 32 bits.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from llvmlite import ir
+
+from service.engine.runtimes.compiled.emitter import BFLOAT, BYTE, FLOAT, WORD, Emitter, Term
+from service.engine.runtimes.compiled.numbers import Numbers
+
+# Loads one of the constants before the weights, for each of a tile's sums; and adds to them what they are added to.
+Constants = Callable[[int], list[ir.Value]]
+Addition = Callable[[list[ir.Value]], list[ir.Value]]
+
+
+class Products(ABC):
+    """Emits products.
+
+    Attributes:
+        kind: of the numbers.
+        in_a_word: how many of them a word holds.
+        constants: how many numbers for each output channel come before its weights: the bias, and for sums that are
+            whole numbers what 1 of them stands for.
+    """
+
+    kind: ir.Type
+    in_a_word: int
+    constants = 1
+
+    def __init__(self, emit: Emitter) -> None:
+        self._emit = emit
+
+    def weights(self, pointer: ir.Value, *terms: Term) -> ir.Value:
+        """Weights from memory, for one step."""
+        return self._emit.read(self._emit.vector_of(self.kind, self.in_a_word), pointer, *terms)
+
+    def inputs(self, pointer: ir.Value, *terms: Term) -> ir.Value:
+        """A pixel's word from memory, spread over a vector."""
+        spread = self._emit.spread(self._emit.read(WORD, pointer, *terms))
+        return self._emit.builder.bitcast(spread, self._emit.vector_of(self.kind, self.in_a_word))
+
+    @abstractmethod
+    def add(self, total: ir.Value, weights: ir.Value, inputs: ir.Value) -> ir.Value:
+        """Sums with the products of one step."""
+
+    def begun(self, count: int, constants: Constants, added: Addition) -> list[ir.Value]:
+        """So many sums before any product: the bias, and what the convolution is added to."""
+        del count
+        return added(constants(0))
+
+    def ended(self, sums: list[ir.Value], constants: Constants, added: Addition) -> list[ir.Value]:
+        """What sums with all their products stand for, in float32."""
+        del constants, added
+        return sums
+
+
+class FloatProducts(Products):
+    """In float32."""
+
+    kind, in_a_word = FLOAT, 1
+
+    def add(self, total: ir.Value, weights: ir.Value, inputs: ir.Value) -> ir.Value:
+        """See `Products.add`."""
+        return self._emit.multiply_add(inputs, weights, total)
+
+
+class PairProducts(Products):
+    """In bfloat16, with sums in float32, by AVX-512 BF16."""
+
+    kind, in_a_word = BFLOAT, 2
+
+    def add(self, total: ir.Value, weights: ir.Value, inputs: ir.Value) -> ir.Value:
+        """See `Products.add`."""
+        # Its last operand can be a word in memory that is spread on the way, and the inputs are the more of the two.
+        return self._emit.instruction("llvm.x86.avx512bf16.dpbf16ps.512", total, weights, inputs)
+
+
+class ByteProducts(Products):
+    """In 8 bits, of which the weights' have a sign, by AVX-512 VNNI; sums are whole numbers."""
+
+    kind, in_a_word = BYTE, 4
+    constants = 2
+
+    def add(self, total: ir.Value, weights: ir.Value, inputs: ir.Value) -> ir.Value:
+        """See `Products.add`."""
+        return self._emit.instruction("llvm.x86.avx512.vpdpbusd.512", total, inputs, weights)
+
+    def begun(self, count: int, constants: Constants, added: Addition) -> list[ir.Value]:
+        """Nothing: bias and what is added are no whole numbers."""
+        del constants, added
+        return [ir.Constant(self._emit.vector_of(WORD), [0] * self._emit.lanes)] * count
+
+    def ended(self, sums: list[ir.Value], constants: Constants, added: Addition) -> list[ir.Value]:
+        """See `Products.ended`."""
+        emit, bias, scale = self._emit, constants(0), constants(1)
+        real = [emit.builder.sitofp(each, emit.vector) for each in sums]
+        return added([emit.multiply_add(*each) for each in zip(real, scale, bias, strict=True)])
+
+
+_PRODUCTS: dict[Numbers, type[Products]] = {
+    Numbers.FLOAT32: FloatProducts,
+    Numbers.BFLOAT16: PairProducts,
+    Numbers.UINT8: ByteProducts,
+}
+
+
+def products_of(numbers: Numbers, emit: Emitter) -> Products:
+    """How products with inputs of this kind are summed."""
+    return _PRODUCTS[numbers](emit)

@@ -1,0 +1,203 @@
+"""The machine code of a whole network: kernels, the order in which they run, and where their numbers lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from llvmlite import ir
+
+from artifact.preprocessing import Float32Array
+from service.engine.runtimes.compiled.convolution import Convolution
+from service.engine.runtimes.compiled.convolution_kernel import emit_convolution
+from service.engine.runtimes.compiled.emitter import FLOAT, POINTER, Emitter, integer
+from service.engine.runtimes.compiled.layers import Weights
+from service.engine.runtimes.compiled.layout import Layout, blocked, packed_weights, padded_outputs
+from service.engine.runtimes.compiled.numbers import Numbers, to_bfloat16
+from service.engine.runtimes.compiled.pooling import MaxPool, emit_max_pool
+from service.engine.runtimes.compiled.processor import Vectors
+
+ENTRY = "classify"
+# Numbers in a line of the cache: what begins at a multiple of them shares no line with what is before it.
+_LINE = 16
+
+# Adds to a program what is to be done.
+Emission = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Somewhere in the scratch memory.
+
+    Attributes:
+        layout: of what is there.
+        offset: of its first number.
+        sums: offset of the sums of each channel over all pixels, where a gate or the classifier wants them.
+        unit: what 1 there stands for.
+    """
+
+    layout: Layout
+    offset: int
+    sums: int = 0
+    unit: float = 1.0
+
+
+class Program:
+    """Builds `classify(image, offset, weights, scratch, logits, margins)`, all addresses but the second.
+
+    Scratch memory must be zero before the first call; what lies around the features stays so.
+
+    Args:
+        vectors: of the processor.
+        lanes: channels in a block; all channel counts but the image's are multiples.
+    """
+
+    def __init__(self, vectors: Vectors, lanes: int) -> None:
+        self.module = ir.Module(ENTRY)
+        self.scratch_size = self.logits_count = self.margins_count = 0
+        self._vectors = replace(vectors, lanes=lanes)
+        self._weights: list[Float32Array] = []
+        self._weights_size = 0
+        self._kernels: dict[Convolution | MaxPool, ir.Function] = {}
+        self._emit = Emitter(self.module, ENTRY, [POINTER, FLOAT, POINTER, POINTER, POINTER, POINTER], lanes)
+        self._image, self._offset, self._constants, self._scratch, self.logits, self.margins = self._emit.function.args
+
+    @property
+    def lanes(self) -> int:
+        """Channels in a block."""
+        return self._vectors.lanes
+
+    def weights(self) -> Float32Array:
+        """All weights, in one dimension."""
+        return np.concatenate(self._weights)
+
+    def place(self, layout: Layout) -> Place:
+        """Reserve scratch memory for features and their sums."""
+        return Place(layout, self._reserve(layout.size), self._reserve(layout.channels))
+
+    def vector(self, channels: int) -> Place:
+        """Reserve scratch memory for a single pixel."""
+        return self.place(blocked(channels, 1, 1, 0, self.lanes))
+
+    def sums(self, place: Place) -> Place:
+        """The sums of features as a single pixel."""
+        return Place(blocked(place.layout.channels, 1, 1, 0, self.lanes), place.sums)
+
+    def load_image(self, target: Place) -> None:
+        """Copy the image, (C, H, W) without a border, to a place with one."""
+        emit, layout = self._emit, target.layout
+        size = ir.Constant(ir.IntType(64), 4 * layout.width)
+        copy = self.module.declare_intrinsic("llvm.memcpy", [POINTER, POINTER, size.type])
+        to = emit.address(self._scratch, target.offset, layout.start())
+
+        def row(channel: ir.Value, index: ir.Value) -> None:
+            source = emit.address(self._image, (channel, layout.height * layout.width), (index, layout.width))
+            here = emit.address(to, (channel, layout.lane), (index, layout.row))
+            emit.builder.call(copy, [here, source, size, ir.Constant(ir.IntType(1), 0)])
+
+        emit.each(layout.channels, lambda channel: emit.each(layout.height, lambda index: row(channel, index)))
+
+    def load_halved_image(self, target: Place) -> None:
+        """Copy the image, (C, H, W) without a border, to a place that is `halved`; W is a multiple of the lanes."""
+        emit, layout, lanes = self._emit, target.layout, self.lanes
+        to = emit.address(self._scratch, target.offset, layout.start())
+
+        def copy(source: ir.Value, here: ir.Value, part: ir.Value) -> None:
+            layout.numbers.store(emit, emit.load(source, (part, lanes)), here, (part, lanes // layout.numbers.value))
+
+        # Of every two rows the second goes where the other channels of the same pixels are.
+        def row(lane: ir.Value, index: ir.Value) -> None:
+            channel, down = emit.builder.lshr(lane, integer(1)), emit.builder.and_(lane, integer(1))
+            source = emit.address(
+                self._image,
+                (channel, 4 * layout.height * layout.width),
+                (index, 4 * layout.width),
+                (down, 2 * layout.width),
+            )
+            here = emit.address(to, (lane, layout.lane), (index, layout.row))
+            emit.each(2 * layout.width // lanes, lambda part: copy(source, here, part))
+
+        emit.each(layout.words, lambda lane: emit.each(layout.height, lambda index: row(lane, index)))
+
+    def convolve(
+        self, convolution: Convolution, weights: Weights, source: Place, target: Place, addend: Place | None = None
+    ) -> None:
+        """Run a convolution from one place to another, adding what is in a third where it is one that adds.
+
+        Raises:
+            ValueError: the weights are of another shape or type.
+        """
+        expected = target.layout.channels, source.layout.channels, convolution.kernel, convolution.kernel
+        numbers = source.layout.numbers
+        if weights.weight.shape != expected or weights.bias.shape != expected[:1]:
+            raise ValueError(f"weights of {weights.weight.shape} where {expected} belong")
+        if weights.weight.dtype != (kind := np.dtype(np.int8 if numbers is Numbers.UINT8 else np.float32)):
+            raise ValueError(f"weights in {weights.weight.dtype} where {kind} belongs")
+        kernel = self._kernel(convolution)
+        weight = to_bfloat16(weights.weight) if numbers is Numbers.BFLOAT16 else weights.weight
+        before = [weights.bias] if weights.scale is None else [weights.bias, weights.scale]
+        packed = packed_weights(weight, before, source.layout.lanes, convolution.group)
+        constants = self._emit.address(self._constants, self._constant(packed))
+        places = self._at(source.offset), constants, self._at((addend or target).offset), self._at(target.offset)
+        self._emit.builder.call(kernel, [*places, self._at(target.sums)])
+
+    def connect(self, weights: Weights, source: Place, target: Place, relu: bool = False) -> None:
+        """Run a fully connected layer on a single pixel; outputs beyond its own, up to the target's, become zero."""
+        weight, bias = padded_outputs(weights.weight, weights.bias, target.layout.channels)
+        spec = Convolution(1, 1, 0, source.layout, target.layout, relu=relu)
+        self.convolve(spec, Weights(weight[:, :, None, None], bias), source, target)
+
+    def max_pool(self, pool: MaxPool, source: Place, target: Place) -> None:
+        """Run a pooling from one place to another."""
+        kernel = self._kernel(pool)
+        self._emit.builder.call(kernel, [self._at(source.offset), self._at(target.offset), self._at(target.sums)])
+
+    def branch(self, margin: Place, index: int, threshold: float, opened: Emission, closed: Emission) -> None:
+        """Note a gate's margin, and do one thing or the other as the gate is open or closed."""
+        builder = self._emit.builder
+        value = self._emit.number(self._scratch, margin.offset)
+        self._emit.store(value, self.margins, index)
+        self.margins_count = max(self.margins_count, index + 1)
+        limit = ir.Constant(FLOAT, float(np.float32(threshold)))
+        is_open = builder.fcmp_ordered(">", builder.fadd(value, self._offset), limit)
+        with builder.if_else(is_open) as (then, otherwise):
+            with then:
+                opened()
+            with otherwise:
+                closed()
+
+    def finish(self, logits: Place, count: int) -> None:
+        """Hand the logits over and end."""
+
+        def one(index: ir.Value) -> None:
+            self._emit.store(self._emit.number(self._scratch, logits.offset, index), self.logits, index)
+
+        self._emit.each(count, one)
+        self.logits_count = count
+        self._emit.end()
+
+    def _kernel(self, spec: Convolution | MaxPool) -> ir.Function:
+        """The kernel for this, the same for all that are alike."""
+        if spec not in self._kernels:
+            name = f"kernel{len(self._kernels)}"
+            if isinstance(spec, MaxPool):
+                self._kernels[spec] = emit_max_pool(self.module, name, spec)
+            else:
+                self._kernels[spec] = emit_convolution(self.module, name, spec, self._vectors)
+        return self._kernels[spec]
+
+    def _at(self, offset: int) -> ir.Value:
+        return self._emit.address(self._scratch, offset)
+
+    def _reserve(self, size: int) -> int:
+        offset = self.scratch_size
+        self.scratch_size += -(-size // _LINE) * _LINE
+        return offset
+
+    def _constant(self, values: Float32Array) -> int:
+        offset = self._weights_size
+        whole = np.pad(values, (0, -len(values) % _LINE))
+        self._weights.append(whole)
+        self._weights_size += len(whole)
+        return offset

@@ -1,0 +1,142 @@
+"""The network as machine code made for it on this processor: nothing is done for a skipped block but to decide so."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from artifact.agreement import LogitsAndMargins
+from artifact.manifest import INT8_NAME, ONNX_NAME, Manifest
+from artifact.preprocessing import Float32Array
+from service.engine.errors import RuntimeUnavailable
+from service.engine.runtimes.base import Candidate, Precision
+from service.engine.runtimes.compiled.kept_program import KeptProgram
+from service.engine.runtimes.compiled.processor import NAME, MachineCode, compiled_code, require, vectors
+from service.engine.runtimes.machine_cache import MachineCache
+from service.engine.runtimes.onnx_file import verified_onnx_file
+
+_log = logging.getLogger(__name__)
+
+_ENTRY = "classify"
+_ALIGNMENT = 64  # bytes in a line of the cache
+
+
+class CompiledRuntime:
+    """One program for all threads, with scratch memory for each run at a time.
+
+    Args:
+        folder: of the artifact.
+        manifest: of the model.
+        cache: holds the program after it was made once.
+        precision: of the convolutions.
+
+    Raises:
+        ArtifactError: an ONNX file that is needed is missing or damaged.
+        RuntimeUnavailable: llvmlite is not installed, the processor has no instructions for the precision, or the
+            network has parts that cannot be compiled.
+    """
+
+    device = "cpu"
+    runs_batches = False
+    candidates: tuple[Candidate, ...] = ()
+
+    def __init__(self, folder: Path, manifest: Manifest, cache: MachineCache, precision: Precision = "fp32") -> None:
+        require(precision)
+        self.manifest = manifest
+        self.precision = precision
+        self.name = NAME
+        # Checked where they are not read as well: whether a damaged model is refused must not depend on what was kept.
+        path = verified_onnx_file(folder, manifest, ONNX_NAME)
+        int8_path = verified_onnx_file(folder, manifest, INT8_NAME) if precision == "int8" else None
+        file = f"compiled-{precision}.bin"
+        kept = _kept(cache, file)
+        program = kept or _build(path, int8_path, manifest, precision)
+        if (program.logits, program.margins) != (len(manifest.labels), len(manifest.gated_indices)):
+            raise RuntimeUnavailable(f"{path} has {program.logits} classes for {len(manifest.labels)} labels")
+        self._scratch_size = program.scratch_size
+        self._code = MachineCode(program.code)
+        self._weights = _aligned(program.weights)
+        pointer = ctypes.c_void_p
+        function = ctypes.CFUNCTYPE(None, pointer, ctypes.c_float, *[pointer] * 4)
+        self._classify = function(self._code.address(_ENTRY))
+        self._scratches: list[Float32Array] = []
+        if kept is None:
+            cache.write(file, program.to_bytes())
+
+    def run(self, images: Float32Array, gate_offset: Float32Array) -> LogitsAndMargins:
+        """See `Runtime.run`."""
+        side = self.manifest.input_size
+        if images.shape != (len(gate_offset), 3, side, side):  # what is beyond them would be read
+            raise ValueError(f"images of shape {images.shape} for {len(gate_offset)} gate offsets")
+        images = np.ascontiguousarray(images, np.float32)
+        logits = np.empty((len(images), len(self.manifest.labels)), np.float32)
+        margins = np.empty((len(images), len(self.manifest.gated_indices)), np.float32)
+        try:
+            scratch = self._scratches.pop()
+        except IndexError:  # all are in use: to look first and then take would be two steps
+            scratch = _aligned(np.zeros(self._scratch_size, np.float32))
+        for row, offset in enumerate(gate_offset.tolist()):
+            self._classify(
+                _address(images[row]),
+                offset,
+                _address(self._weights),
+                _address(scratch),
+                _address(logits[row]),
+                _address(margins[row]),
+            )
+        self._scratches.append(scratch)
+        return logits, margins
+
+
+def _kept(cache: MachineCache, file: str) -> KeptProgram | None:
+    """The program, if it was made before and can be trusted to be one."""
+    content = cache.read(file)
+    if content is None:
+        return None
+    try:
+        return KeptProgram.from_bytes(content)
+    except ValueError as error:
+        _log.warning("%s; it will be made again", error)
+        return None
+
+
+def _address(array: Float32Array) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+def _aligned(values: Float32Array) -> Float32Array:
+    """A copy that begins at a line of the cache."""
+    room = np.empty(len(values) + _ALIGNMENT // 4, np.float32)
+    first = -_address(room) % _ALIGNMENT // 4
+    copy = room[first : first + len(values)]
+    copy[:] = values
+    return copy
+
+
+def _build(path: Path, int8_path: Path | None, manifest: Manifest, precision: Precision) -> KeptProgram:
+    # The onnx package is needed to make the program, not to run it.
+    try:
+        from service.engine.runtimes.compiled.layers import FloatLayers, Int8Layers, Layers
+        from service.engine.runtimes.compiled.network import compile_network
+        from service.engine.runtimes.compiled.numbers import NUMBERS
+        from service.engine.runtimes.int8_graph import read_int8_graph
+        from service.engine.runtimes.portable_graph import UnknownGraph, read_portable_graph
+    except ImportError as error:
+        raise RuntimeUnavailable(f"the compiled runtime needs {error.name}, which is not installed") from error
+
+    try:
+        graph = read_portable_graph(path, manifest)
+        layers: Layers = (
+            Int8Layers(graph.weights, read_int8_graph(int8_path))
+            if int8_path
+            else FloatLayers(graph.weights, NUMBERS[precision])
+        )
+        program = compile_network(graph, manifest.gate_threshold, vectors(), layers)
+    except UnknownGraph as error:
+        raise RuntimeUnavailable(f"{path} cannot be compiled: {error}") from error
+    code = compiled_code(str(program.module))
+    return KeptProgram(program.scratch_size, program.logits_count, program.margins_count, code, program.weights())

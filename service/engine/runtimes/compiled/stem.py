@@ -1,0 +1,88 @@
+"""The first convolution, which reads the image, and the pooling of networks for large images.
+
+The image is in float32. Where the processor multiplies pairs of bfloat16, and a filter takes every second pixel, it is
+halved first: two rows become one, of which each pixel holds two by two of the image's. That has the products of two
+neighbours in one step, and a filter that takes every pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from onnx import NodeProto
+
+from artifact.preprocessing import Float32Array
+from service.engine.runtimes.compiled.convolution import Convolution
+from service.engine.runtimes.compiled.layers import Weights
+from service.engine.runtimes.compiled.layout import halved, planar
+from service.engine.runtimes.compiled.program import Place, Program
+from service.engine.runtimes.compiled.window import Window, expect, window_of
+
+_COLOURS = 3
+# How far beyond its pixels features may be read: all convolutions but the first have filters of 3 x 3 or 1 x 1.
+_BORDER = 1
+
+# Reserves a place for features, given its use, channels, side and border; None for that of the blocks' features.
+Reserve = Callable[[str, int, int, int | None], Place]
+
+
+def emit_stem(
+    program: Program, nodes: Sequence[NodeProto], weights: Weights, side: int, reserve: Reserve, pairs: bool
+) -> Place:
+    """Add the stem, and return where the features are that it gives.
+
+    Args:
+        program: to add it to.
+        nodes: of the portable graph.
+        weights: of the convolution.
+        side: of the image, in pixels.
+        reserve: gives a place for features.
+        pairs: whether the convolution may be in bfloat16.
+
+    Raises:
+        UnknownGraph: there are nodes of another kind.
+    """
+    first, *others = nodes
+    expect(nodes, "Conv Relu", "Conv Relu MaxPool")
+    window = window_of(first)
+    features = reserve("stem", len(weights.bias), window.over(side), _BORDER)
+    if pairs and window.stride == 2 and side % program.lanes == 0:
+        _convolve_halved(program, window, weights, side, features)
+    else:
+        image = program.place(planar(_COLOURS, side, window.padding))
+        program.load_image(image)
+        spec = window.convolution(image.layout, features.layout, relu=True, pools=True)
+        program.convolve(spec, weights, image, features)
+    if len(others) == 1:
+        return features
+    pooling = window_of(others[-1])
+    pooled = reserve("features", len(weights.bias), pooling.over(features.layout.width), None)
+    program.max_pool(pooling.max_pool(features.layout, pooled.layout), features, pooled)
+    return pooled
+
+
+def _convolve_halved(program: Program, window: Window, weights: Weights, side: int, features: Place) -> None:
+    lead = window.padding % 2  # so that the filter begins with the first of two
+    kernel, padding = -(-(lead + window.kernel) // 2), (window.padding + lead) // 2
+    image = program.place(halved(_COLOURS, side, padding))
+    program.load_halved_image(image)
+    # Rows of the output may end before the window does: what is left over takes no part.
+    spec = Convolution(kernel, 1, padding, image.layout, features.layout, relu=True, pools=True)
+    program.convolve(spec, replace(weights, weight=halved_weights(weights.weight, lead)), image, features)
+
+
+def halved_weights(weight: Float32Array, lead: int) -> Float32Array:
+    """A filter (K, C, k, k) with steps of 2 as one (K, 4 C, k', k') with steps of 1 over the halved image.
+
+    Args:
+        weight: the filter.
+        lead: zeros before its first row and column.
+    """
+    outputs, colours, size, _ = weight.shape
+    half = -(-(lead + size) // 2)
+    whole = np.pad(weight, ((0, 0), (0, 0), *[(lead, 2 * half - lead - size)] * 2))
+    # (K, C, row, down, column, right) to (K, C, down, right, row, column)
+    parts = whole.reshape(outputs, colours, half, 2, half, 2).transpose(0, 1, 3, 5, 2, 4)
+    return parts.reshape(outputs, 4 * colours, half, half)

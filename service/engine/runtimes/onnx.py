@@ -1,0 +1,97 @@
+"""ONNX Runtime with the portable graph as it was exported, on a GPU or on CPU cores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from artifact.agreement import LogitsAndMargins
+from artifact.manifest import INPUT_NAMES, ONNX_NAME, OUTPUT_NAMES, Manifest
+from artifact.preprocessing import Float32Array
+from service.engine.errors import RuntimeUnavailable
+from service.engine.runtimes.base import Candidate, Precision
+from service.engine.runtimes.onnx_file import verified_onnx_file
+
+try:
+    import onnxruntime
+except ImportError as error:
+    raise RuntimeUnavailable("the onnx runtime needs ONNX Runtime, which is not installed") from error
+
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+class OnnxRuntime:
+    """One session for all threads. On the CPU each run stays on its caller's thread: the engine has one per core."""
+
+    precision: Precision = "fp32"
+    runs_batches = True
+    candidates: tuple[Candidate, ...] = ()
+
+    def __init__(self, folder: Path, manifest: Manifest, device: str = "auto") -> None:
+        path = verified_onnx_file(folder, manifest, ONNX_NAME)
+        self.manifest = manifest
+        self.name = f"onnxruntime {onnxruntime.__version__}"
+        self._session = open_session(path, _providers(device))
+        self.device = "cuda" if _CUDA in self._session.get_providers() else "cpu"
+        if device == "cuda" and self.device != "cuda":
+            raise RuntimeUnavailable(
+                "no GPU can be used: ONNX Runtime could not load CUDA, and its own message says why"
+            )
+
+    def run(self, images: Float32Array, gate_offset: Float32Array) -> LogitsAndMargins:
+        """See `Runtime.run`."""
+        inputs = dict(zip(INPUT_NAMES, (images, gate_offset), strict=True))
+        logits, margins = self._session.run(OUTPUT_NAMES, inputs)
+        return logits, margins
+
+
+def run_one_by_one(
+    session: onnxruntime.InferenceSession, images: Float32Array, gate_offset: Float32Array
+) -> LogitsAndMargins:
+    """`Runtime.run` with a graph that takes a single image."""
+    if len(images) > 1:
+        answers = [
+            run_one_by_one(session, images[row : row + 1], gate_offset[row : row + 1]) for row in range(len(images))
+        ]
+        logits, margins = (np.concatenate(outputs) for outputs in zip(*answers, strict=True))
+    else:
+        inputs = dict(zip(INPUT_NAMES, (images, gate_offset), strict=True))
+        logits, margins = session.run(OUTPUT_NAMES, inputs)
+    return logits, margins
+
+
+def cuda_present() -> bool:
+    """Whether this ONNX Runtime was built for CUDA."""
+    return _CUDA in onnxruntime.get_available_providers()
+
+
+def _providers(device: str) -> list[str]:
+    if device == "cuda" and not cuda_present():
+        raise RuntimeUnavailable("this ONNX Runtime has no CUDA; install the gpu extra instead of the cpu one")
+    if device == "cpu" or not cuda_present():
+        return [_CPU]
+    onnxruntime.preload_dlls()  # finds the CUDA libraries that were installed as Python packages
+    return [_CUDA, _CPU]
+
+
+def open_session(
+    model: Path | bytes, providers: Sequence[str] = (_CPU,), optimisation: str = "ORT_ENABLE_ALL"
+) -> onnxruntime.InferenceSession:
+    """Open a model so that each run stays on its caller's thread.
+
+    Raises:
+        RuntimeUnavailable: it cannot be opened.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, optimisation)
+    # Only errors: it warns that the gate offset's default can be overridden, which is what the default is for.
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=list(providers))
+    except Exception as error:  # its exceptions share no public base class
+        name = model if isinstance(model, Path) else "the model made for this machine"
+        raise RuntimeUnavailable(f"ONNX Runtime cannot open {name}: {error}") from error

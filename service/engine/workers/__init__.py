@@ -1,0 +1,1 @@
+"""What runs batches: a thread or a process, supervised."""

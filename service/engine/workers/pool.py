@@ -1,0 +1,62 @@
+"""The workers of one model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic
+
+from artifact.manifest import Manifest
+from service.engine.job import PayloadT
+from service.engine.runtimes.base import Runtime, RuntimeDescription, description
+from service.engine.runtimes.tuning import Tuning
+from service.engine.workers.base import Worker
+from service.engine.workers.local import LocalWorker
+from service.engine.workers.process import WorkerProcess
+from service.engine.workers.thread import ThreadWorker
+
+
+@dataclass(frozen=True)
+class WorkerPool(Generic[PayloadT]):
+    """Workers that run the same model in the same way.
+
+    Attributes:
+        manifest: of the model.
+        runtime: how they run it.
+        tuning: how batches form for them.
+        workers: as many as the tuning says.
+    """
+
+    manifest: Manifest
+    runtime: RuntimeDescription
+    tuning: Tuning
+    workers: Sequence[Worker[PayloadT]]
+
+
+def local_pool(runtime: Runtime, worker: LocalWorker[PayloadT], tuning: Tuning) -> WorkerPool[PayloadT]:
+    """Workers that are threads of this process."""
+    threads = [ThreadWorker(worker) for _ in range(tuning.policy.workers)]
+    return WorkerPool(runtime.manifest, description(runtime), tuning, threads)
+
+
+def process_pool(
+    manifest: Manifest, first: WorkerProcess, make_worker: Callable[[], WorkerProcess]
+) -> WorkerPool[bytes]:
+    """Workers that are processes, when the first of them has opened the model.
+
+    Args:
+        manifest: of the model.
+        first: launched, and asked to tune.
+        make_worker: makes another one like it.
+
+    Raises:
+        ArtifactError, RuntimeUnavailable, InferenceFailed, WorkerLost: the first could not open it.
+    """
+    opened = first.opened()
+    if opened.tuning is None:
+        raise ValueError("the first worker process must be asked to tune")
+    workers = [first, *(make_worker() for _ in range(opened.tuning.policy.workers - 1))]
+    # A process that has tried every runtime keeps their libraries in its memory, which costs the one that is used.
+    for worker in workers if opened.first else workers[1:]:
+        worker.launch()
+    return WorkerPool(manifest, opened.runtime, opened.tuning, workers)

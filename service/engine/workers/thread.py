@@ -1,0 +1,79 @@
+"""A worker in a thread of this process: nothing has to be packed for it, but if it hangs it cannot be replaced."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from queue import SimpleQueue
+from threading import Thread
+from typing import Generic
+
+from service.engine.job import Answered, Job, Outcome, PayloadT
+from service.engine.scheduling_policy import set_policy
+from service.engine.workers.local import LocalWorker
+
+
+class ThreadWorker(Generic[PayloadT]):
+    """See `Worker`.
+
+    Args:
+        worker: does the work; several threads may share it.
+    """
+
+    pid: int | None = None
+    alive = True
+
+    def __init__(self, worker: LocalWorker[PayloadT]) -> None:
+        self._worker = worker
+        self._asked: SimpleQueue[Sequence[Job[PayloadT]] | int | None] = SimpleQueue()
+        self._thread: Thread | None = None
+
+    def start(self) -> None:
+        """Nothing is to be done."""
+
+    async def connect(self, answered: Answered, lost: Callable[[str], None]) -> None:  # noqa: ARG002 (it never is)
+        """Begin."""
+        loop = asyncio.get_running_loop()
+        self._thread = Thread(target=self._run, args=(loop, answered), name="worker", daemon=True)
+        self._thread.start()
+
+    def give(self, jobs: Sequence[Job[PayloadT]], /) -> bool:
+        """Give it a batch."""
+        self._asked.put(jobs)
+        return True
+
+    def check(self, batch_size: int) -> bool:
+        """Have it run the model once."""
+        self._asked.put(batch_size)
+        return True
+
+    def abort(self) -> None:
+        """A thread cannot be stopped; it ends with what it runs."""
+
+    def disconnect(self) -> None:
+        """Have it end."""
+        self._asked.put(None)
+
+    def close(self) -> None:
+        """Nothing is to be done."""
+
+    def _run(self, loop: asyncio.AbstractEventLoop, answered: Answered) -> None:
+        set_policy("SCHED_OTHER")  # the loop, which started it, may stand back for it
+        while (asked := self._asked.get()) is not None:
+            outcomes = self._checked(asked) if isinstance(asked, int) else self._worked(asked)
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(answered, outcomes)
+
+    def _checked(self, batch_size: int) -> list[Outcome]:
+        try:
+            self._worker.check(batch_size)
+        except Exception as error:
+            return [error]
+        return []
+
+    def _worked(self, jobs: Sequence[Job[PayloadT]]) -> list[Outcome]:
+        try:
+            return self._worker.work(jobs)
+        except Exception as error:  # this thread must not end by it: nobody else does its work
+            return [error] * len(jobs)

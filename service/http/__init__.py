@@ -1,0 +1,1 @@
+"""The service over HTTP: uvicorn, routes, and what stands around every request."""

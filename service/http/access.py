@@ -1,0 +1,90 @@
+"""Who may ask for what: with API keys, everything needs one that is not open to all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+from fastapi import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.access.accounts import Account, LimitReached
+from service.access.keys import Keyring
+from service.access.metrics import KeyMetrics
+from service.errors import ApiError, respond
+from service.http.forwarded_prefix import path_below
+
+# Health, so that no orchestrator needs a secret to ask for it; and pages, which hold none: what they call needs a key.
+_OPEN_PATHS = {"/", "/healthz", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect"}
+_OPEN_FOLDERS = ("/static-offline-docs/", "/ui/")
+
+
+class Access:
+    """Middleware that refuses requests without a key, and leaves in `scope["state"]["account"]` whose key it was.
+
+    Args:
+        app: what comes next.
+        keyring: of the keys there are.
+        metrics: of keys.
+    """
+
+    def __init__(self, app: ASGIApp, keyring: Keyring, metrics: KeyMetrics) -> None:
+        self._app = app
+        self._keyring = keyring
+        self._metrics = metrics
+        self._accounts = {
+            key.name: Account(key, partial(metrics.count_image, key.name))  # made once: it remembers
+            for key in keyring.keys
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on or refuse it."""
+        path = path_below(scope) if scope["type"] == "http" else "/"
+        if is_open(path):
+            await self._app(scope, receive, send)
+            return
+        try:
+            account = self._account(scope)
+        except ApiError as error:
+            await (await respond(Request(scope), error))(scope, receive, send)
+            return
+        state = scope["state"]
+        state["account"] = account
+        try:
+            with account:
+                await self._app(scope, receive, send)
+        except LimitReached as error:
+            await (await respond(Request(scope), error))(scope, receive, send)
+        finally:
+            record = state["record"]
+            status = record.status or 500
+            outcome = "ok" if status < 400 else record.outcome or f"http_{status}"
+            self._metrics.count_request(account.key.name, outcome)
+
+    def _account(self, scope: Scope) -> Account:
+        presented = _presented_key(scope["headers"])
+        if presented is None:
+            raise ApiError(
+                401, "unauthorized", "this needs an API key, as Authorization: Bearer KEY or as X-API-Key: KEY"
+            )
+        key = self._keyring.find(presented)
+        if key is None:
+            raise ApiError(401, "unauthorized", "there is no such API key")
+        return self._accounts[key.name]
+
+
+def is_open(path: str) -> bool:
+    """Whether a path needs no key."""
+    return path in _OPEN_PATHS or path.startswith(_OPEN_FOLDERS)
+
+
+def _presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """The key in a request's headers: the bearer's token, else that of the other header; of each the first counts."""
+    bearer = other = None
+    for name, value in headers:
+        if name == b"authorization" and bearer is None:
+            scheme, _, token = value.partition(b" ")
+            bearer = token.strip() if scheme.lower() == b"bearer" else b""
+        elif name == b"x-api-key" and other is None:
+            other = value
+    return bearer or other or None

@@ -1,0 +1,172 @@
+"""`POST /classify` and `POST /classify/batch`: the request with images, brought by HTTP.
+
+They are plain ASGI applications. What FastAPI does for a route, parameters by introspection and a validated answer,
+would take longer than all of this service's own code.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import orjson
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.datastructures import QueryParams
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.classify.context import Context
+from service.classify.deadlines import HEADER, deadline_within
+from service.classify.request import ClassifyRequest
+from service.classify.schemas import BatchClassification, BatchItem, ClassifyParameters
+from service.classify.submission import NOT_TAKEN
+from service.classify.uploads import Body, Upload, one_image, several_images
+from service.engine.job import Answer, Outcome
+from service.errors import ApiError, ClientGone, answer, classify_error
+from service.http.forwarded_prefix import path_below
+
+_LONGEST_QUERY = 500  # in bytes
+# Far above what clients send; each is looked at again and again on a request's way.
+_MOST_HEADERS = 128
+_TIMEOUT = HEADER.lower().encode("ascii")
+
+ROUTES = {"/classify": False, "/classify/batch": True}
+"""By path: whether a request has several images."""
+
+
+class Routing:
+    """Leaves requests with images to their endpoints, and all others to an application.
+
+    Args:
+        served: the running service.
+        others: answers them.
+    """
+
+    def __init__(self, served: Context, others: ASGIApp) -> None:
+        self._endpoints = {path: ClassifyEndpoint(served, several=several) for path, several in ROUTES.items()}
+        self._others = others
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] != "http":
+            await self._others(scope, receive, send)
+        else:
+            await answer(self._begin, scope, receive, send)
+
+    async def _begin(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if len(scope["headers"]) > _MOST_HEADERS:
+            raise ApiError(431, "head_too_large", f"a request may have at most {_MOST_HEADERS} headers")
+        await self._endpoints.get(path_below(scope), self._others)(scope, receive, send)
+
+
+class ClassifyEndpoint:
+    """One of the two; it raises what goes wrong.
+
+    Args:
+        served: the running service.
+        several: whether a request has several images.
+    """
+
+    def __init__(self, served: Context, *, several: bool) -> None:
+        self._served = served
+        self._several = several
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["method"] != "POST":
+            raise HTTPException(405, headers={"Allow": "POST"})
+        state = scope["state"]
+        record = state["record"]
+        request = ClassifyRequest(self._served, record, state.get("account"))
+        request.admit()
+        headers = dict(reversed(scope["headers"]))  # of several of a name the first counts
+        parameters = parameters_in(scope["query_string"])
+        longest_ms = self._served.settings.deadline_ms
+        deadline = deadline_within(_text(headers, _TIMEOUT), record.started_at, longest_ms)
+        outcomes = await request.classify(self._body(headers), HttpTransport(headers, receive), deadline)
+        told = self._answer(outcomes, parameters, record.elapsed_s)
+        headers_told = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(told))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers_told})
+        await send({"type": "http.response.body", "body": told})
+
+    def _body(self, headers: dict[bytes, bytes]) -> Body:
+        settings = self._served.settings
+        encoding = _text(headers, b"content-encoding")
+        if encoding and encoding.lower() != "identity":
+            said = f"bodies are taken without encoding, not with Content-Encoding: {encoding[:40]}"
+            raise ApiError(415, "unsupported_encoding", said, {"Accept-Encoding": "identity"})
+        content_type = _text(headers, b"content-type") or ""
+        if self._several:
+            return several_images(content_type, settings.max_bytes, settings.max_images)
+        return one_image(content_type, settings.max_bytes)
+
+    def _answer(self, outcomes: list[tuple[Upload, Outcome]], parameters: ClassifyParameters, total_s: float) -> bytes:
+        """The JSON. What went wrong with the only image, or kept all from being taken, is the request's own error."""
+        _, first = outcomes[0]
+        if not self._several:
+            if isinstance(first, Exception):
+                raise first
+            return self._written(first, parameters, total_s)
+        if isinstance(first, NOT_TAKEN) and all(isinstance(outcome, NOT_TAKEN) for _, outcome in outcomes):
+            raise first
+        return orjson.dumps(BatchClassification(results=[self._item(*each, parameters, total_s) for each in outcomes]))
+
+    def _item(self, upload: Upload, outcome: Outcome, parameters: ClassifyParameters, total_s: float) -> BatchItem:
+        if isinstance(outcome, Exception):
+            return BatchItem(filename=upload.filename, error=classify_error(outcome)[1])
+        answer: Any = orjson.Fragment(self._written(outcome, parameters, total_s))
+        return BatchItem(filename=upload.filename, answer=answer)
+
+    def _written(self, answer: Answer, parameters: ClassifyParameters, total_s: float) -> bytes:
+        return self._served.writer.write(answer, parameters.top_k, parameters.graph, total_s)
+
+
+class HttpTransport:
+    """The body of an HTTP request, and word of its client, as ASGI has them.
+
+    Args:
+        headers: of the request.
+        receive: of ASGI.
+    """
+
+    def __init__(self, headers: dict[bytes, bytes], receive: Receive) -> None:
+        self.declared_bytes = int(headers.get(b"content-length", 0))
+        self.has_more = True
+        self._receive = receive
+
+    async def receive(self) -> bytes:
+        """The next bytes of the body."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        self.has_more = message.get("more_body", False)
+        piece: bytes = message.get("body", b"")
+        return piece
+
+    async def departure(self) -> None:
+        """Return when the client has closed the connection."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+@lru_cache(maxsize=256)
+def parameters_in(query: bytes) -> ClassifyParameters:
+    """The parameters in a query string; most clients send the same one always.
+
+    Raises:
+        RequestValidationError: a parameter is unknown or has a value it may not have.
+        ApiError: the query is far longer than all parameters there are.
+    """
+    if len(query) > _LONGEST_QUERY:
+        raise ApiError(422, "invalid_parameter", f"the query has more than {_LONGEST_QUERY} bytes")
+    try:
+        return ClassifyParameters.model_validate(dict(QueryParams(query)))
+    except ValidationError as error:
+        problems = [{**problem, "loc": ("query", *problem["loc"])} for problem in error.errors()]
+        raise RequestValidationError(problems) from error
+
+
+def _text(headers: dict[bytes, bytes], name: bytes) -> str | None:
+    value = headers.get(name)
+    return None if value is None else value.decode("latin-1")

@@ -1,0 +1,92 @@
+"""The routes that tell of the service and its model."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from service.access.accounts import Account
+from service.classify.context import Context, context
+from service.classify.schemas import Choices, EngineDescription, Limits, ModelDescription, Status
+from service.errors import ApiError
+from service.observability.metrics import CONTENT_TYPE
+
+router = APIRouter()
+metrics_router = APIRouter()
+
+Served = Annotated[Context, Depends(context)]
+
+
+@router.get("/model", tags=["model"], summary="Describe the model")
+async def model(served: Served) -> ModelDescription:
+    """The model that is served, how it is run, and what it accepts."""
+    manifest, settings, runtime = served.manifest, served.settings, served.engine.pool.runtime
+    tuning = served.engine.pool.tuning
+    described = manifest.model_dump(include=set(ModelDescription.model_fields) & set(type(manifest).model_fields))
+    engine = EngineDescription(
+        runtime=runtime.name,
+        device=runtime.device,
+        precision=runtime.precision,
+        workers=tuning.policy.workers,
+        max_batch=tuning.policy.max_batch,
+        max_wait_ms=tuning.policy.max_wait_ms,
+        queue_size=served.engine.queue_capacity,
+        chosen=Choices(
+            runtime="measured" if runtime.candidates else "set",
+            workers=tuning.workers,
+            max_batch=tuning.max_batch,
+            max_wait_ms=tuning.max_wait_ms,
+        ),
+        candidates=list(runtime.candidates),
+    )
+    limits = Limits(
+        formats=list(settings.formats),
+        max_bytes=settings.max_bytes,
+        max_pixels=settings.max_pixels,
+        max_images=settings.max_images,
+        deadline_ms=settings.deadline_ms,
+    )
+    return ModelDescription(**described, engine=engine, limits=limits)
+
+
+@router.get("/healthz", tags=["operations"], summary="Is the process alive?", response_model_exclude_none=True)
+async def healthz() -> Status:
+    """Whether the process answers at all."""
+    return Status(status="alive")
+
+
+@router.get(
+    "/readyz",
+    tags=["operations"],
+    summary="Are images taken?",
+    response_model=Status,
+    responses={503: {"model": Status}},
+    response_model_exclude_none=True,
+)
+async def readyz(served: Served, response: Response) -> Status:
+    """Whether images are taken and can be expected to be answered.
+
+    Not while the service starts or stops, when no worker is alive, when the last inferences failed, or when images have
+    been refused for a while.
+    """
+    problem = served.engine.problem
+    if problem is None:
+        return Status(status="ready")
+    response.status_code = 503
+    return Status(status="not ready", reason=problem)
+
+
+@metrics_router.get(
+    "/metrics",
+    tags=["operations"],
+    summary="Prometheus metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+async def metrics(request: Request, served: Served) -> Response:
+    """Metrics in Prometheus's text format."""
+    account: Account | None = request.scope["state"].get("account")
+    if account and not account.key.metrics:  # asked here, where it is certain which route this is
+        raise ApiError(403, "forbidden", "this API key does not open /metrics")
+    return Response(served.metrics.render(), media_type=CONTENT_TYPE)

@@ -1,0 +1,1 @@
+"""Image files: decoding them within bounds, and the worker processes that take them."""

@@ -1,0 +1,154 @@
+"""The engine on a clock that jumps from event to event: minutes of load take seconds."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from random import Random
+from statistics import quantiles
+from typing import Any
+
+from service.engine.engine import Engine
+from service.engine.errors import Overloaded
+from service.engine.job import Answer, Job, Outcome
+from service.engine.runtimes.base import description
+from service.engine.runtimes.tuning import BatchPolicy, Tuning
+from service.engine.workers.pool import WorkerPool
+from tests.runtimes import EchoRuntime, echo_manifest
+
+
+@dataclass
+class Tally:
+    """What became of the requests of a while.
+
+    Attributes:
+        refused: that there was no room for.
+        late: that were not answered before their deadlines.
+        latencies_s: of those that were.
+    """
+
+    refused: int = 0
+    late: int = 0
+    latencies_s: list[float] = field(default_factory=list)
+
+    @property
+    def answered(self) -> int:
+        return len(self.latencies_s)
+
+    @property
+    def p99_s(self) -> float:
+        return quantiles(self.latencies_s, n=100)[-1]
+
+
+class _Worker:
+    """Takes batch after batch, each for as long as it is told to."""
+
+    pid: int | None = None
+    alive = True
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.hangs = False
+        self._simulation = simulation
+        self._has: deque[Sequence[Job[bytes]]] = deque()
+        self.answered: Callable[[list[Outcome]], None] = lambda _: None
+
+    def give(self, jobs: Sequence[Job[bytes]], /) -> bool:
+        self._has.append(jobs)
+        if len(self._has) == 1:
+            self.go_on()
+        return True
+
+    def go_on(self) -> None:
+        if self._has and not self.hangs:
+            self._simulation.at(self._simulation.batch_s(len(self._has[0])), self._end)
+
+    def _end(self) -> None:
+        if self.hangs:
+            return
+        jobs = self._has.popleft()
+        self.go_on()
+        self.answered([Answer((1.0,), (), (), 1, len(jobs), 0.0, 0.0, 0.0) for _ in jobs])
+
+
+class Simulation:
+    """A running engine, its workers, and clients who come at random.
+
+    Args:
+        batch_s: how long a worker takes for a batch of so many, in seconds.
+        workers, max_batch: of the policy, with which nobody waits for company.
+        capacity: of the queue.
+        deadline_s: of all requests, in seconds.
+
+    Attributes:
+        now: the time, in seconds.
+        tally: of the requests since it was last replaced.
+    """
+
+    def __init__(
+        self,
+        batch_s: Callable[[int], float],
+        workers: int = 2,
+        max_batch: int = 1,
+        capacity: int = 128,
+        deadline_s: float = 10.0,
+    ) -> None:
+        self.batch_s = batch_s
+        self.now = 0.0
+        self.tally = Tally()
+        self.workers = [_Worker(self) for _ in range(workers)]
+        self._deadline_s = deadline_s
+        self._random = Random(1)
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = count()
+        tuning = Tuning(BatchPolicy(workers, max_batch, max_wait_ms=0))
+        made: list[Any] = self.workers
+        pool = WorkerPool[bytes](echo_manifest(), description(EchoRuntime()), tuning, made)
+        self.engine = Engine(pool, capacity, deadline_s, clock=lambda: self.now)
+        for worker, caretaker in zip(self.workers, self.engine._caretakers, strict=True):
+            worker.answered = caretaker._take
+            caretaker.serve()
+        self.engine._running = True
+
+    def at(self, delay_s: float, do: Callable[[], None]) -> None:
+        """Have something happen, so many seconds from now."""
+        heapq.heappush(self._events, (self.now + delay_s, next(self._order), do))
+
+    def run(self, seconds: float) -> Tally:
+        """Let time pass, and tell what became of the requests that were offered meanwhile."""
+        self.tally = Tally()
+        end = self.now + seconds
+        while self._events and self._events[0][0] <= end:
+            self.now, _, do = heapq.heappop(self._events)
+            do()
+        self.now = end
+        return self.tally
+
+    def offer(self, per_s: float, seconds: float) -> None:
+        """Have requests come at random for so long from now on."""
+        end = self.now + seconds
+
+        def come() -> None:
+            if self.now < end:
+                self.ask()
+                self.at(self._random.expovariate(per_s), come)
+
+        self.at(self._random.expovariate(per_s), come)
+
+    def ask(self) -> None:
+        """Offer one request; its client gives up at the deadline."""
+        tally, asked_at = self.tally, self.now
+
+        def answered(outcome: Outcome) -> None:
+            if self.now - asked_at > self._deadline_s or not isinstance(outcome, Answer):
+                tally.late += 1
+            else:
+                tally.latencies_s.append(self.now - asked_at)
+
+        try:
+            self.engine.require_room()  # as is asked when its head is there
+            self.engine.submit(b"", self._deadline_s, answered)
+        except Overloaded:
+            tally.refused += 1

@@ -1,0 +1,131 @@
+"""Kernels for features in fewer than 32 bits, which only some processors can run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from service.engine.runtimes.compiled.convolution import Convolution
+from service.engine.runtimes.compiled.layers import Weights
+from service.engine.runtimes.compiled.layout import blocked, planar
+from service.engine.runtimes.compiled.numbers import Numbers
+from service.engine.runtimes.compiled.pooling import MaxPool
+from service.engine.runtimes.compiled.processor import Vectors
+from tests.service.engine.runtimes.compiled.kernels import (
+    BFLOAT16,
+    FLOAT32,
+    UINT8,
+    as_float,
+    assert_convolves,
+    convolution,
+    convolved,
+    kept_as,
+    needs_fours,
+    needs_pairs,
+    run_convolution,
+    run_max_pool,
+    whole_numbers,
+)
+
+WIDE = Vectors(16, 32)
+TO_AND_FROM = [
+    pytest.param((BFLOAT16, BFLOAT16), marks=needs_pairs, id="bfloat16"),
+    pytest.param((BFLOAT16, UINT8), marks=needs_pairs, id="bfloat16 to 8 bits"),
+    pytest.param((UINT8, UINT8), marks=needs_fours, id="8 bits"),
+    pytest.param((UINT8, BFLOAT16), marks=[needs_fours, needs_pairs], id="8 bits to bfloat16"),
+    pytest.param((UINT8, FLOAT32), marks=needs_fours, id="8 bits to float32"),
+    pytest.param((FLOAT32, BFLOAT16), marks=needs_pairs, id="float32 to bfloat16"),
+    pytest.param((FLOAT32, UINT8), id="float32 to 8 bits"),
+]
+EVERY = pytest.mark.parametrize("numbers", TO_AND_FROM)
+EVERY_LOW = pytest.mark.parametrize("numbers", [pytest.param(BFLOAT16, marks=needs_pairs), UINT8])
+
+
+@EVERY
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (1, 2), (3, 1), (3, 2), (7, 2)])
+def test_filters_of_every_kind_give_what_numpy_gives(
+    rng: np.random.Generator, numbers: tuple[Numbers, Numbers], kernel: int, stride: int
+) -> None:
+    spec = convolution(WIDE, 2, 3, 7, kernel, stride, numbers=numbers, relu=True, pools=True)
+    assert_convolves(spec, WIDE, rng)
+
+
+@EVERY
+@pytest.mark.parametrize("side", [5, 16])
+def test_output_is_added_to_what_is_in_its_place(
+    rng: np.random.Generator, numbers: tuple[Numbers, Numbers], side: int
+) -> None:
+    assert_convolves(convolution(WIDE, 1, 2, side, numbers=numbers, adds=True, relu=True, pools=True), WIDE, rng)
+
+
+@EVERY
+@pytest.mark.parametrize("apart", list(Numbers))
+@pytest.mark.parametrize(("kernel", "borders"), [(1, (0, 0)), (3, (1, 1))], ids=["joined rows", "rows with a border"])
+def test_output_is_added_to_what_is_elsewhere_in_numbers_of_its_own(
+    rng: np.random.Generator,
+    numbers: tuple[Numbers, Numbers],
+    apart: Numbers,
+    kernel: int,
+    borders: tuple[int, int],
+) -> None:
+    spec = convolution(WIDE, 2, 2, 6, kernel, numbers=numbers, borders=borders, adds=apart, relu=True, pools=True)
+    assert_convolves(spec, WIDE, rng)
+
+
+@EVERY
+def test_many_weights_are_read_at_once_where_sums_would_be_rounded_in_between(
+    rng: np.random.Generator, numbers: tuple[Numbers, Numbers]
+) -> None:
+    spec = convolution(WIDE, 9, 2, 4, numbers=numbers, relu=True, adds=True)
+    assert spec.blocks_at_a_time() == 9
+    assert replace(spec, source=blocked(144, 4, 4, 1, 16), target=blocked(32, 4, 4, 1, 16)).blocks_at_a_time() == 1
+    assert_convolves(spec, WIDE, rng)
+
+
+@EVERY_LOW
+def test_image_is_read_as_it_comes(rng: np.random.Generator, numbers: Numbers) -> None:
+    spec = Convolution(3, 1, 1, planar(3, 12, 1), blocked(32, 12, 12, 1, 16, numbers), relu=True, pools=True)
+    assert_convolves(spec, WIDE, rng)
+
+
+@needs_fours
+def test_sums_of_the_largest_products_do_not_saturate() -> None:
+    spec = convolution(WIDE, 32, 1, 3, kernel=1, borders=(0, 0), numbers=(UINT8, FLOAT32))
+    features = np.full((512, 3, 3), 255, np.float32)
+    weight = np.full((16, 512, 1, 1), 127, np.int8)
+    weight[1::2] = -127
+    weights = Weights(weight, np.zeros(16, np.float32), np.full(16, 2.0, np.float32))
+    output, _ = run_convolution(spec, WIDE, features, weights, np.zeros((16, 3, 3), np.float32))
+    np.testing.assert_array_equal(output[0], 2 * 512 * 255 * 127)
+    np.testing.assert_array_equal(output[1], -2 * 512 * 255 * 127)
+
+
+@needs_pairs
+def test_products_of_bfloat16_are_summed_in_float32(rng: np.random.Generator) -> None:
+    spec = convolution(WIDE, 4, 2, 5, numbers=(BFLOAT16, FLOAT32))
+    features, weight = (rng.standard_normal(shape).astype(np.float32) for shape in ((64, 5, 5), (32, 64, 3, 3)))
+    zeros = np.zeros((32, 5, 5), np.float32)
+    output, _ = run_convolution(spec, WIDE, features, Weights(weight, zeros[:, 0, 0]), zeros)
+    rounded, rounded_weight = (as_float(BFLOAT16, kept_as(BFLOAT16, each)) for each in (features, weight))
+    exact = convolved(spec, rounded, Weights(rounded_weight, zeros[:, 0, 0]), zeros)
+    np.testing.assert_allclose(output, exact, atol=1e-4)
+    assert np.abs(exact - convolved(spec, features, Weights(weight, zeros[:, 0, 0]), zeros)).max() > 1e-3
+
+
+@EVERY_LOW
+@pytest.mark.parametrize(("side", "padding"), [(8, 1), (7, 1), (6, 0)])
+def test_pooling_gives_what_it_gives_in_float32(
+    rng: np.random.Generator, numbers: Numbers, side: int, padding: int
+) -> None:
+    over = (side + 2 * padding - 3) // 2 + 1
+    whole = MaxPool(3, 2, padding, blocked(32, side, side, padding, 16), blocked(32, over, over, 1, 16))
+    kept = replace(
+        whole,
+        source=blocked(32, side, side, padding, 16, numbers),
+        target=blocked(32, over, over, 1, 16, numbers),
+    )
+    features = 50 * whole_numbers(rng, 32, side, side, least=0)
+    for found, expected in zip(run_max_pool(kept, features), run_max_pool(whole, features), strict=True):
+        np.testing.assert_array_equal(found, expected)

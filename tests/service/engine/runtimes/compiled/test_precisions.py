@@ -1,0 +1,222 @@
+"""The compiled network in bfloat16 and in 8 bits, on processors that multiply them."""
+
+from __future__ import annotations
+
+import shutil
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("llvmlite", reason="needs llvmlite")
+
+from artifact.agreement import Agreement
+from artifact.manifest import INT8_NAME, ArtifactError, Manifest, file_digest, write_manifest
+from export.calibration import calibrate
+from export.inference import InferenceNetwork
+from export.int8_graph import write_int8
+from service.engine.errors import RuntimeUnavailable
+from service.engine.runtimes import selection
+from service.engine.runtimes.base import Precision, Runtime, open_runtime
+from service.engine.runtimes.compiled import processor
+from service.engine.runtimes.compiled import runtime as module
+from service.engine.runtimes.compiled.processor import Vectors
+from service.engine.runtimes.compiled.runtime import CompiledRuntime
+from service.engine.runtimes.int8 import Int8Runtime
+from service.engine.runtimes.machine_cache import MachineCache
+from tests.networks import SIDE, inputs, small_network
+from tests.service.engine.runtimes.artifacts import (
+    BLOCKABLE,
+    IMAGENET,
+    Exported,
+    assert_batches_are_their_images,
+    assert_threads_get_their_own_answers,
+    export,
+)
+from tests.service.engine.runtimes.compiled.kernels import needs_fours, needs_pairs
+
+EACH = pytest.mark.parametrize(
+    "precision", [pytest.param("bf16", marks=needs_pairs), pytest.param("int8", marks=needs_fours)]
+)
+# The last two stages are of a single pixel, and of more channels than are computed together.
+SINGLE_PIXEL = IMAGENET | {
+    "stage_blocks": (1,) * 5,
+    "stage_widths": (16, 16, 16, 144, 144),
+    "target_rates": (0.5,) * 5,
+}
+SHAPES = BLOCKABLE | {"projection of a single pixel": SINGLE_PIXEL}
+NARROW = {"widths 8, 16, 32": {"stage_widths": (8, 16, 32)}}
+
+
+@cache
+def _exported(root: Path, shape: str) -> Exported:
+    """The network of a shape with its int8 graph, exported by the first who asks; nobody may write to it."""
+    # Of two classes, whose predictions 8 bits do not turn.
+    network = small_network(seed=3, labels=("ant", "bee"), **(SHAPES | NARROW)[shape])
+    folder = export(network, root / f"{shape} in 8 bits")
+    exported = Exported.opened(network, folder)
+    inference, names = InferenceNetwork(network, 0.0), list(network.blocks)
+    quantisations = calibrate(inference, names, inputs(network, 100, seed=5))
+    write_int8(inference, names, SIDE, quantisations, folder / INT8_NAME)
+    files = exported.manifest.files | {INT8_NAME: file_digest(folder / INT8_NAME)}
+    write_manifest(folder, exported.manifest.model_copy(update={"files": files}))
+    return Exported.opened(network, folder)
+
+
+@pytest.fixture(scope="module")
+def gated(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return _exported(tmp_path_factory.getbasetemp(), "all gated")
+
+
+def _open(exported: Exported, precision: Precision, cache: MachineCache | None = None) -> CompiledRuntime:
+    return CompiledRuntime(exported.folder, exported.manifest, cache or MachineCache([], exported.manifest), precision)
+
+
+def _agreement(runtime: Runtime, exported: Exported, offset: float) -> Agreement:
+    images, offsets = inputs(exported.network, 60), np.full(60, offset, np.float32)
+    agreement = Agreement()
+    agreement.compare("low", exported.portable.run(images, offsets), runtime.run(images, offsets), offsets, 0.0)
+    return agreement
+
+
+OFFSETS = (0.0, 0.3, 1e4, -1e4)
+
+
+@needs_pairs
+@pytest.mark.parametrize("shape", list(SHAPES))
+def test_network_in_bf16_is_nearly_that_in_fp32(tmp_path_factory: pytest.TempPathFactory, shape: str) -> None:
+    exported = _exported(tmp_path_factory.getbasetemp(), shape)
+    runtime = _open(exported, "bf16")
+    for offset in OFFSETS:
+        agreement = _agreement(runtime, exported, offset)
+        assert agreement.low_precision_problem() is None
+        assert max(agreement.margin_difference, agreement.logit_difference) < 0.03
+
+
+@needs_fours
+@pytest.mark.parametrize("shape", list(SHAPES))
+def test_network_in_int8_is_as_near_to_fp32_as_in_another_library(
+    tmp_path_factory: pytest.TempPathFactory, shape: str
+) -> None:
+    exported = _exported(tmp_path_factory.getbasetemp(), shape)
+    runtime, other = _open(exported, "int8"), Int8Runtime(exported.folder, exported.manifest)
+    for offset in OFFSETS:
+        ours, theirs = _agreement(runtime, exported, offset), _agreement(other, exported, offset)
+        assert ours.equal_gates > theirs.equal_gates - 0.03
+        assert ours.equal_predictions > theirs.equal_predictions - 0.1
+        # Relative to the largest of a batch; a branch that computes something else is off by about 1.
+        assert ours.margin_difference < 1.5 * theirs.margin_difference + 0.02
+        assert ours.logit_difference < 1.5 * theirs.logit_difference + 0.02
+
+
+@EACH
+def test_runtime_says_in_what_it_computes(gated: Exported, precision: Precision) -> None:
+    runtime = _open(gated, precision)
+    assert (runtime.name, runtime.precision, runtime.device) == (processor.NAME, precision, "cpu")
+
+
+@EACH
+def test_batches_and_threads_get_their_own_answers(gated: Exported, precision: Precision) -> None:
+    runtime = _open(gated, precision)
+    assert_batches_are_their_images(runtime, gated)
+    assert_threads_get_their_own_answers(runtime, gated)
+
+
+@EACH
+def test_every_precision_is_kept_by_itself(
+    gated: Exported, tmp_path: Path, precision: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, image, offset = MachineCache([tmp_path], gated.manifest), inputs(gated.network, 1), np.zeros(1, np.float32)
+    made = {each: _open(gated, each, cache).run(image, offset)[1] for each in ("fp32", precision)}
+    assert (made["fp32"] != made[precision]).any()
+    monkeypatch.setattr(module, "_build", lambda *_: pytest.fail("it was made again"))
+    for each, margins in made.items():
+        np.testing.assert_array_equal(_open(gated, each, cache).run(image, offset)[1], margins)
+
+
+@EACH
+def test_channels_that_fill_no_widest_vectors_are_refused(
+    precision: Precision, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    exported = _exported(tmp_path_factory.getbasetemp(), *NARROW)
+    with pytest.raises(RuntimeUnavailable, match="channels fill no vectors"):
+        _open(exported, precision)
+
+
+@needs_fours
+def test_int8_does_without_pairs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiled_without_pairs(assembly: str) -> bytes:
+        assert "bfloat" not in assembly  # for which LLVM would call a function that is nowhere
+        return processor.compiled_code(assembly)
+
+    monkeypatch.setattr(module, "vectors", lambda: Vectors(16, 32, fours=True))
+    monkeypatch.setattr(module, "compiled_code", compiled_without_pairs)
+    exported = _exported(tmp_path_factory.getbasetemp(), "imagenet stem, bottlenecks")
+    agreement = _agreement(_open(exported, "int8"), exported, 0.0)
+    assert agreement.low_precision_problem(0.9) is None
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+@pytest.mark.parametrize("vectors", [Vectors(8, 16), Vectors(16, 32)], ids=str)
+def test_processor_without_the_instructions_is_told(
+    gated: Exported, precision: Precision, vectors: Vectors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "vectors", lambda: vectors)
+    with pytest.raises(RuntimeUnavailable, match=f"this processor has no {precision} arithmetic"):
+        _open(gated, precision)
+    assert _open(gated, "fp32").precision == "fp32"
+
+
+@needs_fours
+def test_artifact_without_an_int8_graph_has_none_to_compile(gated: Exported) -> None:
+    files = {name: digest for name, digest in gated.manifest.files.items() if name != INT8_NAME}
+    manifest: Manifest = gated.manifest.model_copy(update={"files": files})
+    with pytest.raises(ArtifactError, match=f"has no {INT8_NAME}"):
+        _open(gated._replace(manifest=manifest), "int8")
+
+
+@needs_fours
+@pytest.mark.parametrize("kept", [False, True])
+def test_damaged_int8_graph_is_refused_whatever_was_kept(gated: Exported, tmp_path: Path, kept: bool) -> None:
+    cache = MachineCache([tmp_path / "cache"], gated.manifest)
+    if kept:
+        _open(gated, "int8", cache)
+    folder = shutil.copytree(gated.folder, tmp_path / "copy")
+    content = bytearray((folder / INT8_NAME).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / INT8_NAME).write_bytes(content)
+    with pytest.raises(ArtifactError, match="damaged"):
+        _open(gated._replace(folder=folder), "int8", cache)
+
+
+@needs_fours
+def test_graph_of_another_network_is_refused(gated: Exported, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = _exported(tmp_path_factory.getbasetemp(), "bottlenecks")
+    folder = shutil.copytree(gated.folder, tmp_path_factory.mktemp("mixed") / "copy")
+    shutil.copy(other.folder / INT8_NAME, folder / INT8_NAME)
+    files = gated.manifest.files | {INT8_NAME: file_digest(folder / INT8_NAME)}
+    manifest = gated.manifest.model_copy(update={"files": files})
+    with pytest.raises(RuntimeUnavailable, match="cannot be compiled"):
+        _open(gated._replace(folder=folder, manifest=manifest), "int8")
+
+
+@needs_pairs
+@needs_fours
+def test_lowest_precision_that_is_allowed_decides_what_is_tried(
+    gated: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "_SECONDS_EACH", 0.001)
+    tried = {}
+    for lowest in ("fp32", "bf16", "int8"):
+        candidates = open_runtime(gated.folder, "auto", "cpu", lowest, tmp_path).candidates
+        tried[lowest] = [each.precision for each in candidates if each.runtime == "compiled"]
+    assert {lowest: sorted(found) for lowest, found in tried.items()} == {
+        "fp32": ["fp32"],
+        "bf16": ["bf16", "fp32"],
+        "int8": ["bf16", "fp32", "int8"],
+    }
+    for precision in ("fp32", "bf16"):
+        opened = open_runtime(gated.folder, "compiled", "cpu", precision, tmp_path)
+        assert isinstance(opened, CompiledRuntime)
+        assert opened.precision == precision

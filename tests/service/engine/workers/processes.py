@@ -1,0 +1,57 @@
+"""Worker processes of tests, and what the system tells of processes."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from service.engine.ipc.codec import OutcomeCodec
+from service.engine.job import Answer, Job, Outcome, PayloadT
+from service.engine.workers.process import WorkerProcess
+from tests.runtimes import PATIENCE_S, echo_manifest
+from tests.service.engine.looped import Master
+from tests.service.engine.workers.echo_worker import BadNumber
+
+MODULE = "tests.service.engine.workers.echo_worker"
+MakeWorker = Callable[..., WorkerProcess]
+MakeMaster = Callable[..., Master[bytes]]
+
+
+def echo_process(stuck_s: float = PATIENCE_S, **options: object) -> WorkerProcess:
+    """A worker process that is not launched yet; what the options do is seen in `echo_worker`."""
+    return WorkerProcess(MODULE, options, OutcomeCodec(echo_manifest(), [BadNumber]), stuck_s)
+
+
+def job(payload: PayloadT, within: float = PATIENCE_S) -> Job[PayloadT]:
+    """One that is asked for now."""
+    now = time.monotonic()
+    return Job(payload, now, now + within)
+
+
+def jobs(*payloads: str) -> list[Job[bytes]]:
+    return [job(payload.encode()) for payload in payloads]
+
+
+def values(outcomes: Sequence[Outcome]) -> list[float | str]:
+    """The number each job was answered with, or the name of its failure."""
+    return [float(one.logits[0]) if isinstance(one, Answer) else type(one).__name__ for one in outcomes]
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process that has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def children() -> set[int]:
+    """The processes this one has started and not seen the end of, zombies included."""
+    return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+
+
+def open_files() -> int:
+    """File descriptors of this process."""
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (of names that are gone before they could be looked at)

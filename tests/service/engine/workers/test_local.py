@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from artifact.preprocessing import Float32Array
+from service.engine.errors import DeadlineExceeded, InferenceFailed
+from service.engine.job import Answer, Job, Outcome
+from service.engine.workers.local import LocalWorker
+from tests.runtimes import EchoRuntime, echo_input
+from tests.service.engine.queueing.queues import Clock
+from tests.service.engine.workers.processes import job
+
+
+@pytest.fixture
+def worker(runtime: EchoRuntime) -> LocalWorker[float]:
+    return LocalWorker(runtime, echo_input)
+
+
+def _work(worker: LocalWorker[float], *values: float) -> list[Outcome]:
+    return worker.work([job(value) for value in values])
+
+
+def _values(outcomes: list[Outcome]) -> list[float | str]:
+    """The number each image was answered with, or the name of its failure."""
+    return [float(one.logits[0]) if isinstance(one, Answer) else type(one).__name__ for one in outcomes]
+
+
+def test_batch_is_run_together_and_everybody_gets_their_own(worker: LocalWorker[float], runtime: EchoRuntime) -> None:
+    outcomes = _work(worker, 3.0, 1.0, 2.0)
+    assert _values(outcomes) == [3.0, 1.0, 2.0]
+    assert [one.batch_size for one in outcomes if isinstance(one, Answer)] == [3, 3, 3]
+    assert runtime.batches == [[3.0, 1.0, 2.0]]
+
+
+def test_batch_that_fails_is_run_again_image_by_image(worker: LocalWorker[float], runtime: EchoRuntime) -> None:
+    runtime.poison = {2.0}
+    assert _values(_work(worker, 1.0, 2.0, 3.0)) == [1.0, "InferenceFailed", 3.0]
+    assert runtime.batches == [[1.0, 2.0, 3.0], [1.0], [2.0], [3.0]]
+
+
+def test_numbers_that_are_none_are_a_failure_and_no_answer(worker: LocalWorker[float]) -> None:
+    outcomes = _work(worker, 1.0, float("nan"), float("inf"), 2.0)
+    assert _values(outcomes) == [1.0, "InferenceFailed", "InferenceFailed", 2.0]
+    assert "no numbers" in str(outcomes[1].__cause__)  # type: ignore[union-attr]
+
+
+def test_margins_that_are_no_numbers_are_a_failure_too(
+    worker: LocalWorker[float], runtime: EchoRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(images: Float32Array, _: Float32Array) -> tuple[Float32Array, Float32Array]:
+        return np.zeros((len(images), 3), np.float32), np.full((len(images), 2), np.nan, np.float32)
+
+    monkeypatch.setattr(runtime, "run", run)
+    assert _values(_work(worker, 1.0)) == ["InferenceFailed"]
+
+
+def test_time_that_its_neighbours_take_counts_against_an_image(runtime: EchoRuntime) -> None:
+    clock = Clock()
+    prepared = []
+
+    def prepare(value: float) -> Float32Array:
+        prepared.append(value)
+        clock.now += 3
+        return echo_input(value)
+
+    jobs = [Job(float(row), clock.now, clock.now + within) for row, within in enumerate((4.0, 5.0, 6.0, 5.5), start=1)]
+    outcomes = LocalWorker(runtime, prepare, clock).work(jobs)
+    # The second is ready after six seconds, which is too late; the third is not even begun; nor the fourth.
+    assert _values(outcomes) == [1.0, *["DeadlineExceeded"] * 3]
+    assert all(type(one) is DeadlineExceeded for one in outcomes[1:])
+    assert prepared == [1.0, 2.0]
+    assert runtime.batches == [[1.0]]
+
+
+def test_wait_before_the_batch_begins_is_time_in_the_queue(runtime: EchoRuntime) -> None:
+    clock = Clock()
+    jobs = [Job(1.0, clock.now - 3.0, clock.now + 9.0), Job(2.0, clock.now - 1.0, clock.now + 9.0)]
+    clock.now += 2.0
+    outcomes = LocalWorker(runtime, echo_input, clock).work(jobs)
+    assert [one.queue_s for one in outcomes if isinstance(one, Answer)] == [5.0, 3.0]
+
+
+def test_job_that_has_waited_too_long_is_not_begun(runtime: EchoRuntime) -> None:
+    clock = Clock()
+    late, fine = Job(1.0, clock.now, clock.now + 2.0), Job(2.0, clock.now, clock.now + 2.5)
+    clock.now += 2.0
+    assert _values(LocalWorker(runtime, echo_input, clock).work([late, fine])) == ["DeadlineExceeded", 2.0]
+    assert runtime.batches == [[2.0]]
+
+
+def test_check_runs_a_batch_with_gates_both_open_and_closed(worker: LocalWorker[float], runtime: EchoRuntime) -> None:
+    worker.check(3)
+    assert runtime.batches == [[0.0, 0.0, 0.0]]
+    assert runtime.offsets == [[1e4, -1e4, 1e4]]
+
+
+def test_check_of_a_model_that_does_not_run_fails(worker: LocalWorker[float], runtime: EchoRuntime) -> None:
+    runtime.poison = {0.0}
+    with pytest.raises(InferenceFailed) as caught:
+        worker.check(1)
+    assert "poisoned" in str(caught.value.__cause__)
+
+
+def test_check_of_a_model_that_gives_no_numbers_fails(
+    worker: LocalWorker[float], runtime: EchoRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(images: Float32Array, _: Float32Array) -> tuple[Float32Array, Float32Array]:
+        return np.full((len(images), 3), np.nan, np.float32), np.zeros((len(images), 2), np.float32)
+
+    monkeypatch.setattr(runtime, "run", run)
+    with pytest.raises(InferenceFailed):
+        worker.check(1)

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from service.classify.deadlines import HEADER
+from service.classify.schemas import ModelDescription
+from service.engine.runtimes.onnx import OnnxRuntime
+from tests.image_files import encoded, photograph
+from tests.service.server import Server, serving
+
+
+def test_model_route_describes_the_model(server: Server, runtime: OnnxRuntime) -> None:
+    response = server.get("/model")
+    assert response.status_code == 200
+    told = ModelDescription.model_validate(response.json(), extra="forbid")
+    manifest = runtime.manifest
+    for name in set(ModelDescription.model_fields) - {"engine", "limits", "labels", "blocks"}:
+        assert getattr(told, name) == getattr(manifest, name), name
+    assert tuple(told.labels) == manifest.labels
+    assert tuple(told.blocks) == manifest.blocks
+
+
+def test_model_route_describes_engine_and_limits(runtime: OnnxRuntime) -> None:
+    settings = {
+        "workers": 3,
+        "max_batch": 5,
+        "max_wait_ms": 1.5,
+        "queue_size": 7,
+        "max_bytes": 1000,
+        "max_pixels": 2000,
+        "max_images": 4,
+        "deadline_ms": 900,
+        "formats": ["PNG", "JPEG"],
+    }
+    with serving(runtime, **settings) as server:
+        told = server.get("/model").json()
+    assert told["engine"] == {
+        "runtime": runtime.name,
+        "device": "cpu",
+        "precision": "fp32",
+        "workers": 3,
+        "max_batch": 5,
+        "max_wait_ms": 1.5,
+        "queue_size": 7,
+        "chosen": {"runtime": "set", "workers": "set", "max_batch": "set", "max_wait_ms": "set"},
+        "candidates": [],
+    }
+    assert told["limits"] == {
+        "formats": ["PNG", "JPEG"],
+        "max_bytes": 1000,
+        "max_pixels": 2000,
+        "max_images": 4,
+        "deadline_ms": 900,
+    }
+
+
+def test_health_and_readiness_are_told(server: Server) -> None:
+    assert (server.get("/healthz").status_code, server.get("/healthz").json()) == (200, {"status": "alive"})
+    assert (server.get("/readyz").status_code, server.get("/readyz").json()) == (200, {"status": "ready"})
+
+
+def test_openapi_describes_every_route_parameter_and_error(server: Server) -> None:
+    described = server.get("/openapi.json").json()
+    assert set(described["paths"]) == {"/classify", "/classify/batch", "/model", "/healthz", "/readyz", "/metrics"}
+    for path, content_types in (
+        ("/classify", {"multipart/form-data", "image/*"}),
+        ("/classify/batch", {"multipart/form-data"}),
+    ):
+        operation = described["paths"][path]["post"]
+        assert {parameter["name"] for parameter in operation["parameters"]} == {"top_k", "graph", HEADER}
+        assert set(operation["requestBody"]["content"]) == content_types
+        assert set(operation["responses"]) == {"200", "400", "408", "413", "415", "422", "429", "500", "503", "504"}
+        errors = [answer for status, answer in operation["responses"].items() if status != "200"]
+        references = {error["content"]["application/json"]["schema"]["$ref"] for error in errors}
+        assert references == {"#/components/schemas/ErrorResponse"}
+    assert "Classification" in described["components"]["schemas"]
+
+
+def test_documentation_page_needs_nothing_from_elsewhere(server: Server) -> None:
+    page = server.get("/docs")
+    assert page.status_code == 200
+    assert "text/html" in page.headers["content-type"]
+    links = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    local = [link for link in links if not link.startswith("data:")]
+    assert any(link.endswith(".js") for link in local)
+    assert all(server.get(link).status_code == 200 for link in local if link.startswith("/"))
+    assert [link for link in local if not link.startswith("/")] == []
+
+
+@pytest.mark.parametrize("path", ["/model", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"])
+def test_reading_routes_take_no_other_method(server: Server, path: str) -> None:
+    assert server.post(path).status_code == 405
+
+
+def test_documentation_and_decoder_know_the_formats_that_are_set(runtime: OnnxRuntime) -> None:
+    with serving(runtime, formats="PNG,AVIF") as server:
+        for path, field in (("/classify", "file"), ("/classify/batch", "files")):
+            body = server.get("/openapi.json").json()["paths"][path]["post"]["requestBody"]["content"]
+            assert body["multipart/form-data"]["encoding"] == {field: {"contentType": "image/png, image/avif"}}
+        assert server.classify(encoded(photograph(20, 20), "AVIF")).status_code == 200
+        refused = server.classify(encoded(photograph(20, 20), "JPEG"))
+    assert (refused.status_code, refused.json()["error"]["type"]) == (415, "unsupported_image")
