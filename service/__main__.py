@@ -25,7 +25,7 @@ from pydantic_settings import SettingsError
 from artifact.manifest import ArtifactError, Manifest, read_manifest
 from service.access.keys import KeyFileError, Keyring, make_key, read_keys
 from service.engine.errors import EngineError
-from service.engine.job import Answer, Job
+from service.engine.job import Answer, ImageJob
 from service.engine.workers.local import LocalWorker
 from service.http.listening import taken_port
 from service.images.decoding import ImageError
@@ -123,7 +123,7 @@ def _classify(settings: Settings, images: list[Path]) -> int:
     for path in images:
         started = time.monotonic()
         try:
-            answer = _answer(worker, Job(path.read_bytes(), started, started + settings.deadline_ms / 1000))
+            answer = _answer(worker, ImageJob(path.read_bytes(), started, started + settings.deadline_ms / 1000))
         except (ImageError, EngineError, OSError) as error:
             failed = True
             print(f"\n{path}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
@@ -133,7 +133,7 @@ def _classify(settings: Settings, images: list[Path]) -> int:
     return int(failed)
 
 
-def _answer(worker: LocalWorker[bytes], job: Job[bytes]) -> Answer:
+def _answer(worker: LocalWorker, job: ImageJob) -> Answer:
     (outcome,) = worker.work([job])
     if isinstance(outcome, Exception):
         raise outcome

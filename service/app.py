@@ -103,7 +103,7 @@ def application() -> Service:
 
 
 def create_app(
-    settings: Settings, pool: WorkerPool[bytes], keyring: Keyring | None = None, tracing: Tracing | None = None
+    settings: Settings, pool: WorkerPool, keyring: Keyring | None = None, tracing: Tracing | None = None
 ) -> Service:
     """Make the application that serves one model.
 

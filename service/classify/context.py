@@ -20,7 +20,7 @@ class Context:
     """The running service: its settings, its engine (which takes image files), what it tells, holds and has learnt."""
 
     settings: Settings
-    engine: Engine[bytes]
+    engine: Engine
     metrics: Metrics
     memory: BodyMemory
     writer: AnswerWriter

@@ -7,7 +7,7 @@ from service.classify.context import Context
 from service.classify.deadlines import Deadline
 from service.classify.waiting import Answers
 from service.engine.errors import EngineStopped, NoWorker, Overloaded
-from service.engine.job import Answer, Outcome, PendingRequest
+from service.engine.job import Answer, Outcome, PendingJob
 from service.images.bounded_decoder import ORDINARY_S
 from service.images.costs import Kind
 from service.images.decoding import ImageTooCostly
@@ -29,7 +29,7 @@ class Images:
     """
 
     def __init__(self, served: Context, account: Account | None, answers: Answers, deadline: Deadline) -> None:
-        self._pending: list[PendingRequest[bytes, Answer]] = []
+        self._pending: list[PendingJob] = []
         self._served = served
         self._account = account
         self._answers = answers

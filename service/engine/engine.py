@@ -1,4 +1,4 @@
-"""The engine: requests go into a bounded queue, workers take batches, and what comes of each request is its answer."""
+"""The engine: image files go into a bounded queue, workers take batches, and what comes of each image is its answer."""
 
 from __future__ import annotations
 
@@ -8,25 +8,22 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Generic
 
 from service.engine.errors import EngineStopped, NoWorker
 from service.engine.health import Health
-from service.engine.job import Answer, Outcome, PayloadT, PendingRequest
+from service.engine.job import Outcome, PendingJob
 from service.engine.probing import Probing
-from service.engine.queueing.batcher import Batcher
-from service.engine.queueing.dispatcher import Dispatcher
+from service.engine.queueing.scheduler import Scheduler
 from service.engine.results import Results
-from service.engine.runtimes.tuning import BatchPolicy
 from service.engine.workers.pool import WorkerPool
-from service.engine.workers.supervisor import Caretaker, Surroundings
+from service.engine.workers.supervisor import Supervisor, Surroundings
 
 # How long to wait for those who waited for a worker that was ended to be told so, in seconds.
 _LONGEST_END_S = 1.0
 
 
-class Engine(Generic[PayloadT]):
-    """Runs requests on the workers of a pool. It lives on an event loop: no thread stands between it and the workers.
+class Engine:
+    """Runs images on the workers of a pool. It lives on an event loop: no thread stands between it and the workers.
 
     Preparing (decoding) happens in the workers too, so that neither a slow nor a hostile image holds up the service.
 
@@ -45,7 +42,7 @@ class Engine(Generic[PayloadT]):
 
     def __init__(
         self,
-        pool: WorkerPool[PayloadT],
+        pool: WorkerPool,
         capacity: int,
         longest_s: float = math.inf,
         on_batch: Callable[[int], None] = lambda _: None,
@@ -55,33 +52,21 @@ class Engine(Generic[PayloadT]):
     ) -> None:
         self.pool = pool
         self._clock = clock
-        self._batcher: Batcher[PayloadT, Answer] = Batcher(
-            capacity,
-            pool.tuning.policy,
-            clock,
-            longest_s=longest_s,
-            given_ahead=self._given_ahead,
-            workers=self._working,
-            on_overload=on_overload,
-        )
-        few = max(1, pool.tuning.policy.workers // 2)
-        self._dear: Batcher[PayloadT, Answer] = Batcher(capacity, BatchPolicy(few, 1, 0), clock, longest_s=longest_s)
+        self._scheduler = Scheduler(capacity, pool.tuning.policy, clock, longest_s, on_overload)
         self._health = Health()
         self._running = self.leaving = False
         self._stopping, self._over, self._rested = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._around = Surroundings(
-            batcher=self._batcher,
-            dispatcher=Dispatcher(self._batcher, self._dear, clock),
+            scheduler=self._scheduler,
             results=Results(self._health, on_batch),
             on_loss=on_loss,
             on_rest=self._rested.set,
             on_failed_start=self._give_up_waiting,
-            clock=clock,
             stopping=self._stopping,
             over=self._over,
         )
-        self._caretakers = [Caretaker(worker, self._around) for worker in pool.workers]
-        self._probing = Probing(self._health, self._caretakers, self._around.dispatcher)
+        self._supervisors = [Supervisor(worker, self._around) for worker in pool.workers]
+        self._probing = Probing(self._health, self._supervisors)
 
     @property
     def problem(self) -> str | None:
@@ -94,7 +79,7 @@ class Engine(Generic[PayloadT]):
             return "no worker is running"
         if self._health.failing:
             return "the last inferences failed"
-        if self._batcher.overload.lasting:
+        if self._scheduler.overloaded_for_long:
             return "the queue has been full for a while"
         return None
 
@@ -106,12 +91,12 @@ class Engine(Generic[PayloadT]):
     @property
     def queue_depth(self) -> int:
         """Requests waiting for a worker."""
-        return len(self._batcher) + len(self._dear)
+        return len(self._scheduler)
 
     @property
     def queue_capacity(self) -> int:
         """Most requests that may wait."""
-        return self._batcher.capacity
+        return self._scheduler.capacity
 
     def pids(self) -> dict[str, int]:
         """The processes that there are now: this one, and those of workers that have their own."""
@@ -124,18 +109,18 @@ class Engine(Generic[PayloadT]):
         Raises:
             ArtifactError, EngineError: the model does not run here.
         """
-        first, *others = self._caretakers
+        first, *others = self._supervisors
         await first.open()
         for batch_size in {1, self.pool.tuning.policy.max_batch}:
             await first.check(batch_size)
         first.serve()
-        for caretaker in others:
-            caretaker.revive()
+        for supervisor in others:
+            supervisor.revive()
         self._probing.begin()
         self._running = True
 
     def require_room(self) -> None:
-        """Return where a payload would be taken now; asked before one is even received.
+        """Return where an image would be taken now; asked before one is even received.
 
         Raises:
             Overloaded: the queue is full.
@@ -143,24 +128,26 @@ class Engine(Generic[PayloadT]):
             EngineStopped: the engine is not running.
         """
         self._require_workers()
-        self._batcher.require_room()
+        self._scheduler.require_room()
 
     def submit(
         self,
-        payload: PayloadT,
+        image: bytes,
         deadline_s: float,
         answered: Callable[[Outcome], None],
         follows: bool = False,
         dear: bool = False,
-    ) -> PendingRequest[PayloadT, Answer]:
-        """Queue a payload, to be answered within `deadline_s` seconds. It goes to an idle worker at once.
+        gate_offset: float = 0.0,
+    ) -> PendingJob:
+        """Queue an image, to be answered within `deadline_s` seconds. It goes to an idle worker at once.
 
         Args:
-            payload: what to run.
+            image: the image file.
             deadline_s: how long its answer is of any worth.
             answered: called on the loop with what came of it, unless it was withdrawn before a worker had it.
-            follows: whether it belongs to one that was accepted, and is refused only where the queue is full.
-            dear: whether it may take far longer than others; see `Dispatcher`.
+            follows: whether it belongs to a request that was accepted, and is refused only where the queue is full.
+            dear: whether it may take far longer than others; see `scheduler`.
+            gate_offset: added to the margin of every gate: above 0 more blocks run, below fewer.
 
         Raises:
             Overloaded: the queue is full.
@@ -169,10 +156,9 @@ class Engine(Generic[PayloadT]):
         """
         self._require_workers()
         now = self._clock()
-        request: PendingRequest[PayloadT, Answer] = PendingRequest(payload, now, now + deadline_s, answered, dear=dear)
-        (self._dear if dear else self._batcher).put(request, follows)
-        self._around.dispatcher.hand_out()
-        return request
+        job = PendingJob(image, now, now + deadline_s, answered, gate_offset=gate_offset, dear=dear)
+        self._scheduler.submit(job, follows)
+        return job
 
     def leave(self) -> None:
         """Say that it will soon be stopped: it is not ready any more, but takes what still comes."""
@@ -182,16 +168,16 @@ class Engine(Generic[PayloadT]):
         """Take no more requests, finish those queued for at most `drain_s` seconds, fail the rest, end the workers."""
         self._running = False
         self._stopping.set()
-        self._around.dispatcher.close()
+        self._scheduler.close()
         await self._until(self._drained, drain_s)
         self._over.set()
         self._probing.end()
-        self._around.dispatcher.drop_all(EngineStopped())
-        for caretaker in self._caretakers:
-            if caretaker.busy or caretaker.starting:
-                caretaker.worker.abort()
+        self._scheduler.fail_all(EngineStopped())
+        for supervisor in self._supervisors:
+            if supervisor.busy or supervisor.starting:
+                supervisor.worker.abort()
         await self._until(self._at_rest, _LONGEST_END_S)
-        await asyncio.gather(*(caretaker.end() for caretaker in self._caretakers))
+        await asyncio.gather(*(supervisor.end() for supervisor in self._supervisors))
 
     def _require_workers(self) -> None:
         if not self._running:
@@ -203,30 +189,24 @@ class Engine(Generic[PayloadT]):
     def _without_workers_s(self) -> float | None:
         """How long there will be no worker, in seconds; None where one is alive, or may be any moment."""
         soonest_s = math.inf
-        for caretaker in self._caretakers:
-            if caretaker.retry_s is None:
+        for supervisor in self._supervisors:
+            if supervisor.retry_s is None:
                 return None
-            soonest_s = min(soonest_s, caretaker.retry_s)
+            soonest_s = min(soonest_s, supervisor.retry_s)
         return soonest_s
 
     def _give_up_waiting(self) -> None:
         """Let nobody wait for workers that there may never be."""
         if (retry_s := self._without_workers_s) is not None:
-            self._around.dispatcher.drop_all(NoWorker(retry_s))
-
-    def _given_ahead(self) -> int:
-        return sum([caretaker.ahead for caretaker in self._caretakers])
-
-    def _working(self) -> int:
-        return sum([caretaker.working for caretaker in self._caretakers])
+            self._scheduler.fail_all(NoWorker(retry_s))
 
     def _drained(self) -> bool:
         """Whether nothing that was accepted will still be run."""
-        nobody = all(caretaker.given_up for caretaker in self._caretakers)
-        return nobody or not (self.queue_depth or any(caretaker.busy for caretaker in self._caretakers))
+        nobody = all(supervisor.given_up for supervisor in self._supervisors)
+        return nobody or not (self.queue_depth or any(supervisor.busy for supervisor in self._supervisors))
 
     def _at_rest(self) -> bool:
-        return not any(caretaker.busy or caretaker.starting for caretaker in self._caretakers)
+        return not any(supervisor.busy or supervisor.starting for supervisor in self._supervisors)
 
     async def _until(self, condition: Callable[[], bool], longest_s: float) -> None:
         """Wait until something is so, or for so many seconds."""

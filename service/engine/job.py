@@ -4,32 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, TypeVar
-
-PayloadT = TypeVar("PayloadT")
-AnswerT = TypeVar("AnswerT")
+from typing import NamedTuple
 
 
 @dataclass(slots=True)
-class Job(Generic[PayloadT]):
+class ImageJob:
     """What a worker is told of an image. Times are in seconds of one clock, which all processes share.
 
     Attributes:
-        payload: what to prepare and run.
+        image: the image file.
         queued_at: when it was submitted.
         deadline: when its answer is worthless.
+        gate_offset: added to the margin of every gate.
         dear: whether it may take far longer than others.
     """
 
-    payload: PayloadT
+    image: bytes
     queued_at: float
     deadline: float
+    gate_offset: float = field(default=0.0, kw_only=True)
     dear: bool = field(default=False, kw_only=True)
 
 
 @dataclass(eq=False, slots=True)
-class PendingRequest(Job[PayloadT], Generic[PayloadT, AnswerT]):
-    """Work that waits for an answer.
+class PendingJob(ImageJob):
+    """A job that waits for its answer.
 
     Attributes:
         answered: called with what came of it, once, on the event loop; never where it was withdrawn in time.
@@ -37,14 +36,14 @@ class PendingRequest(Job[PayloadT], Generic[PayloadT, AnswerT]):
         withdrawn: whether nobody waits for it any more.
     """
 
-    answered: Callable[[AnswerT | Exception], None]
+    answered: Callable[[Outcome], None]
     given: bool = False
     withdrawn: bool = False
 
     def withdraw(self) -> None:
         """Have it dropped, unless a worker has it already."""
         if not self.withdrawn and not self.given:
-            del self.payload  # it may be large, and nobody takes account of it any more
+            del self.image  # it may be large, and nobody takes account of it any more
         self.withdrawn = True
 
 

@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Generic
 
 from service.engine.errors import InferenceFailed, WorkerLost
 from service.engine.health import Health
-from service.engine.job import Answer, PayloadT
-from service.engine.queueing.dispatcher import Dispatcher
-from service.engine.workers.supervisor import Caretaker
+from service.engine.workers.supervisor import Supervisor
 
 # How often it is tried, in seconds.
 _PULSE_S = 0.5
 
 
-class Probing(Generic[PayloadT]):
+class Probing:
     """Has idle workers run the model while it fails.
 
     Args:
         health: says whether it does.
-        caretakers: of the workers.
-        dispatcher: knows which of them have nothing to do.
+        supervisors: of the workers.
     """
 
-    def __init__(
-        self, health: Health, caretakers: Sequence[Caretaker[PayloadT]], dispatcher: Dispatcher[PayloadT, Answer]
-    ) -> None:
+    def __init__(self, health: Health, supervisors: Sequence[Supervisor]) -> None:
         self._health = health
-        self._caretakers = caretakers
-        self._dispatcher = dispatcher
+        self._supervisors = supervisors
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -45,10 +38,10 @@ class Probing(Generic[PayloadT]):
     async def _look_after(self) -> None:
         while True:
             await asyncio.sleep(_PULSE_S)
-            if self._health.failing and (idle := next(filter(self._dispatcher.leave, self._caretakers), None)):
+            if self._health.failing and (idle := next((each for each in self._supervisors if each.set_aside()), None)):
                 await self._try(idle)
 
-    async def _try(self, idle: Caretaker[PayloadT]) -> None:
+    async def _try(self, idle: Supervisor) -> None:
         try:
             await idle.check(1)
         except WorkerLost:  # it comes back by itself

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 
 from service.engine.errors import InferenceFailed, WorkerLost
 from service.engine.health import Health
-from service.engine.job import Answer, Outcome, PayloadT, PendingRequest
+from service.engine.job import Answer, Outcome, PendingJob
 
 _log = logging.getLogger(__name__)
 
 
 class Results:
-    """Tells everybody.
+    """Answers the jobs of every batch that ran.
 
     Args:
         health: is told whether inference works.
@@ -24,12 +24,12 @@ class Results:
         self._health = health
         self._on_batch = on_batch
 
-    def tell(self, batch: Sequence[PendingRequest[PayloadT, Answer]], outcomes: Sequence[Outcome]) -> None:
-        """Answer the requests of a batch."""
+    def tell(self, batch: Sequence[PendingJob], outcomes: Sequence[Outcome]) -> None:
+        """Answer the jobs of a batch."""
         self._note(outcomes)
-        for request, outcome in zip(batch, outcomes, strict=True):
+        for job, outcome in zip(batch, outcomes, strict=True):
             try:
-                request.answered(outcome)
+                job.answered(outcome)
             except Exception:  # it is this one's alone
                 _log.exception("an answer was not taken")
 

@@ -35,7 +35,7 @@ def main() -> None:
         connection = stack.enter_context(socket.socket(fileno=int(sys.argv[1])))
         log = stack.enter_context(os.fdopen(int(sys.argv[2]), "w", encoding="utf-8", errors="backslashreplace"))
 
-        def open_worker(options: dict[str, Any]) -> tuple[Opened, Manifest, LocalWorker[bytes]]:
+        def open_worker(options: dict[str, Any]) -> tuple[Opened, Manifest, LocalWorker]:
             settings = Settings(**options["settings"])
             stack.enter_context(logged(settings.log_format, settings.log_level, log))
             return _open(settings, Manifest.model_validate(options["manifest"]), tunes=options["tune"])
@@ -43,7 +43,7 @@ def main() -> None:
         serve(connection, open_worker, IMAGE_ERRORS)
 
 
-def _open(settings: Settings, expected: Manifest, tunes: bool) -> tuple[Opened, Manifest, LocalWorker[bytes]]:
+def _open(settings: Settings, expected: Manifest, tunes: bool) -> tuple[Opened, Manifest, LocalWorker]:
     """Open the model as the settings say, and measure how it is best run where that is asked for."""
     decoder = bounded_decoder(settings, expected)  # whose process starts meanwhile
     remembered = chosen_before(settings.model, read_manifest(settings.model), settings.precision, settings.cache)

@@ -17,7 +17,7 @@ from service.images.decoding import IMAGE_ERRORS
 from service.settings import Settings
 
 
-def begin_pool(settings: Settings, manifest: Manifest) -> Callable[[], WorkerPool[bytes]]:
+def begin_pool(settings: Settings, manifest: Manifest) -> Callable[[], WorkerPool]:
     """Begin to make the workers; the rest is done when they are asked for."""
     if settings.isolation == "thread":
         return lambda: _thread_pool(settings)
@@ -26,13 +26,13 @@ def begin_pool(settings: Settings, manifest: Manifest) -> Callable[[], WorkerPoo
     return lambda: process_pool(manifest, first, lambda: _worker_process(settings, manifest))
 
 
-def _thread_pool(settings: Settings) -> WorkerPool[bytes]:
+def _thread_pool(settings: Settings) -> WorkerPool:
     runtime, worker = local_worker(settings)
     tuning = tune(runtime, read_probes(settings.model, runtime.manifest).images, settings.policy_wishes)
     return local_pool(runtime, worker, tuning)
 
 
-def local_worker(settings: Settings) -> tuple[Runtime, LocalWorker[bytes]]:
+def local_worker(settings: Settings) -> tuple[Runtime, LocalWorker]:
     """The model and a worker that runs it, in this process."""
     runtime = open_runtime(settings.model, settings.runtime, settings.device, settings.precision, settings.cache)
     decoder = bounded_decoder(settings, runtime.manifest)

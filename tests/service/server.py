@@ -106,7 +106,7 @@ def as_set(settings: Settings) -> Tuning:
     return Tuning(BatchPolicy(wishes.workers, wishes.max_batch, wishes.max_wait_ms))
 
 
-def pool(runtime: Runtime, settings: Settings) -> WorkerPool[bytes]:
+def pool(runtime: Runtime, settings: Settings) -> WorkerPool:
     """Workers in threads."""
     decoder = ImageDecoder(runtime.manifest.preprocessing, settings.max_bytes, settings.max_pixels, settings.formats)
     return local_pool(runtime, LocalWorker(runtime, decoder.decode), as_set(settings))

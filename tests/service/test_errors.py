@@ -11,8 +11,8 @@ from starlette.exceptions import HTTPException
 from service import errors
 from service.engine import errors as engine_errors
 from service.errors import ApiError, ClientGone, classify_error
-from service.images.decoding import ImageError
 from service.images import decoding as images
+from service.images.decoding import ImageError
 from service.observability.record import RequestRecord
 
 

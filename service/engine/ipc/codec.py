@@ -14,10 +14,11 @@ import orjson
 from artifact.manifest import Manifest
 from service.engine.errors import DeadlineExceeded, InferenceFailed, WorkerLost
 from service.engine.ipc.frames import framed
-from service.engine.job import Answer, Job, Outcome
+from service.engine.job import Answer, ImageJob, Outcome
 
-# When it was queued and when it is worthless, on the clock of all processes; whether it is dear; its bytes.
-_JOB = struct.Struct("!dd?Q")
+# When it was queued and when it is worthless, on the clock of all processes; its gate offset; whether it is dear; its
+# bytes.
+_JOB = struct.Struct("!ddd?Q")
 _LENGTH = struct.Struct("!Q")
 
 # Before the jobs. Where there are none, how many images of its own a worker is to run as a check; else 0.
@@ -28,11 +29,12 @@ class UnexpectedError(RuntimeError):
     """An exception that nobody expected, in another process; the message names it."""
 
 
-def pack_jobs(jobs: Sequence[Job[bytes]]) -> bytes:
+def pack_jobs(jobs: Sequence[ImageJob]) -> bytes:
     """A frame that asks for a batch."""
     parts = [_CHECK.pack(0)]
     for job in jobs:
-        parts += (_JOB.pack(job.queued_at, job.deadline, job.dear, len(job.payload)), job.payload)
+        head = _JOB.pack(job.queued_at, job.deadline, job.gate_offset, job.dear, len(job.image))
+        parts += (head, job.image)
     return framed(*parts)
 
 
@@ -41,7 +43,7 @@ def pack_check(batch_size: int) -> bytes:
     return framed(_CHECK.pack(batch_size))
 
 
-def unpack_jobs(frame: bytes) -> list[Job[bytes]] | int:
+def unpack_jobs(frame: bytes) -> list[ImageJob] | int:
     """The batch a frame asks for, or the size of the batch for a check."""
     (check,) = _CHECK.unpack_from(frame)
     if check:
@@ -49,9 +51,10 @@ def unpack_jobs(frame: bytes) -> list[Job[bytes]] | int:
     jobs = []
     start = _CHECK.size
     while start < len(frame):
-        queued_at, deadline, dear, size = _JOB.unpack_from(frame, start)
+        queued_at, deadline, gate_offset, dear, size = _JOB.unpack_from(frame, start)
         start += _JOB.size
-        jobs.append(Job(frame[start : start + size], queued_at, deadline, dear=dear))
+        image = frame[start : start + size]
+        jobs.append(ImageJob(image, queued_at, deadline, gate_offset=gate_offset, dear=dear))
         start += size
     return jobs
 

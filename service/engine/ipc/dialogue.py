@@ -10,7 +10,7 @@ from service.engine.ipc import codec as wire
 from service.engine.ipc.channel import Connection
 from service.engine.ipc.frames import Frames
 from service.engine.ipc.watchdog import Watchdog
-from service.engine.job import Answered, Job
+from service.engine.job import Answered, ImageJob
 
 
 class Dialogue:
@@ -45,7 +45,7 @@ class Dialogue:
         """Begin to listen."""
         await self._connection.open()
 
-    def give(self, jobs: Sequence[Job[bytes]]) -> bool:
+    def give(self, jobs: Sequence[ImageJob]) -> bool:
         """Ask for a batch, and say whether the process is still there."""
         return self._ask(len(jobs), wire.pack_jobs(jobs))
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from service.engine.job import Answered, Job, PayloadT
+from service.engine.job import Answered, ImageJob
 
 
-class Worker(Protocol[PayloadT]):
+class Worker(Protocol):
     """Runs batches, in the order in which it is given them, and begins with the next as soon as it is done with one.
 
     `start` and `close` take their time and are called by any thread, one at a time; all may look at `pid` and `alive`;
@@ -40,7 +40,7 @@ class Worker(Protocol[PayloadT]):
                 "stuck". It must be started again.
         """
 
-    def give(self, jobs: Sequence[Job[PayloadT]], /) -> bool:
+    def give(self, jobs: Sequence[ImageJob], /) -> bool:
         """Give it a batch, and say whether it is still there; where it is not, it has not begun with that."""
 
     def check(self, batch_size: int) -> bool:

@@ -30,7 +30,7 @@ _LARGE_FRAME = 1_048_576
 
 def serve(
     connection: socket.socket,
-    open_worker: Callable[[dict[str, object]], tuple[Opened, Manifest, LocalWorker[bytes]]],
+    open_worker: Callable[[dict[str, object]], tuple[Opened, Manifest, LocalWorker]],
     failures: Sequence[type[Exception]],
 ) -> None:
     """What a worker process does: open the model, then batch after batch, until the service closes the connection.
@@ -71,7 +71,7 @@ def _end_without_service(connection: socket.socket) -> None:
     os._exit(0)
 
 
-def _checked(worker: LocalWorker[bytes], batch_size: int) -> list[Outcome]:
+def _checked(worker: LocalWorker, batch_size: int) -> list[Outcome]:
     """What was wrong, if anything was."""
     try:
         worker.check(batch_size)

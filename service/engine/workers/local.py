@@ -7,14 +7,13 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic
 
 import numpy as np
 
 from artifact.agreement import LogitsAndMargins
 from artifact.preprocessing import Float32Array
 from service.engine.errors import DeadlineExceeded, InferenceFailed
-from service.engine.job import Answer, Job, Outcome, PayloadT
+from service.engine.job import Answer, ImageJob, Outcome
 from service.engine.runtimes.base import Runtime
 
 _log = logging.getLogger(__name__)
@@ -24,15 +23,16 @@ _log = logging.getLogger(__name__)
 class _Prepared:
     row: int
     images: Float32Array  # (1, 3, H, W)
+    gate_offset: float
     decode_s: float
 
 
-class LocalWorker(Generic[PayloadT]):
+class LocalWorker:
     """Does the work, right here.
 
     Args:
         runtime: runs the model.
-        prepare: from a payload to one network input (3, H, W); what it raises becomes that image's outcome.
+        prepare: from an image file to one network input (3, H, W); what it raises becomes that image's outcome.
         clock: the one that the jobs' times are told in.
         prepare_dear: the same for jobs that are dear; by default the same function.
     """
@@ -40,9 +40,9 @@ class LocalWorker(Generic[PayloadT]):
     def __init__(
         self,
         runtime: Runtime,
-        prepare: Callable[[PayloadT], Float32Array],
+        prepare: Callable[[bytes], Float32Array],
         clock: Callable[[], float] = time.monotonic,
-        prepare_dear: Callable[[PayloadT], Float32Array] | None = None,
+        prepare_dear: Callable[[bytes], Float32Array] | None = None,
     ) -> None:
         self._runtime = runtime
         self._prepare = prepare
@@ -62,7 +62,7 @@ class LocalWorker(Generic[PayloadT]):
         except Exception as error:  # whatever a runtime raises
             raise InferenceFailed from error
 
-    def work(self, jobs: Sequence[Job[PayloadT]]) -> list[Outcome]:
+    def work(self, jobs: Sequence[ImageJob]) -> list[Outcome]:
         """The outcome of each job: a failure is its own and nobody else's."""
         started = self._clock()
         outcomes: list[Outcome] = [DeadlineExceeded()] * len(jobs)
@@ -72,14 +72,14 @@ class LocalWorker(Generic[PayloadT]):
             if begun >= job.deadline:  # it was sent ahead of others, or those before it took too long
                 continue
             try:
-                images = (self._prepare_dear if job.dear else self._prepare)(job.payload)[None]
+                images = (self._prepare_dear if job.dear else self._prepare)(job.image)[None]
             except Exception as error:  # bad input comes in endless kinds; the caller tells them apart
                 outcomes[row] = error
                 continue
             ended = self._clock()
             # An answer that would come too late is not worth its compute either.
             if ended < job.deadline:
-                prepared.append(_Prepared(row, images, ended - begun))
+                prepared.append(_Prepared(row, images, job.gate_offset, ended - begun))
         self._run([started - job.queued_at for job in jobs], prepared, outcomes)
         return outcomes
 
@@ -95,7 +95,7 @@ class LocalWorker(Generic[PayloadT]):
         if not batch:
             return
         started = self._clock()
-        offsets = np.zeros(len(batch), np.float32)
+        offsets = np.array([each.gate_offset for each in batch], np.float32)
         try:
             images = batch[0].images if len(batch) == 1 else np.concatenate([each.images for each in batch])
             logits, margins = self._outputs(images, offsets)

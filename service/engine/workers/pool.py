@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic
 
 from artifact.manifest import Manifest
-from service.engine.job import PayloadT
 from service.engine.runtimes.base import Runtime, RuntimeDescription, description
 from service.engine.runtimes.tuning import Tuning
 from service.engine.workers.base import Worker
@@ -17,7 +15,7 @@ from service.engine.workers.thread import ThreadWorker
 
 
 @dataclass(frozen=True)
-class WorkerPool(Generic[PayloadT]):
+class WorkerPool:
     """Workers that run the same model in the same way.
 
     Attributes:
@@ -30,18 +28,16 @@ class WorkerPool(Generic[PayloadT]):
     manifest: Manifest
     runtime: RuntimeDescription
     tuning: Tuning
-    workers: Sequence[Worker[PayloadT]]
+    workers: Sequence[Worker]
 
 
-def local_pool(runtime: Runtime, worker: LocalWorker[PayloadT], tuning: Tuning) -> WorkerPool[PayloadT]:
+def local_pool(runtime: Runtime, worker: LocalWorker, tuning: Tuning) -> WorkerPool:
     """Workers that are threads of this process."""
     threads = [ThreadWorker(worker) for _ in range(tuning.policy.workers)]
     return WorkerPool(runtime.manifest, description(runtime), tuning, threads)
 
 
-def process_pool(
-    manifest: Manifest, first: WorkerProcess, make_worker: Callable[[], WorkerProcess]
-) -> WorkerPool[bytes]:
+def process_pool(manifest: Manifest, first: WorkerProcess, make_worker: Callable[[], WorkerProcess]) -> WorkerPool:
     """Workers that are processes, when the first of them has opened the model.
 
     Args:

@@ -16,7 +16,7 @@ from service.engine.ipc import codec as wire
 from service.engine.ipc.dialogue import Dialogue
 from service.engine.ipc.frames import Frames, framed, receive
 from service.engine.ipc.handshake import REPLY, Opened, Refusal
-from service.engine.job import Answered, Job
+from service.engine.job import Answered, ImageJob
 from service.engine.operating_system import is_suspended
 from service.engine.workers.printed import log_printed
 
@@ -166,7 +166,7 @@ class WorkerProcess:
             raise WorkerLost(self._loss)
         listening = True
 
-    def give(self, jobs: Sequence[Job[bytes]], /) -> bool:
+    def give(self, jobs: Sequence[ImageJob], /) -> bool:
         """Give it a batch."""
         return self._dialogue is not None and self._dialogue.give(jobs)
 

@@ -1,4 +1,4 @@
-"""What is done for one worker until the engine stops: it is kept alive, and given work."""
+"""Keeps one worker running until the engine stops."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
-from typing import Generic
 
 from artifact.manifest import ArtifactError
 from service.engine.errors import EngineError, EngineStopped, WorkerLost
-from service.engine.job import Answer, Outcome, PayloadT
-from service.engine.queueing.batcher import Batcher
-from service.engine.queueing.dispatcher import Dispatcher
-from service.engine.queueing.workload import Batch, Workload
+from service.engine.job import Outcome
+from service.engine.queueing.scheduler import Scheduler
 from service.engine.results import Results
 from service.engine.workers.base import Worker
 
@@ -26,36 +23,33 @@ _FIRST_RETRY_S, _LONGEST_RETRY_S = 0.5, 30.0
 
 
 @dataclass(frozen=True)
-class Surroundings(Generic[PayloadT]):
-    """What the caretakers of an engine share.
+class Surroundings:
+    """What the supervisors of an engine share.
 
     Attributes:
-        batcher, dispatcher: hand out the work.
+        scheduler: hands out the work.
         results: is told what comes of it.
         on_loss: told why, whenever a worker is lost.
         on_rest: told whenever a worker has nothing to do any more.
         on_failed_start: told whenever one that was lost could not be started again.
-        clock: seconds that never go back.
         stopping: set when no more work is taken.
         over: set when what is left is given up.
     """
 
-    batcher: Batcher[PayloadT, Answer]
-    dispatcher: Dispatcher[PayloadT, Answer]
+    scheduler: Scheduler
     results: Results
     on_loss: Callable[[str], None]
     on_rest: Callable[[], None]
     on_failed_start: Callable[[], None]
-    clock: Callable[[], float]
     stopping: asyncio.Event
     over: asyncio.Event
 
 
-class Caretaker(Generic[PayloadT]):
+class Supervisor:
     """Everything happens on the event loop, but for what takes long.
 
     Args:
-        worker: that it takes care of.
+        worker: that is supervised.
         around: what it shares with the others.
 
     Attributes:
@@ -63,12 +57,12 @@ class Caretaker(Generic[PayloadT]):
         retry_s: while the last try to start the worker has failed, how long until the next, in seconds; else None.
     """
 
-    def __init__(self, worker: Worker[PayloadT], around: Surroundings[PayloadT]) -> None:
+    def __init__(self, worker: Worker, around: Surroundings) -> None:
         self.worker = worker
         self.given_up = False
         self.retry_s: float | None = None
         self._around = around
-        self._load = Workload(worker, around.batcher, around.dispatcher, around.clock)
+        self._slot = around.scheduler.add(worker)
         self._check: asyncio.Future[None] | None = None
         self._revival: asyncio.Task[None] | None = None
         self._serving = False
@@ -76,17 +70,7 @@ class Caretaker(Generic[PayloadT]):
     @property
     def busy(self) -> bool:
         """Whether the worker has something to run."""
-        return len(self._load) > 0 or self._check is not None
-
-    @property
-    def working(self) -> bool:
-        """Whether the worker runs what it is given, as far as is known."""
-        return self._serving and self._revival is None and not self.given_up
-
-    @property
-    def ahead(self) -> int:
-        """How many requests the worker has been given that it has not begun."""
-        return self._load.ahead
+        return bool(self._slot.batches) or self._check is not None
 
     @property
     def starting(self) -> bool:
@@ -128,14 +112,14 @@ class Caretaker(Generic[PayloadT]):
         # In a context of its own: this may be called in that of a request, which its log lines would name.
         self._revival = asyncio.get_running_loop().create_task(self._started_at_last(), context=Context())
 
-    def run(self, batch: Batch[PayloadT], /) -> None:
-        """Give the worker a batch, having nothing else to do."""
-        self._load.begin(batch)
+    def set_aside(self) -> bool:
+        """Have the worker given no work for now, if it has none; say whether that is so."""
+        return self._around.scheduler.set_aside(self._slot)
 
     async def end(self) -> None:
         """End the worker."""
         self._serving = False
-        self._around.dispatcher.leave(self)
+        self._around.scheduler.set_aside(self._slot)
         self.worker.disconnect()
         await asyncio.to_thread(self.worker.close)
 
@@ -163,35 +147,32 @@ class Caretaker(Generic[PayloadT]):
         around.on_rest()
 
     def _come_free(self) -> None:
-        self._around.dispatcher.come_free(self)
+        self._around.scheduler.take_in(self._slot)
         self._around.on_rest()
 
     def _take(self, outcomes: list[Outcome]) -> None:
         """Take what the worker says; it goes on with the next batch before anybody is answered."""
-        if not self._load:  # it was a check
+        if not self._slot.batches:  # it was a check
             self._end_check(outcomes[0] if outcomes else None)
             return
-        done = self._load.go_on()
-        if not self._load:
-            self._around.dispatcher.come_free(self)
+        done = self._around.scheduler.go_on(self._slot)
         self._around.results.tell(done, outcomes)
-        if not self._load:
+        if not self._slot.batches:
             self._around.on_rest()
 
     def _lose(self, reason: str) -> None:
         """Answer for a worker that is lost, and start it again."""
         around, loss = self._around, WorkerLost(reason)
-        around.dispatcher.leave(self)
+        lost = around.scheduler.take_out(self._slot)
         around.on_loss(reason)
         if self._check is not None:
             self._end_check(loss)
-        lost = self._load.end()
         if around.over.is_set():
-            around.dispatcher.drop_all(EngineStopped())
+            around.scheduler.fail_all(EngineStopped())
         elif self._serving:
             self.revive()
         around.results.tell(lost, [loss] * len(lost))
-        around.dispatcher.hand_out()
+        around.scheduler.dispatch()
         around.on_rest()
 
     def _end_check(self, outcome: object) -> None:

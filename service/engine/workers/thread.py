@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import SimpleQueue
 from threading import Thread
-from typing import Generic
 
-from service.engine.job import Answered, Job, Outcome, PayloadT
+from service.engine.job import Answered, ImageJob, Outcome
 from service.engine.scheduling_policy import set_policy
 from service.engine.workers.local import LocalWorker
 
 
-class ThreadWorker(Generic[PayloadT]):
+class ThreadWorker:
     """See `Worker`.
 
     Args:
@@ -24,9 +23,9 @@ class ThreadWorker(Generic[PayloadT]):
     pid: int | None = None
     alive = True
 
-    def __init__(self, worker: LocalWorker[PayloadT]) -> None:
+    def __init__(self, worker: LocalWorker) -> None:
         self._worker = worker
-        self._asked: SimpleQueue[Sequence[Job[PayloadT]] | int | None] = SimpleQueue()
+        self._asked: SimpleQueue[Sequence[ImageJob] | int | None] = SimpleQueue()
         self._thread: Thread | None = None
 
     def start(self) -> None:
@@ -38,7 +37,7 @@ class ThreadWorker(Generic[PayloadT]):
         self._thread = Thread(target=self._run, args=(loop, answered), name="worker", daemon=True)
         self._thread.start()
 
-    def give(self, jobs: Sequence[Job[PayloadT]], /) -> bool:
+    def give(self, jobs: Sequence[ImageJob], /) -> bool:
         """Give it a batch."""
         self._asked.put(jobs)
         return True
@@ -72,7 +71,7 @@ class ThreadWorker(Generic[PayloadT]):
             return [error]
         return []
 
-    def _worked(self, jobs: Sequence[Job[PayloadT]]) -> list[Outcome]:
+    def _worked(self, jobs: Sequence[ImageJob]) -> list[Outcome]:
         try:
             return self._worker.work(jobs)
         except Exception as error:  # this thread must not end by it: nobody else does its work

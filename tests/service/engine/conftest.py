@@ -9,7 +9,6 @@ import pytest
 
 from artifact.preprocessing import Float32Array
 from service.engine.engine import Engine
-from service.engine.queueing.batcher import Batcher
 from service.engine.runtimes import selection
 from service.engine.runtimes.tuning import BatchPolicy, Tuning
 from service.engine.workers.local import LocalWorker
@@ -17,25 +16,17 @@ from service.engine.workers.pool import local_pool
 from service.engine.workers.process import WorkerProcess
 from tests.runtimes import PATIENCE_S, EchoRuntime, echo_input
 from tests.service.engine.looped import LoopedEngine, Master
-from tests.service.engine.queueing.queues import Clock, MakeBatcher
+from tests.service.engine.queueing.desk import Clock
 from tests.service.engine.runtimes.artifacts import Exported, exported_shape
 from tests.service.engine.runtimes.lab import Lab
 from tests.service.engine.workers.processes import MakeMaster, MakeWorker, echo_process
 
-MakeEngine = Callable[..., LoopedEngine[float]]
+MakeEngine = Callable[..., LoopedEngine]
 
 
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture
-def make_batcher(clock: Clock) -> MakeBatcher:
-    def make(capacity: int = 100, workers: int = 1, max_batch: int = 8, max_wait_ms: float = 0) -> Batcher[str, str]:
-        return Batcher(capacity, BatchPolicy(workers, max_batch, max_wait_ms), clock)
-
-    return make
 
 
 @pytest.fixture
@@ -56,9 +47,9 @@ def make_engine(runtime: EchoRuntime) -> Iterator[MakeEngine]:
         prepare: Callable[[float], Float32Array] = echo_input,
         clock: Callable[[], float] = time.monotonic,
         **arguments: object,
-    ) -> LoopedEngine[float]:
+    ) -> LoopedEngine:
         tuning = Tuning(BatchPolicy(workers, max_batch, max_wait_ms=0))
-        pool = local_pool(runtime, LocalWorker(runtime, prepare, clock), tuning)
+        pool = local_pool(runtime, LocalWorker(runtime, lambda image: prepare(float(image)), clock), tuning)
         engines.append(LoopedEngine(Engine(pool, capacity, clock=clock, **arguments)))
         return engines[-1]
 
@@ -88,7 +79,7 @@ def make_master() -> Iterator[MakeMaster]:
     """Masters of worker processes, which are ended at the end."""
     made = []
 
-    def make(stuck_s: float = PATIENCE_S, **options: object) -> Master[bytes]:
+    def make(stuck_s: float = PATIENCE_S, **options: object) -> Master:
         made.append(Master(echo_process(stuck_s, **options)))
         return made[-1]
 

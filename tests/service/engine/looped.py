@@ -7,13 +7,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from queue import Queue
 from threading import Thread
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import uvloop
 
 from service.engine.engine import Engine
 from service.engine.errors import WorkerLost
-from service.engine.job import Answer, Job, Outcome, PayloadT, PendingRequest
+from service.engine.job import Answer, ImageJob, Outcome, PendingJob
 from service.engine.workers.base import Worker
 from tests.runtimes import PATIENCE_S
 
@@ -56,7 +56,7 @@ class Loop:
 class Asked(Future[Answer]):
     """What comes of a request."""
 
-    pending: PendingRequest[Any, Answer]
+    pending: PendingJob
 
     def take(self, outcome: Outcome) -> None:
         if isinstance(outcome, Exception):
@@ -68,10 +68,10 @@ class Asked(Future[Answer]):
         self.pending.withdraw()
 
 
-class LoopedEngine(Generic[PayloadT]):
-    """An engine whose methods wait until they are done."""
+class LoopedEngine:
+    """An engine whose methods wait until they are done; a number is the image of that number."""
 
-    def __init__(self, engine: Engine[PayloadT]) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._loop = Loop()
 
@@ -90,18 +90,19 @@ class LoopedEngine(Generic[PayloadT]):
     def start(self) -> None:
         self._loop.wait_for(self.engine.start())
 
-    def submit(self, payload: PayloadT, deadline_s: float) -> Asked:
-        (asked,) = self.submit_together([payload], deadline_s)
+    def submit(self, image: bytes | float, deadline_s: float) -> Asked:
+        (asked,) = self.submit_together([image], deadline_s)
         return asked
 
-    def submit_together(self, payloads: Sequence[PayloadT], deadline_s: float) -> list[Asked]:
+    def submit_together(self, images: Sequence[bytes | float], deadline_s: float) -> list[Asked]:
         """Submit several before anything comes of any of them."""
 
         def submit() -> list[Asked]:
             every = []
-            for payload in payloads:
+            for image in images:
                 asked = Asked()
-                asked.pending = self.engine.submit(payload, deadline_s, asked.take)
+                file = image if isinstance(image, bytes) else repr(image).encode()
+                asked.pending = self.engine.submit(file, deadline_s, asked.take)
                 every.append(asked)
             return every
 
@@ -119,10 +120,10 @@ class LoopedEngine(Generic[PayloadT]):
         self._loop.close()
 
 
-class Master(Generic[PayloadT]):
+class Master:
     """Has a worker work, as the engine does, and waits for what comes of it."""
 
-    def __init__(self, worker: Worker[PayloadT]) -> None:
+    def __init__(self, worker: Worker) -> None:
         self.worker = worker
         self.loop = Loop()
         self._came: Queue[list[Outcome] | WorkerLost] = Queue()
@@ -135,7 +136,7 @@ class Master(Generic[PayloadT]):
         self.worker.start()
         self.connect()
 
-    def give(self, jobs: Sequence[Job[PayloadT]]) -> bool:
+    def give(self, jobs: Sequence[ImageJob]) -> bool:
         return self.loop.do(lambda: self.worker.give(jobs))
 
     def answer(self) -> list[Outcome]:
@@ -150,7 +151,7 @@ class Master(Generic[PayloadT]):
             raise came
         return came
 
-    def work(self, jobs: Sequence[Job[PayloadT]]) -> list[Outcome]:
+    def work(self, jobs: Sequence[ImageJob]) -> list[Outcome]:
         """What comes of a batch."""
         assert self.give(jobs)
         return self.answer()

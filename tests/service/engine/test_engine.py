@@ -11,11 +11,11 @@ from service.engine.job import Answer
 from tests.runtimes import PATIENCE_S, EchoRuntime, echo_input
 from tests.service.engine.conftest import MakeEngine
 from tests.service.engine.looped import LoopedEngine
-from tests.service.engine.queueing.queues import Clock
+from tests.service.engine.queueing.desk import Clock
 
 
 @pytest.fixture
-def engine(make_engine: MakeEngine) -> LoopedEngine[float]:
+def engine(make_engine: MakeEngine) -> LoopedEngine:
     """A started engine with one worker."""
     engine = make_engine()
     engine.start()
@@ -26,7 +26,7 @@ def _value(answer: Answer) -> float:
     return float(answer.logits[0])
 
 
-def _hold_on(engine: LoopedEngine[float], runtime: EchoRuntime, value: float = 1.0) -> object:
+def _hold_on(engine: LoopedEngine, runtime: EchoRuntime, value: float = 1.0) -> object:
     """Keep the worker busy with one image until the runtime is released."""
     runtime.hold()
     future = engine.submit(value, PATIENCE_S)
@@ -34,7 +34,7 @@ def _hold_on(engine: LoopedEngine[float], runtime: EchoRuntime, value: float = 1
     return future
 
 
-def test_answer_tells_what_ran_and_what_it_cost(engine: LoopedEngine[float]) -> None:
+def test_answer_tells_what_ran_and_what_it_cost(engine: LoopedEngine) -> None:
     answer = engine.submit(7.0, PATIENCE_S).result(PATIENCE_S)
     assert answer.logits == (7, 0, 0)
     assert answer.margins == (1, -1)
@@ -90,7 +90,7 @@ def test_requests_that_wait_are_run_together(make_engine: MakeEngine, runtime: E
     assert sizes == [1, 4, 2]
 
 
-def test_poisonous_image_fails_alone(engine: LoopedEngine[float], runtime: EchoRuntime) -> None:
+def test_poisonous_image_fails_alone(engine: LoopedEngine, runtime: EchoRuntime) -> None:
     _hold_on(engine, runtime)
     runtime.poison = {3.0}
     futures = [engine.submit(float(value), PATIENCE_S) for value in range(2, 6)]
@@ -164,7 +164,7 @@ def test_full_queue_refuses_at_once(make_engine: MakeEngine, runtime: EchoRuntim
     assert 4.0 not in runtime.seen
 
 
-def test_withdrawn_request_is_never_run(engine: LoopedEngine[float], runtime: EchoRuntime) -> None:
+def test_withdrawn_request_is_never_run(engine: LoopedEngine, runtime: EchoRuntime) -> None:
     _hold_on(engine, runtime)
     withdrawn, other = engine.submit(2.0, PATIENCE_S), engine.submit(3.0, PATIENCE_S)
     withdrawn.withdraw()

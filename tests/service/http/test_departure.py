@@ -35,7 +35,7 @@ def app(runtime: EchoRuntime) -> Any:
 
 
 @asynccontextmanager
-async def _busy(app: Any, runtime: EchoRuntime) -> AsyncIterator[Engine[bytes]]:
+async def _busy(app: Any, runtime: EchoRuntime) -> AsyncIterator[Engine]:
     """The application's engine, kept busy with one image until the end."""
     engine = app.context.engine
     async with app.running():

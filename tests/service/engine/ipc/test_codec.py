@@ -8,7 +8,7 @@ from service.engine.errors import DeadlineExceeded, InferenceFailed
 from service.engine.ipc import codec as wire
 from service.engine.ipc.codec import OutcomeCodec, UnexpectedError
 from service.engine.ipc.frames import Frames
-from service.engine.job import Answer, Job, Outcome
+from service.engine.job import Answer, ImageJob, Outcome
 from service.images.decoding import IMAGE_ERRORS, CorruptImage, NotAnImage
 from tests.runtimes import echo_manifest
 
@@ -46,7 +46,11 @@ def _through(codec: OutcomeCodec, outcomes: list[Outcome]) -> list[Outcome]:
 
 
 def test_jobs_arrive_as_they_were_sent() -> None:
-    jobs = [Job(b"an image", 1.5, 9.0), Job(b"", 0.25, 9.5, dear=True), Job(bytes(100_000), -2.0, 10.0)]
+    jobs = [
+        ImageJob(b"an image", 1.5, 9.0),
+        ImageJob(b"", 0.25, 9.5, gate_offset=-1.5, dear=True),
+        ImageJob(bytes(100_000), -2.0, 10.0),
+    ]
     assert wire.unpack_jobs(_body(wire.pack_jobs(jobs))) == jobs
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -9,11 +10,10 @@ from dataclasses import dataclass, field
 from itertools import count
 from random import Random
 from statistics import quantiles
-from typing import Any
 
 from service.engine.engine import Engine
 from service.engine.errors import Overloaded
-from service.engine.job import Answer, Job, Outcome
+from service.engine.job import Answer, Answered, ImageJob, Outcome
 from service.engine.runtimes.base import description
 from service.engine.runtimes.tuning import BatchPolicy, Tuning
 from service.engine.workers.pool import WorkerPool
@@ -44,22 +44,42 @@ class Tally:
 
 
 class _Worker:
-    """Takes batch after batch, each for as long as it is told to."""
+    """Takes batch after batch, each for as long as it is told to. It is started and checked in no time."""
 
     pid: int | None = None
     alive = True
 
     def __init__(self, simulation: Simulation) -> None:
-        self.hangs = False
+        self.hangs = self.connected = False
         self._simulation = simulation
-        self._has: deque[Sequence[Job[bytes]]] = deque()
-        self.answered: Callable[[list[Outcome]], None] = lambda _: None
+        self._has: deque[Sequence[ImageJob]] = deque()
 
-    def give(self, jobs: Sequence[Job[bytes]], /) -> bool:
+    def start(self) -> None:
+        pass
+
+    async def connect(self, answered: Answered, lost: Callable[[str], None]) -> None:
+        self._answered, self._lost = answered, lost
+        self.connected = True
+
+    def check(self, batch_size: int) -> bool:  # noqa: ARG002 (any will do)
+        asyncio.get_running_loop().call_soon(self._answered, [])
+        return True
+
+    def give(self, jobs: Sequence[ImageJob], /) -> bool:
         self._has.append(jobs)
         if len(self._has) == 1:
             self.go_on()
         return True
+
+    def abort(self) -> None:
+        self.hangs = True
+        self._lost("died")
+
+    def disconnect(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
     def go_on(self) -> None:
         if self._has and not self.hangs:
@@ -70,7 +90,7 @@ class _Worker:
             return
         jobs = self._has.popleft()
         self.go_on()
-        self.answered([Answer((1.0,), (), (), 1, len(jobs), 0.0, 0.0, 0.0) for _ in jobs])
+        self._answered([Answer((1.0,), (), (), 1, len(jobs), 0.0, 0.0, 0.0) for _ in jobs])
 
 
 class Simulation:
@@ -104,13 +124,21 @@ class Simulation:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
         tuning = Tuning(BatchPolicy(workers, max_batch, max_wait_ms=0))
-        made: list[Any] = self.workers
-        pool = WorkerPool[bytes](echo_manifest(), description(EchoRuntime()), tuning, made)
+        pool = WorkerPool(echo_manifest(), description(EchoRuntime()), tuning, self.workers)
         self.engine = Engine(pool, capacity, deadline_s, clock=lambda: self.now)
-        for worker, caretaker in zip(self.workers, self.engine._caretakers, strict=True):
-            worker.answered = caretaker._take
-            caretaker.serve()
-        self.engine._running = True
+        self._loop = asyncio.new_event_loop()
+        self._loop.run_until_complete(self._start())
+
+    def close(self) -> None:
+        """Stop the engine and its loop, which stands still but for its start and stop."""
+        self._loop.run_until_complete(self.engine.stop(0))
+        self._loop.close()
+
+    async def _start(self) -> None:
+        await self.engine.start()
+        while not all(worker.connected for worker in self.workers):
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0)  # and taken in
 
     def at(self, delay_s: float, do: Callable[[], None]) -> None:
         """Have something happen, so many seconds from now."""

@@ -12,15 +12,15 @@ import pytest
 
 from artifact.manifest import ArtifactError
 from service.engine.engine import Engine
-from service.engine.job import Answer, Answered, Job, Outcome
-from service.engine.queueing import workload
+from service.engine.job import Answer, Answered, ImageJob, Outcome
+from service.engine.queueing import scheduler
 from service.engine.runtimes.base import description
 from service.engine.runtimes.tuning import BatchPolicy, Tuning
-from service.engine.workers import supervisor as caretaker
+from service.engine.workers import supervisor
 from service.engine.workers.local import LocalWorker
 from service.engine.workers.pool import WorkerPool
 from tests.runtimes import PATIENCE_S, EchoRuntime, echo_input, echo_manifest
-from tests.service.engine.queueing.queues import Clock
+from tests.service.engine.queueing.desk import Clock
 
 _BATCH_S, _START_S = 5.0, 100.0
 
@@ -41,9 +41,9 @@ class ForesightedWorker:
         self.deadly: set[bytes] = set()
         self.problems: list[Exception] = []
         self.given: list[tuple[list[bytes], int]] = []
-        self._has: deque[Sequence[Job[bytes]]] = deque()
+        self._has: deque[Sequence[ImageJob]] = deque()
         self._clock = clock
-        self._inner = LocalWorker[bytes](EchoRuntime(), lambda payload: echo_input(float(payload)), clock)
+        self._inner = LocalWorker(EchoRuntime(), lambda image: echo_input(float(image)), clock)
 
     def start(self) -> None:
         if self.problems:
@@ -55,10 +55,10 @@ class ForesightedWorker:
     async def connect(self, answered: Answered, lost: Callable[[str], None]) -> None:
         self._answered, self._lost = answered, lost
 
-    def give(self, jobs: Sequence[Job[bytes]], /) -> bool:
+    def give(self, jobs: Sequence[ImageJob], /) -> bool:
         if self.alive:
             self._has.append(jobs)
-            self.given.append(([job.payload for job in jobs], len(self._has)))
+            self.given.append(([job.image for job in jobs], len(self._has)))
         return self.alive
 
     def check(self, batch_size: int) -> bool:
@@ -71,7 +71,7 @@ class ForesightedWorker:
         jobs = self._has.popleft()
         outcomes = self._inner.work(jobs)
         self._clock.now += _BATCH_S
-        if met := self.deadly & {job.payload for job in jobs}:
+        if met := self.deadly & {job.image for job in jobs}:
             self.deadly -= met
             self.die()
         else:
@@ -171,7 +171,7 @@ def test_next_batch_is_sent_before_the_one_before_it_is_done(bench: Bench) -> No
 def test_as_many_short_batches_are_sent_ahead_as_keep_the_worker_busy(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workload, "_AHEAD_S", 2.5 * _BATCH_S)
+    monkeypatch.setattr(scheduler, "AHEAD_S", 2.5 * _BATCH_S)
 
     run_all(bench, 8)
     assert bench.outcomes == [float(number) for number in range(8)]
@@ -211,7 +211,7 @@ def test_loss_by_what_was_sent_ahead_is_charged_to_that(bench: Bench) -> None:
 def test_what_was_sent_ahead_of_a_worker_that_cannot_be_started_is_told_so(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(caretaker, "_FIRST_RETRY_S", PATIENCE_S)
+    monkeypatch.setattr(supervisor, "_FIRST_RETRY_S", PATIENCE_S)
     bench.worker.deadly = {b"1"}
 
     async def scenario() -> None:
@@ -249,15 +249,6 @@ def test_what_was_sent_ahead_is_not_run_when_another_worker_comes_too_late(bench
 
     asyncio.run(scenario())
     assert bench.outcomes == [0.0, "WorkerLost", "DeadlineExceeded", "DeadlineExceeded"]
-
-
-def test_speed_is_measured_from_one_answer_to_the_next(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    noted: list[tuple[float, int]] = []
-    monkeypatch.setattr(bench.engine._batcher, "note_speed", lambda *speed: noted.append(speed))
-    bench.worker.deadly = {b"1"}
-
-    run_all(bench, 4)
-    assert noted == [(5.0, 1)] * 3  # the batch that a worker was lost with tells nothing of the others
 
 
 def test_worker_that_is_found_dead_is_given_nothing_that_it_could_lose(bench: Bench) -> None:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+
 import pytest
 
 from tests.service.engine.queueing.simulation import Simulation
 
 _EACH_S = 0.01
+
+Simulate = Callable[..., Simulation]
+
+
+@pytest.fixture
+def simulate() -> Iterator[Simulate]:
+    """Simulations that are closed at the end."""
+    with ExitStack() as opened:
+        yield lambda *args, **arguments: opened.enter_context(closing(Simulation(*args, **arguments)))
 
 
 def _small_batches_take_longer(size: int) -> float:
@@ -21,8 +33,8 @@ def _burst(simulation: Simulation, requests: int) -> None:
 
 
 @pytest.mark.parametrize("load", [0.5, 0.7, 0.9])
-def test_load_that_can_be_borne_is_borne_again_after_a_burst(load: float) -> None:
-    simulation = Simulation(lambda size: size * _EACH_S)
+def test_load_that_can_be_borne_is_borne_again_after_a_burst(simulate: Simulate, load: float) -> None:
+    simulation = simulate(lambda size: size * _EACH_S)
     simulation.offer(load * 2 / _EACH_S, 60)
     simulation.run(10)
     _burst(simulation, 300)
@@ -33,8 +45,8 @@ def test_load_that_can_be_borne_is_borne_again_after_a_burst(load: float) -> Non
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_load_that_full_batches_bear_is_borne_again_after_a_burst(workers: int) -> None:
-    simulation = Simulation(_small_batches_take_longer, workers, max_batch=16)
+def test_load_that_full_batches_bear_is_borne_again_after_a_burst(simulate: Simulate, workers: int) -> None:
+    simulation = simulate(_small_batches_take_longer, workers, max_batch=16)
     load_per_s = 0.6 * workers * 16 / _small_batches_take_longer(16)
     simulation.offer(load_per_s, 12)
     simulation.run(1)
@@ -46,8 +58,8 @@ def test_load_that_full_batches_bear_is_borne_again_after_a_burst(workers: int) 
 
 
 @pytest.mark.parametrize("load", [1.2, 1.5, 2, 3])
-def test_under_overload_workers_are_busy_and_answers_soon(load: float) -> None:
-    simulation = Simulation(lambda size: size * _EACH_S)
+def test_under_overload_workers_are_busy_and_answers_soon(simulate: Simulate, load: float) -> None:
+    simulation = simulate(lambda size: size * _EACH_S)
     simulation.offer(load * 2 / _EACH_S, 60)
     simulation.run(20)
     tally = simulation.run(40)
@@ -58,8 +70,8 @@ def test_under_overload_workers_are_busy_and_answers_soon(load: float) -> None:
 
 
 @pytest.mark.parametrize("load", [1.2, 1.5, 3])
-def test_queue_that_is_longer_than_deadlines_allow_lets_nobody_be_late(load: float) -> None:
-    simulation = Simulation(lambda size: size * 0.5, workers=1)
+def test_queue_that_is_longer_than_deadlines_allow_lets_nobody_be_late(simulate: Simulate, load: float) -> None:
+    simulation = simulate(lambda size: size * 0.5, workers=1)
     simulation.offer(load * 2, 400)
     simulation.run(50)
     tally = simulation.run(350)
@@ -67,8 +79,8 @@ def test_queue_that_is_longer_than_deadlines_allow_lets_nobody_be_late(load: flo
     assert tally.late < 0.02 * tally.answered
 
 
-def test_service_whose_workers_hang_says_so_until_they_go_on() -> None:
-    simulation = Simulation(lambda size: size * _EACH_S)
+def test_service_whose_workers_hang_says_so_until_they_go_on(simulate: Simulate) -> None:
+    simulation = simulate(lambda size: size * _EACH_S)
     simulation.offer(100, 60)
     simulation.run(5)
     for worker in simulation.workers:

@@ -12,7 +12,7 @@ from artifact.preprocessing import Float32Array
 from service.engine.errors import RuntimeUnavailable
 from service.engine.runtimes.base import Candidate, Precision, Runtime, RuntimeName
 from service.engine.runtimes.selection import open_on_cpu
-from tests.service.engine.queueing.queues import Clock
+from tests.service.engine.queueing.desk import Clock
 from tests.service.engine.runtimes.artifacts import Exported
 
 Change = Callable[[Float32Array, Float32Array, Float32Array], LogitsAndMargins]

@@ -15,7 +15,7 @@ from service.engine.errors import InferenceFailed
 from service.engine.runtimes import tuning
 from service.engine.runtimes.tuning import BatchPolicy, PolicyWishes, Tuning, tune
 from tests.runtimes import PATIENCE_S, EchoRuntime
-from tests.service.engine.queueing.queues import Clock
+from tests.service.engine.queueing.desk import Clock
 
 IMAGES = np.arange(5 * 12, dtype=np.float32).reshape(5, 3, 2, 2)
 SetThreads = Callable[[dict[int, float]], None]

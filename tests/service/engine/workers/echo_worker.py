@@ -43,7 +43,7 @@ def main() -> None:
         serve(connection, lambda options: _open(connection, options), [BadNumber])
 
 
-def _open(connection: socket.socket, options: dict[str, Any]) -> tuple[Opened, Manifest, LocalWorker[bytes]]:
+def _open(connection: socket.socket, options: dict[str, Any]) -> tuple[Opened, Manifest, LocalWorker]:
     orders = Orders(connection)
     if "before" in options:
         orders.follow(options["before"])

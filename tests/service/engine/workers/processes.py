@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from service.engine.ipc.codec import OutcomeCodec
-from service.engine.job import Answer, Job, Outcome, PayloadT
+from service.engine.job import Answer, ImageJob, Outcome
 from service.engine.workers.process import WorkerProcess
 from tests.runtimes import PATIENCE_S, echo_manifest
 from tests.service.engine.looped import Master
@@ -16,7 +16,7 @@ from tests.service.engine.workers.echo_worker import BadNumber
 
 MODULE = "tests.service.engine.workers.echo_worker"
 MakeWorker = Callable[..., WorkerProcess]
-MakeMaster = Callable[..., Master[bytes]]
+MakeMaster = Callable[..., Master]
 
 
 def echo_process(stuck_s: float = PATIENCE_S, **options: object) -> WorkerProcess:
@@ -24,14 +24,14 @@ def echo_process(stuck_s: float = PATIENCE_S, **options: object) -> WorkerProces
     return WorkerProcess(MODULE, options, OutcomeCodec(echo_manifest(), [BadNumber]), stuck_s)
 
 
-def job(payload: PayloadT, within: float = PATIENCE_S) -> Job[PayloadT]:
+def job(image: bytes, within: float = PATIENCE_S) -> ImageJob:
     """One that is asked for now."""
     now = time.monotonic()
-    return Job(payload, now, now + within)
+    return ImageJob(image, now, now + within)
 
 
-def jobs(*payloads: str) -> list[Job[bytes]]:
-    return [job(payload.encode()) for payload in payloads]
+def jobs(*images: str) -> list[ImageJob]:
+    return [job(image.encode()) for image in images]
 
 
 def values(outcomes: Sequence[Outcome]) -> list[float | str]:

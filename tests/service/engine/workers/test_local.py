@@ -5,20 +5,24 @@ import pytest
 
 from artifact.preprocessing import Float32Array
 from service.engine.errors import DeadlineExceeded, InferenceFailed
-from service.engine.job import Answer, Job, Outcome
+from service.engine.job import Answer, ImageJob, Outcome
 from service.engine.workers.local import LocalWorker
 from tests.runtimes import EchoRuntime, echo_input
-from tests.service.engine.queueing.queues import Clock
+from tests.service.engine.queueing.desk import Clock
 from tests.service.engine.workers.processes import job
 
 
+def _prepare(image: bytes) -> Float32Array:
+    return echo_input(float(image))
+
+
 @pytest.fixture
-def worker(runtime: EchoRuntime) -> LocalWorker[float]:
-    return LocalWorker(runtime, echo_input)
+def worker(runtime: EchoRuntime) -> LocalWorker:
+    return LocalWorker(runtime, _prepare)
 
 
-def _work(worker: LocalWorker[float], *values: float) -> list[Outcome]:
-    return worker.work([job(value) for value in values])
+def _work(worker: LocalWorker, *values: float) -> list[Outcome]:
+    return worker.work([job(repr(value).encode()) for value in values])
 
 
 def _values(outcomes: list[Outcome]) -> list[float | str]:
@@ -26,27 +30,27 @@ def _values(outcomes: list[Outcome]) -> list[float | str]:
     return [float(one.logits[0]) if isinstance(one, Answer) else type(one).__name__ for one in outcomes]
 
 
-def test_batch_is_run_together_and_everybody_gets_their_own(worker: LocalWorker[float], runtime: EchoRuntime) -> None:
+def test_batch_is_run_together_and_everybody_gets_their_own(worker: LocalWorker, runtime: EchoRuntime) -> None:
     outcomes = _work(worker, 3.0, 1.0, 2.0)
     assert _values(outcomes) == [3.0, 1.0, 2.0]
     assert [one.batch_size for one in outcomes if isinstance(one, Answer)] == [3, 3, 3]
     assert runtime.batches == [[3.0, 1.0, 2.0]]
 
 
-def test_batch_that_fails_is_run_again_image_by_image(worker: LocalWorker[float], runtime: EchoRuntime) -> None:
+def test_batch_that_fails_is_run_again_image_by_image(worker: LocalWorker, runtime: EchoRuntime) -> None:
     runtime.poison = {2.0}
     assert _values(_work(worker, 1.0, 2.0, 3.0)) == [1.0, "InferenceFailed", 3.0]
     assert runtime.batches == [[1.0, 2.0, 3.0], [1.0], [2.0], [3.0]]
 
 
-def test_numbers_that_are_none_are_a_failure_and_no_answer(worker: LocalWorker[float]) -> None:
+def test_numbers_that_are_none_are_a_failure_and_no_answer(worker: LocalWorker) -> None:
     outcomes = _work(worker, 1.0, float("nan"), float("inf"), 2.0)
     assert _values(outcomes) == [1.0, "InferenceFailed", "InferenceFailed", 2.0]
     assert "no numbers" in str(outcomes[1].__cause__)  # type: ignore[union-attr]
 
 
 def test_margins_that_are_no_numbers_are_a_failure_too(
-    worker: LocalWorker[float], runtime: EchoRuntime, monkeypatch: pytest.MonkeyPatch
+    worker: LocalWorker, runtime: EchoRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(images: Float32Array, _: Float32Array) -> tuple[Float32Array, Float32Array]:
         return np.zeros((len(images), 3), np.float32), np.full((len(images), 2), np.nan, np.float32)
@@ -59,12 +63,14 @@ def test_time_that_its_neighbours_take_counts_against_an_image(runtime: EchoRunt
     clock = Clock()
     prepared = []
 
-    def prepare(value: float) -> Float32Array:
-        prepared.append(value)
+    def prepare(image: bytes) -> Float32Array:
+        prepared.append(float(image))
         clock.now += 3
-        return echo_input(value)
+        return _prepare(image)
 
-    jobs = [Job(float(row), clock.now, clock.now + within) for row, within in enumerate((4.0, 5.0, 6.0, 5.5), start=1)]
+    jobs = [
+        ImageJob(b"%d" % row, clock.now, clock.now + within) for row, within in enumerate((4.0, 5.0, 6.0, 5.5), start=1)
+    ]
     outcomes = LocalWorker(runtime, prepare, clock).work(jobs)
     # The second is ready after six seconds, which is too late; the third is not even begun; nor the fourth.
     assert _values(outcomes) == [1.0, *["DeadlineExceeded"] * 3]
@@ -75,27 +81,27 @@ def test_time_that_its_neighbours_take_counts_against_an_image(runtime: EchoRunt
 
 def test_wait_before_the_batch_begins_is_time_in_the_queue(runtime: EchoRuntime) -> None:
     clock = Clock()
-    jobs = [Job(1.0, clock.now - 3.0, clock.now + 9.0), Job(2.0, clock.now - 1.0, clock.now + 9.0)]
+    jobs = [ImageJob(b"1", clock.now - 3.0, clock.now + 9.0), ImageJob(b"2", clock.now - 1.0, clock.now + 9.0)]
     clock.now += 2.0
-    outcomes = LocalWorker(runtime, echo_input, clock).work(jobs)
+    outcomes = LocalWorker(runtime, _prepare, clock).work(jobs)
     assert [one.queue_s for one in outcomes if isinstance(one, Answer)] == [5.0, 3.0]
 
 
 def test_job_that_has_waited_too_long_is_not_begun(runtime: EchoRuntime) -> None:
     clock = Clock()
-    late, fine = Job(1.0, clock.now, clock.now + 2.0), Job(2.0, clock.now, clock.now + 2.5)
+    late, fine = ImageJob(b"1", clock.now, clock.now + 2.0), ImageJob(b"2", clock.now, clock.now + 2.5)
     clock.now += 2.0
-    assert _values(LocalWorker(runtime, echo_input, clock).work([late, fine])) == ["DeadlineExceeded", 2.0]
+    assert _values(LocalWorker(runtime, _prepare, clock).work([late, fine])) == ["DeadlineExceeded", 2.0]
     assert runtime.batches == [[2.0]]
 
 
-def test_check_runs_a_batch_with_gates_both_open_and_closed(worker: LocalWorker[float], runtime: EchoRuntime) -> None:
+def test_check_runs_a_batch_with_gates_both_open_and_closed(worker: LocalWorker, runtime: EchoRuntime) -> None:
     worker.check(3)
     assert runtime.batches == [[0.0, 0.0, 0.0]]
     assert runtime.offsets == [[1e4, -1e4, 1e4]]
 
 
-def test_check_of_a_model_that_does_not_run_fails(worker: LocalWorker[float], runtime: EchoRuntime) -> None:
+def test_check_of_a_model_that_does_not_run_fails(worker: LocalWorker, runtime: EchoRuntime) -> None:
     runtime.poison = {0.0}
     with pytest.raises(InferenceFailed) as caught:
         worker.check(1)
@@ -103,7 +109,7 @@ def test_check_of_a_model_that_does_not_run_fails(worker: LocalWorker[float], ru
 
 
 def test_check_of_a_model_that_gives_no_numbers_fails(
-    worker: LocalWorker[float], runtime: EchoRuntime, monkeypatch: pytest.MonkeyPatch
+    worker: LocalWorker, runtime: EchoRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(images: Float32Array, _: Float32Array) -> tuple[Float32Array, Float32Array]:
         return np.full((len(images), 3), np.nan, np.float32), np.zeros((len(images), 2), np.float32)
@@ -111,3 +117,10 @@ def test_check_of_a_model_that_gives_no_numbers_fails(
     monkeypatch.setattr(runtime, "run", run)
     with pytest.raises(InferenceFailed):
         worker.check(1)
+
+
+def test_every_image_of_a_batch_has_its_own_gate_offset(worker: LocalWorker, runtime: EchoRuntime) -> None:
+    jobs = [job(b"1"), job(b"2")]
+    jobs[1].gate_offset = -1.5
+    assert _values(worker.work(jobs)) == [1.0, 2.0]
+    assert runtime.offsets == [[0.0, -1.5]]

@@ -15,8 +15,8 @@ from artifact.manifest import ArtifactError
 from service.engine import probing
 from service.engine.engine import Engine
 from service.engine.errors import EngineStopped, InferenceFailed, NoWorker, Overloaded, WorkerLost
-from service.engine.job import Answered, Job
-from service.engine.queueing import workload
+from service.engine.job import Answered, ImageJob
+from service.engine.queueing.scheduler import AHEAD_S
 from service.engine.runtimes.base import description
 from service.engine.runtimes.tuning import BatchPolicy, Tuning
 from service.engine.workers import supervisor as module
@@ -26,11 +26,10 @@ from service.engine.workers.pool import WorkerPool
 from tests.runtimes import PATIENCE_S, EchoRuntime, echo_input, echo_manifest, wait_until
 from tests.service.engine.conftest import MakeEngine
 from tests.service.engine.looped import Asked, LoopedEngine
-from tests.service.engine.queueing.queues import Clock
+from tests.service.engine.queueing.desk import Clock
 from tests.service.engine.workers.processes import MakeWorker, is_running
 
-Payload = bytes
-MakeEngineOn = Callable[..., LoopedEngine[Payload]]
+MakeEngineOn = Callable[..., LoopedEngine]
 
 
 class ScriptedWorker:
@@ -48,7 +47,7 @@ class ScriptedWorker:
         self.alive = True
         self.problems: list[Exception] = []
         self.starts = 0
-        self._inner = LocalWorker[Payload](EchoRuntime(), lambda payload: echo_input(float(payload)))
+        self._inner = LocalWorker(EchoRuntime(), lambda image: echo_input(float(image)))
 
     def start(self) -> None:
         self.starts += 1
@@ -59,7 +58,7 @@ class ScriptedWorker:
     async def connect(self, answered: Answered, lost: Callable[[str], None]) -> None:
         self._loop, self._answered, self._lost = asyncio.get_running_loop(), answered, lost
 
-    def give(self, jobs: Sequence[Job[Payload]], /) -> bool:
+    def give(self, jobs: Sequence[ImageJob], /) -> bool:
         if self.alive:
             self._loop.call_soon(self._answered, self._inner.work(jobs))
         return self.alive
@@ -102,7 +101,7 @@ def make_engine_on(losses: list[str], request: pytest.FixtureRequest) -> Iterato
     request.getfixturevalue("make_worker")  # made before, so that they are ended after their engines
     engines = []
 
-    def make(*workers: Worker[Payload]) -> LoopedEngine[Payload]:
+    def make(*workers: Worker) -> LoopedEngine:
         tuning = Tuning(BatchPolicy(len(workers), max_batch=1, max_wait_ms=0))
         pool = WorkerPool(echo_manifest(), description(EchoRuntime()), tuning, workers)
         engines.append(LoopedEngine(Engine(pool, 100, on_loss=losses.append)))
@@ -114,16 +113,16 @@ def make_engine_on(losses: list[str], request: pytest.FixtureRequest) -> Iterato
         engine.close()
 
 
-def _submit(engine: LoopedEngine[Payload], *payloads: str) -> list[Asked]:
+def _submit(engine: LoopedEngine, *payloads: str) -> list[Asked]:
     return engine.submit_together([payload.encode() for payload in payloads], PATIENCE_S)
 
 
-def _ask(engine: LoopedEngine[Payload], payload: str) -> float:
+def _ask(engine: LoopedEngine, payload: str) -> float:
     (asked,) = _submit(engine, payload)
     return float(asked.result(PATIENCE_S).logits[0])
 
 
-def _failure(engine: LoopedEngine[Payload], payload: str) -> BaseException | None:
+def _failure(engine: LoopedEngine, payload: str) -> BaseException | None:
     (asked,) = _submit(engine, payload)
     return asked.exception(PATIENCE_S)
 
@@ -171,7 +170,7 @@ def test_others_go_on_while_a_worker_hangs(make_engine_on: MakeEngineOn, make_wo
     engine = make_engine_on(*workers)
     wait_until(lambda: all(worker.alive for worker in workers))
     (hanging,) = _submit(engine, "hang")
-    time.sleep(10 * workload._AHEAD_S)  # no longer is it nearly done, as far as can be told
+    time.sleep(10 * AHEAD_S)  # no longer is it nearly done, as far as can be told
     others = _submit(engine, *map(str, range(20)))
     assert [float(future.result(PATIENCE_S).logits[0]) for future in others] == list(range(20))
     assert not hanging.done()

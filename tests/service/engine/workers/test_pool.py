@@ -18,7 +18,7 @@ from tests.service.engine.workers.processes import MakeWorker, is_running, jobs,
 
 
 @contextmanager
-def _working(worker: Worker[bytes]) -> Iterator[Master[bytes]]:
+def _working(worker: Worker) -> Iterator[Master]:
     """The worker, started, until the end."""
     master = Master(worker)
     master.start()

@@ -32,18 +32,18 @@ from tests.service.engine.workers.processes import (
 
 
 @pytest.fixture
-def master(make_master: MakeMaster) -> Master[bytes]:
+def master(make_master: MakeMaster) -> Master:
     """Of a started worker."""
     master = make_master()
     master.start()
     return master
 
 
-def _assert_works(master: Master[bytes]) -> None:
+def _assert_works(master: Master) -> None:
     assert values(master.work(jobs("5"))) == [5.0]
 
 
-def test_worker_runs_in_a_process_of_its_own(master: Master[bytes]) -> None:
+def test_worker_runs_in_a_process_of_its_own(master: Master) -> None:
     assert master.worker.alive
     assert master.worker.pid is not None
     assert master.worker.pid != os.getpid()
@@ -52,7 +52,7 @@ def test_worker_runs_in_a_process_of_its_own(master: Master[bytes]) -> None:
     assert master.check(4) == []
 
 
-def test_what_goes_wrong_with_an_image_keeps_its_kind_and_is_nobody_elses(master: Master[bytes]) -> None:
+def test_what_goes_wrong_with_an_image_keeps_its_kind_and_is_nobody_elses(master: Master) -> None:
     outcomes = master.work(jobs("1", "five", "666", "nan", "surprise", "2"))
     assert [type(one) for one in outcomes[1:5]] == [BadNumber, InferenceFailed, InferenceFailed, UnexpectedError]
     assert [str(outcomes[1]), str(outcomes[4])] == ["five is no number", "LookupError: what a surprise"]
@@ -114,7 +114,7 @@ def test_process_that_the_system_does_not_let_start_is_told(
 
 
 @pytest.mark.parametrize("order", ["die", "nonsense", "absurdity", "half"])
-def test_process_that_is_lost_at_work_is_told_and_can_be_started_again(master: Master[bytes], order: str) -> None:
+def test_process_that_is_lost_at_work_is_told_and_can_be_started_again(master: Master, order: str) -> None:
     lost = master.worker.pid
     assert lost is not None
     with pytest.raises(WorkerLost) as caught:
@@ -144,7 +144,7 @@ def test_process_that_takes_too_long_is_ended(make_master: MakeMaster, order: st
     _assert_works(master)
 
 
-def test_batch_that_follows_is_begun_before_the_first_answer_is_taken(master: Master[bytes]) -> None:
+def test_batch_that_follows_is_begun_before_the_first_answer_is_taken(master: Master) -> None:
     def give_both() -> None:
         assert master.worker.give(jobs("1"))
         assert master.worker.give(jobs("die"))
@@ -156,7 +156,7 @@ def test_batch_that_follows_is_begun_before_the_first_answer_is_taken(master: Ma
         master.answer()
 
 
-def test_batches_given_ahead_are_answered_in_order_and_run_once(master: Master[bytes]) -> None:
+def test_batches_given_ahead_are_answered_in_order_and_run_once(master: Master) -> None:
     for number in range(5):
         assert master.give(jobs(str(number), "2"))
     assert [values(master.answer()) for _ in range(5)] == [[float(number), 2.0] for number in range(5)]
@@ -165,7 +165,7 @@ def test_batches_given_ahead_are_answered_in_order_and_run_once(master: Master[b
 
 
 @pytest.mark.parametrize("order", ["die", "nonsense"])
-def test_what_follows_is_forgotten_with_the_process(master: Master[bytes], order: str) -> None:
+def test_what_follows_is_forgotten_with_the_process(master: Master, order: str) -> None:
     master.loop.do(lambda: [master.worker.give(jobs(payload)) for payload in (order, "2")])
     with pytest.raises(WorkerLost):
         master.answer()
@@ -174,7 +174,7 @@ def test_what_follows_is_forgotten_with_the_process(master: Master[bytes], order
     assert master.nothing_came()
 
 
-def test_process_that_is_gone_is_given_nothing_though_nobody_has_been_told(master: Master[bytes]) -> None:
+def test_process_that_is_gone_is_given_nothing_though_nobody_has_been_told(master: Master) -> None:
     def kill() -> bool:
         assert master.worker.pid is not None
         os.kill(master.worker.pid, signal.SIGKILL)
@@ -186,7 +186,7 @@ def test_process_that_is_gone_is_given_nothing_though_nobody_has_been_told(maste
         master.answer()
 
 
-def test_what_a_process_said_before_it_died_is_heard(master: Master[bytes]) -> None:
+def test_what_a_process_said_before_it_died_is_heard(master: Master) -> None:
     def kill() -> None:
         assert master.worker.give(jobs("1"))
         connection = master.worker._dialogue._connection._socket  # type: ignore[attr-defined]
@@ -204,7 +204,7 @@ def test_what_a_process_said_before_it_died_is_heard(master: Master[bytes]) -> N
         master.answer()
 
 
-def test_images_larger_than_a_socket_holds_arrive(master: Master[bytes]) -> None:
+def test_images_larger_than_a_socket_holds_arrive(master: Master) -> None:
     large = b"7" + b" " * 3_000_000
     for _ in range(3):
         assert master.give([job(large), job(b"2")])
@@ -219,7 +219,7 @@ def test_each_batch_may_take_as_long_as_any(make_master: MakeMaster) -> None:
     assert [values(master.answer()) for _ in range(2)] == [["BadNumber"]] * 2
 
 
-def test_time_behind_other_batches_counts_against_what_follows(master: Master[bytes]) -> None:
+def test_time_behind_other_batches_counts_against_what_follows(master: Master) -> None:
     master.give(jobs("nap"))
     master.give([job(b"2", within=0.6), job(b"3")])
     master.answer()
@@ -247,7 +247,7 @@ def test_process_that_is_stopped_counts_as_stuck_and_is_ended_at_once(
 
 
 def test_process_that_dies_idle_is_told_and_can_be_started_again(
-    master: Master[bytes], caplog: pytest.LogCaptureFixture
+    master: Master, caplog: pytest.LogCaptureFixture
 ) -> None:
     lost = master.worker.pid
     assert lost is not None
@@ -287,7 +287,7 @@ def test_failing_check_is_told(make_master: MakeMaster) -> None:
     _assert_works(master)
 
 
-def test_restarts_leave_nothing_behind(master: Master[bytes]) -> None:
+def test_restarts_leave_nothing_behind(master: Master) -> None:
     files, processes = open_files(), children()
     for order in ("die", "nonsense"):
         with pytest.raises(WorkerLost):
@@ -301,7 +301,7 @@ def test_restarts_leave_nothing_behind(master: Master[bytes]) -> None:
     assert len(children()) == len(processes) - 1
 
 
-def test_closing_ends_a_process_even_if_it_does_not_react(master: Master[bytes]) -> None:
+def test_closing_ends_a_process_even_if_it_does_not_react(master: Master) -> None:
     pid = master.worker.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
@@ -311,7 +311,7 @@ def test_closing_ends_a_process_even_if_it_does_not_react(master: Master[bytes])
     master.worker.close()  # twice is harmless
 
 
-def test_nothing_is_heard_of_a_process_that_was_hung_up_on(master: Master[bytes]) -> None:
+def test_nothing_is_heard_of_a_process_that_was_hung_up_on(master: Master) -> None:
     master.loop.do(master.worker.disconnect)
     master.worker.close()
     master.loop.do(lambda: None)
@@ -319,7 +319,7 @@ def test_nothing_is_heard_of_a_process_that_was_hung_up_on(master: Master[bytes]
     assert not master.give(jobs("1"))
 
 
-def test_whoever_waits_for_an_aborted_worker_is_told(master: Master[bytes]) -> None:
+def test_whoever_waits_for_an_aborted_worker_is_told(master: Master) -> None:
     assert master.give(jobs("hang"))
     assert master.give(jobs("1"))
     time.sleep(0.1)
@@ -342,7 +342,7 @@ def test_aborted_worker_stays_down(make_worker: MakeWorker) -> None:
 _SERVICE = """
 import sys
 from tests.service.engine.looped import Master
-from tests.service.engine.processes import echo_process, jobs
+from tests.service.engine.workers.processes import echo_process, jobs
 master = Master(echo_process())
 master.start()
 print(master.worker.pid, flush=True)
@@ -354,7 +354,7 @@ master.work(jobs(sys.argv[1])) if sys.argv[1] else sys.stdin.read()
 def test_worker_does_not_outlive_a_service_that_was_killed(order: str) -> None:
     command = [sys.executable, "-c", _SERVICE, order]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=Path(__file__).parents[3], **pipes) as service:  # type: ignore[call-overload]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[4], **pipes) as service:  # type: ignore[call-overload]
         pid = int(service.stdout.readline())
         assert is_running(pid)
         service.kill()

@@ -12,22 +12,22 @@ from tests.service.engine.looped import LoopedEngine
 
 
 @pytest.fixture
-def engine(make_engine: MakeEngine) -> LoopedEngine[float]:
+def engine(make_engine: MakeEngine) -> LoopedEngine:
     """Not started yet; one worker that takes one image at a time."""
     return make_engine(max_batch=1)
 
 
-def test_engine_that_was_not_started_takes_nothing(engine: LoopedEngine[float]) -> None:
+def test_engine_that_was_not_started_takes_nothing(engine: LoopedEngine) -> None:
     with pytest.raises(EngineStopped):
         engine.submit(1.0, PATIENCE_S)
 
 
-def test_engine_that_was_not_started_can_be_stopped(engine: LoopedEngine[float]) -> None:
+def test_engine_that_was_not_started_can_be_stopped(engine: LoopedEngine) -> None:
     engine.stop(PATIENCE_S)
     assert not engine.ready
 
 
-def test_stopped_engine_takes_nothing(engine: LoopedEngine[float]) -> None:
+def test_stopped_engine_takes_nothing(engine: LoopedEngine) -> None:
     engine.start()
     engine.stop(PATIENCE_S)
     assert not engine.ready
@@ -35,7 +35,7 @@ def test_stopped_engine_takes_nothing(engine: LoopedEngine[float]) -> None:
         engine.submit(1.0, PATIENCE_S)
 
 
-def test_stopping_finishes_what_was_accepted(engine: LoopedEngine[float], runtime: EchoRuntime) -> None:
+def test_stopping_finishes_what_was_accepted(engine: LoopedEngine, runtime: EchoRuntime) -> None:
     engine.start()
     runtime.hold()
     futures = [engine.submit(float(value), PATIENCE_S) for value in (1, 2, 3)]
@@ -53,7 +53,7 @@ def test_stopping_finishes_what_was_accepted(engine: LoopedEngine[float], runtim
     assert [float(future.result().logits[0]) for future in futures] == [1.0, 2.0, 3.0]
 
 
-def test_stopping_without_patience_fails_what_is_queued(engine: LoopedEngine[float], runtime: EchoRuntime) -> None:
+def test_stopping_without_patience_fails_what_is_queued(engine: LoopedEngine, runtime: EchoRuntime) -> None:
     engine.start()
     runtime.hold()
     running, *queued = [engine.submit(float(value), PATIENCE_S) for value in (1, 2, 3)]
@@ -66,7 +66,7 @@ def test_stopping_without_patience_fails_what_is_queued(engine: LoopedEngine[flo
     assert 2.0 not in runtime.seen
 
 
-def test_stopping_twice_is_harmless(engine: LoopedEngine[float]) -> None:
+def test_stopping_twice_is_harmless(engine: LoopedEngine) -> None:
     engine.start()
     engine.stop(PATIENCE_S)
     engine.stop(PATIENCE_S)
@@ -82,5 +82,5 @@ def test_workers_end_when_the_engine_stops(make_engine: MakeEngine) -> None:
     wait_until(lambda: not any(map(_runs, workers)))
 
 
-def _runs(worker: ThreadWorker[float]) -> bool:
+def _runs(worker: ThreadWorker) -> bool:
     return worker._thread is not None and worker._thread.is_alive()

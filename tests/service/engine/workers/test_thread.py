@@ -14,7 +14,7 @@ from tests.service.engine.workers.processes import job, values
 
 
 @pytest.fixture
-def master(runtime: EchoRuntime) -> Iterator[Master[float]]:
+def master(runtime: EchoRuntime) -> Iterator[Master]:
     """Of a started worker."""
     master = Master(ThreadWorker(LocalWorker(runtime, echo_input)))
     master.start()
@@ -23,13 +23,13 @@ def master(runtime: EchoRuntime) -> Iterator[Master[float]]:
     master.close()
 
 
-def test_batches_are_answered_in_order(master: Master[float]) -> None:
+def test_batches_are_answered_in_order(master: Master) -> None:
     for number in range(3):
         assert master.give([job(float(number)), job(7.0)])
     assert [values(master.answer()) for _ in range(3)] == [[float(number), 7.0] for number in range(3)]
 
 
-def test_next_batch_is_begun_without_the_loop(master: Master[float], runtime: EchoRuntime) -> None:
+def test_next_batch_is_begun_without_the_loop(master: Master, runtime: EchoRuntime) -> None:
     def give() -> None:
         for number in (1.0, 2.0):
             master.worker.give([job(number)])
@@ -39,14 +39,14 @@ def test_next_batch_is_begun_without_the_loop(master: Master[float], runtime: Ec
     assert [values(master.answer()) for _ in range(2)] == [[1.0], [2.0]]
 
 
-def test_check_says_what_is_wrong(master: Master[float], runtime: EchoRuntime) -> None:
+def test_check_says_what_is_wrong(master: Master, runtime: EchoRuntime) -> None:
     assert master.check(2) == []
     runtime.poison = {0.0}
     assert [type(one) for one in master.check(1)] == [InferenceFailed]
 
 
 def test_what_nobody_foresaw_is_the_outcome_and_does_not_end_the_thread(
-    master: Master[float], monkeypatch: pytest.MonkeyPatch
+    master: Master, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def surprise(*_: object) -> None:
         raise LookupError("a bug of the service")
@@ -57,7 +57,7 @@ def test_what_nobody_foresaw_is_the_outcome_and_does_not_end_the_thread(
     assert values(master.work([job(1.0)])) == [1.0]
 
 
-def test_thread_ends_when_nobody_listens(master: Master[float]) -> None:
+def test_thread_ends_when_nobody_listens(master: Master) -> None:
     worker = master.worker
     assert isinstance(worker, ThreadWorker)
     thread = worker._thread
