@@ -22,10 +22,10 @@ import uvloop
 from tqdm import tqdm
 
 from bench.chaos.ledger import totals
-from bench.chaos.life import Life, Report
 from bench.chaos.model_folder import ModelFolder
 from bench.chaos.pictures import Gallery, files_of
 from bench.chaos.poisoned_model import write_poisoned_model
+from bench.chaos.scenario import Report, Scenario
 from bench.report import print_result, table
 
 _SHIPPED = Path(__file__).resolve().parents[2] / "model_repository" / "convnet-aig-38-cifar10" / "1"
@@ -37,7 +37,7 @@ _HELD = (
     ("files", "open files", 1),
     ("threads", "threads", 1),
 )
-# A life without its storm; and how long a storm should be at least and at most, in seconds.
+# A scenario without its storm; and how long a storm should be at least and at most, in seconds.
 _CALM_S, _SHORTEST_STORM_S, _LONGEST_STORM_S = 16.0, 4.0, 120.0
 
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = monotonic()
     with (
         tempfile.TemporaryDirectory(prefix="aig-chaos-") as folder,
-        tqdm(total=len(storms), unit="life") as progress,
+        tqdm(total=len(storms), unit="scenario") as progress,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         reports = runner.run(_live(storms, Path(folder), arguments, progress))
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     problems = {
         f"version {report.version}: {problem}": count
         for report in reports
-        for problem, count in sorted(report.arena.problems.items())
+        for problem, count in sorted(report.harness.problems.items())
     }
     for problem, count in problems.items():
         print(f"wrong: {problem} ({count})")
@@ -64,11 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "benchmark": "chaos",
         "minutes": round((monotonic() - started) / 60, 2),
         "seed": arguments.seed,
-        "lives": len(reports),
-        "outcomes": dict(sorted(totals(report.arena.ledger for report in reports).items())),
-        "images_right": sum(report.arena.ledger.images["ok"] for report in reports) if not problems else None,
+        "scenarios": len(reports),
+        "outcomes": dict(sorted(totals(report.harness.ledger for report in reports).items())),
+        "images_right": sum(report.harness.ledger.images["ok"] for report in reports) if not problems else None,
         "workers_hurt": {
-            reason: sum(report.arena.ledger.losses[reason] for report in reports) for reason in ("died", "stuck")
+            reason: sum(report.harness.ledger.losses[reason] for report in reports) for reason in ("died", "stuck")
         },
         "memory_growth": [round(report.growth, 4) for report in reports],
         "problems": problems,
@@ -86,15 +86,15 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _storms(seconds: float) -> list[float]:
-    """The lengths of the storms: an even number of lives, so that both models are served and each is swapped."""
-    lives = 2
-    while seconds / lives - _CALM_S > _LONGEST_STORM_S:
-        lives += 2
-    return [max(_SHORTEST_STORM_S, seconds / lives - _CALM_S)] * lives
+    """The lengths of the storms: an even number of scenarios, so that both models are served and each is swapped."""
+    scenarios = 2
+    while seconds / scenarios - _CALM_S > _LONGEST_STORM_S:
+        scenarios += 2
+    return [max(_SHORTEST_STORM_S, seconds / scenarios - _CALM_S)] * scenarios
 
 
 async def _live(storms: list[float], folder: Path, arguments: argparse.Namespace, progress: tqdm) -> list[Report]:
-    """One life after the other, with the two models in turns; the last ends by SIGKILL."""
+    """One scenario after the other, with the two models in turns; the last ends by SIGKILL."""
     sources = {"1": _SHIPPED, "2": folder / "poisoned"}
     write_poisoned_model(_SHIPPED, sources["2"])
     files = files_of(_SHIPPED, arguments.images)
@@ -105,19 +105,19 @@ async def _live(storms: list[float], folder: Path, arguments: argparse.Namespace
     for number, storm_s in enumerate(storms):
         scratch = folder / str(number)
         scratch.mkdir()
-        life = Life(model, galleries[model.version], scratch, arguments.port, random, progress.set_description)
-        reports.append(await life.run(storm_s, killed=number == len(storms) - 1))
+        scenario = Scenario(model, galleries[model.version], scratch, arguments.port, random, progress.set_description)
+        reports.append(await scenario.run(storm_s, killed=number == len(storms) - 1))
         progress.update()
     return reports
 
 
 def _table(reports: Sequence[Report]) -> str:
-    outcomes = sorted(totals(report.arena.ledger for report in reports))
-    seen = [totals([report.arena.ledger]) for report in reports]
-    head = ("", *(f"life {number + 1}, version {report.version}" for number, report in enumerate(reports)))
+    outcomes = sorted(totals(report.harness.ledger for report in reports))
+    seen = [totals([report.harness.ledger]) for report in reports]
+    head = ("", *(f"scenario {number + 1}, version {report.version}" for number, report in enumerate(reports)))
     rows = [(outcome, *(str(one[outcome]) for one in seen)) for outcome in outcomes]
     rows += [
-        (f"workers {reason}", *(str(report.arena.ledger.losses[reason]) for report in reports))
+        (f"workers {reason}", *(str(report.harness.ledger.losses[reason]) for report in reports))
         for reason in ("died", "stuck")
     ]
     for name, title, scale in _HELD:
@@ -125,7 +125,7 @@ def _table(reports: Sequence[Report]) -> str:
         rows.append(
             (f"{title}, before and after", *(f"{one / scale:.0f}, {other / scale:.0f}" for one, other in cells))
         )
-    rows.append(("problems", *(str(report.arena.problems.total()) for report in reports)))
+    rows.append(("problems", *(str(report.harness.problems.total()) for report in reports)))
     return table(head, rows)
 
 

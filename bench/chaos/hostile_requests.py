@@ -13,8 +13,8 @@ from typing import Any
 
 from PIL import Image
 
-from bench.chaos.arena import Arena
 from bench.chaos.connection import form, head
+from bench.chaos.harness import Harness
 from bench.chaos.ledger import UNMATCHED
 
 # The HTTP server says so itself, in plain text.
@@ -47,18 +47,18 @@ class HostileRequest:
     unanswered: bool = False
 
 
-def hostile_requests(arena: Arena, random: Random) -> Iterator[HostileRequest]:
+def hostile_requests(harness: Harness, random: Random) -> Iterator[HostileRequest]:
     """One of every kind, with random details."""
-    yield from _bad_images(arena, random)
-    yield from _bad_requests(arena, random)
+    yield from _bad_images(harness, random)
+    yield from _bad_requests(harness, random)
     yield from _bad_http(random)
-    yield from _slow(arena)
+    yield from _slow(harness)
 
 
-def _bad_images(arena: Arena, random: Random) -> Iterator[HostileRequest]:
-    jpeg = random.choice(arena.gallery.pictures).data
+def _bad_images(harness: Harness, random: Random) -> Iterator[HostileRequest]:
+    jpeg = random.choice(harness.gallery.pictures).data
     cut = jpeg[: random.randint(len(jpeg) // 10, len(jpeg) * 8 // 10)]
-    large = random.randbytes(arena.max_bytes + random.randint(1, 100_000))
+    large = random.randbytes(harness.max_bytes + random.randint(1, 100_000))
     bodies = {
         "no bytes": (b"", "empty_image"),
         "random bytes": (b"\0" + random.randbytes(random.randint(1, 5000)), "not_an_image"),
@@ -80,8 +80,8 @@ def _bad_images(arena: Arena, random: Random) -> Iterator[HostileRequest]:
     )
 
 
-def _bad_requests(arena: Arena, random: Random) -> Iterator[HostileRequest]:
-    jpeg = random.choice(arena.gallery.pictures).data
+def _bad_requests(harness: Harness, random: Random) -> Iterator[HostileRequest]:
+    jpeg = random.choice(harness.gallery.pictures).data
 
     def raw(path: str = "/classify", content_type: str = "image/jpeg", **headers: object) -> bytes:
         return head(path, len(jpeg), content_type, **headers) + jpeg
@@ -103,7 +103,7 @@ def _bad_requests(arena: Arena, random: Random) -> Iterator[HostileRequest]:
     yield _hostile("invalid parameter", raw("/classify?top_k=0"), "invalid_parameter")
     yield _hostile("invalid timeout", raw(X_Request_Timeout_Ms="soon"), "invalid_parameter")
     yield _hostile("batch that is no form", raw(batch), "unsupported_media_type", batch)
-    yield _hostile("too many images", formed("files", batch, arena.max_images + 1), "too_many_images", batch)
+    yield _hostile("too many images", formed("files", batch, harness.max_images + 1), "too_many_images", batch)
     yield _hostile("nowhere", head("/nowhere", 0), "not_found", UNMATCHED)
 
 
@@ -127,9 +127,9 @@ def _bad_http(random: Random) -> Iterator[HostileRequest]:
     yield HostileRequest("an endless head", endless, UNMATCHED, _NO_HTTP, counted=False)
 
 
-def _slow(arena: Arena) -> Iterator[HostileRequest]:
+def _slow(harness: Harness) -> Iterator[HostileRequest]:
     timeout: dict[str, Any] = {"X_Request_Timeout_Ms": _UPLOAD_MS}
-    jpeg = arena.gallery.pictures[0].data
+    jpeg = harness.gallery.pictures[0].data
     yield _hostile("a dribbled body", head("/classify", 1000, **timeout) + jpeg[:200], "upload_timeout", dribbled=True)
     huge = head("/classify", None, Transfer_Encoding="chunked", **timeout) + b"7fffffffffffffff\r\n" + jpeg[:200]
     yield _hostile("a huge chunk, dribbled", huge, "upload_timeout", dribbled=True)

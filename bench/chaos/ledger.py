@@ -149,7 +149,7 @@ class Ledger:
 
 
 def totals(ledgers: Iterable[Ledger]) -> Counter[str]:
-    """What was seen over several lives, by outcome; "left" for clients that did not wait."""
+    """What was seen over several scenarios, by outcome; "left" for clients that did not wait."""
     seen: Counter[str] = Counter()
     for ledger in ledgers:
         for (_, outcome), count in ledger.requests.items():

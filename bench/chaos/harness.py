@@ -1,4 +1,4 @@
-"""Where clients and the service meet: one life of the service, and what went wrong in it."""
+"""Where clients and the service meet: one run of the service, and what went wrong in it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HANG_S = 20.0
 
 
 @dataclass
-class Arena:
+class Harness:
     """What the agents share.
 
     Attributes:

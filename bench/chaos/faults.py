@@ -6,8 +6,8 @@ import asyncio
 import signal
 from collections.abc import Callable
 
-from bench.chaos.arena import HANG_S, Arena
 from bench.chaos.clients import Clients
+from bench.chaos.harness import HANG_S, Harness
 from bench.chaos.model_folder import ModelFolder
 from bench.chaos.service_process import ServiceProcess, is_alive, send, wait_until
 
@@ -20,18 +20,18 @@ _BACK_S = 60.0  # for a worker to be tried again, which the service does at ever
 _ANOTHER_MODEL = "is not the one that was there"
 
 
-class Calamities:
-    """All that befalls one life.
+class Faults:
+    """All faults of one scenario.
 
     Args:
-        arena: where clients meet the service.
+        harness: where clients meet the service.
         clients: to see whether it still answers.
         service: its processes.
         folder: of its model.
     """
 
-    def __init__(self, arena: Arena, clients: Clients, service: ServiceProcess, folder: ModelFolder) -> None:
-        self._arena, self._clients, self._service, self._folder = arena, clients, service, folder
+    def __init__(self, harness: Harness, clients: Clients, service: ServiceProcess, folder: ModelFolder) -> None:
+        self._harness, self._clients, self._service, self._folder = harness, clients, service, folder
 
     async def damage_model(self) -> None:
         """Whoever runs goes on; who must start again refuses, and does not once the file is whole."""
@@ -44,11 +44,11 @@ class Calamities:
         await self._expect(lambda: self._refusals("damaged") > refusals, "a damaged model was not refused")
         await self._expect_right(4, "beside a worker that cannot start")
         self._lose(others)
-        await self._arena.expect_ready(ready=False)
+        await self._harness.expect_ready(ready=False)
         self._folder.restore()
         back = replaced + len(workers)
         await self._expect(lambda: len(self._service.replaced()) >= back, "workers did not come back", _BACK_S)
-        await self._arena.expect_ready()
+        await self._harness.expect_ready()
         await self._expect_right(4, "after the model was restored")
 
     async def swap_model(self) -> None:
@@ -78,38 +78,38 @@ class Calamities:
         for pid in workers:
             send(pid, signal.SIGCONT)
         if not all(right := await accepted):
-            self._arena.problem(f"{right.count(False)} accepted requests were not answered when it stopped")
+            self._harness.problem(f"{right.count(False)} accepted requests were not answered when it stopped")
         status = await asyncio.to_thread(self._service.exit_status, within_s)
-        await self._arena.end(crowd)
+        await self._harness.end(crowd)
         if status != 0:
-            self._arena.problem(f"exit status {status}")
+            self._harness.problem(f"exit status {status}")
         await self._expect_gone(workers)
 
     async def kill(self) -> None:
         """SIGKILL: its workers do not outlive it."""
         crowd = self._crowd()
-        self._arena.killed = True
+        self._harness.killed = True
         await asyncio.sleep(0.3)
         workers = self._service.workers()
         self._service.kill_alone()
         await self._expect_gone(workers)
-        await self._arena.end(crowd)
+        await self._harness.end(crowd)
 
     def _crowd(self) -> asyncio.Future[list[None]]:
-        self._arena.over.clear()
-        self._arena.stopping = True
+        self._harness.over.clear()
+        self._harness.stopping = True
         return asyncio.gather(*(self._clients.steady() for _ in range(_CROWD)))
 
     def _lose(self, workers: list[int]) -> None:
         """Workers die while nobody asks them for anything."""
         for pid in workers:
-            self._arena.ledger.losses["died"] += 1
+            self._harness.ledger.losses["died"] += 1
             if not send(pid, signal.SIGKILL):
-                self._arena.problem("a worker ended by itself")
+                self._harness.problem("a worker ended by itself")
 
     async def _expect(self, condition: Callable[[], bool], problem: str, within_s: float = HANG_S) -> None:
         if not await asyncio.to_thread(wait_until, condition, within_s):
-            self._arena.problem(problem)
+            self._harness.problem(problem)
 
     async def _expect_gone(self, workers: list[int]) -> None:
         await self._expect(lambda: not any(map(is_alive, workers)), "workers outlived the service")
@@ -117,13 +117,13 @@ class Calamities:
     async def _expect_right(self, count: int, when: str) -> None:
         await asyncio.sleep(_CALM_S)
         if not all(await self._clients.once(count)):
-            self._arena.problem(f"no answer {when}")
+            self._harness.problem(f"no answer {when}")
 
     async def _expect_queued(self) -> None:
         """Wait until requests are queued and no more come: how many a worker is sent ahead depends on its speed."""
         clock = asyncio.get_running_loop().time
         seen, since, give_up = 0.0, clock(), clock() + _QUEUE_S
-        while (answer := await self._arena.ask("/metrics")) is not None:
+        while (answer := await self._harness.ask("/metrics")) is not None:
             lines = answer.body.decode().splitlines()
             (depth,) = [float(line.split()[1]) for line in lines if line.startswith("aig_queue_depth ")]
             if depth != seen:
@@ -131,7 +131,7 @@ class Calamities:
             if depth and clock() - since >= _QUIET_S:
                 return
             if not depth and clock() > give_up:
-                self._arena.problem("requests did not queue")
+                self._harness.problem("requests did not queue")
                 return
             await asyncio.sleep(0.02)
 

@@ -1,4 +1,4 @@
-"""One life of the service, from its start through a storm to its end, and what must hold at every stage."""
+"""One run of the service, from its start through a storm to its end, and what must hold at every stage."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 from random import Random
 from time import monotonic
 
-from bench.chaos.arena import HANG_S, Arena
 from bench.chaos.attackers import Attackers
-from bench.chaos.calamities import Calamities
 from bench.chaos.clients import Clients
+from bench.chaos.faults import Faults
+from bench.chaos.harness import HANG_S, Harness
 from bench.chaos.model_folder import ModelFolder
 from bench.chaos.pictures import Gallery
 from bench.chaos.poisoned_model import poisons
@@ -41,17 +41,17 @@ _UNEXPECTED = ("unexpected error", "Exception in", "never retrieved", "was destr
 
 @dataclass
 class Report:
-    """How a life went.
+    """How a scenario went.
 
     Attributes:
         version: of the model that was served.
-        arena: what clients saw, and what must not have happened.
+        harness: what clients saw, and what must not have happened.
         faults: workers that were hurt in the storm, by reason.
         before, after: what the service held after its warm-up and after the storm.
     """
 
     version: str
-    arena: Arena
+    harness: Harness
     faults: dict[str, int] = field(default_factory=dict)
     before: Footprint | None = None
     after: Footprint | None = None
@@ -64,8 +64,8 @@ class Report:
         return self.after.resident_bytes / self.before.resident_bytes - 1
 
 
-class Life:
-    """One life.
+class Scenario:
+    """One run of the service under faults.
 
     Args:
         folder: the model's.
@@ -85,16 +85,16 @@ class Life:
         random: Random,
         say: Callable[[str], None],
     ) -> None:
-        self._folder, self._gallery, self._say = folder, gallery, say
+        self._folder, self._say = folder, say
         flags = _FLAGS_OF[folder.version]
         self._service = ServiceProcess(folder.path, port, scratch / "cache", scratch / "service.log", flags)
         max_batch = _MAX_BATCH[folder.version]
-        self._arena = Arena(port, gallery, _DEADLINE_S, _MAX_BYTES, _MAX_PIXELS, _MAX_IMAGES, max_batch)
-        self._clients = Clients(self._arena, random)
+        self._harness = Harness(port, gallery, _DEADLINE_S, _MAX_BYTES, _MAX_PIXELS, _MAX_IMAGES, max_batch)
+        self._clients = Clients(self._harness, random)
         deadly = poisons(gallery.manifest) if folder.version == "2" else {}
-        self._attackers = Attackers(self._arena, self._service, deadly, random)
-        self._calamities = Calamities(self._arena, self._clients, self._service, folder)
-        self.report = Report(folder.version, self._arena)
+        self._attackers = Attackers(self._harness, self._service, deadly, random)
+        self._faults = Faults(self._harness, self._clients, self._service, folder)
+        self.report = Report(folder.version, self._harness)
 
     async def run(self, storm_s: float, killed: bool) -> Report:
         """Live.
@@ -109,46 +109,46 @@ class Life:
             await self._stages(storm_s, killed)
         except Exception as error:  # whatever an answer was that nobody foresaw: it is a finding as well
             traceback.print_exc()
-            self._arena.problem(f"broken off: {error!r}")
+            self._harness.problem(f"broken off: {error!r}")
         finally:
             self._service.kill()
         for word in _UNEXPECTED:
             if word in self._service.log():
-                self._arena.problem(f"the log has {word!r}")
+                self._harness.problem(f"the log has {word!r}")
         return self.report
 
     async def _stages(self, storm_s: float, killed: bool) -> None:
         self._say(f"version {self.report.version}: warming up")
-        await self._arena.expect_ready()
+        await self._harness.expect_ready()
         self.report.before = await self._level()
         self._say(f"version {self.report.version}: a storm of {storm_s:.0f} s")
         await self._storm(storm_s)
         self._say(f"version {self.report.version}: calm, and counting")
         await self._expect_counted()
-        await self._arena.expect_ready()
+        await self._harness.expect_ready()
         await self._warm_up()
         self.report.after = await self._footprint(self.report.before)
         if self.report.growth > _MOST_GROWTH:
-            self._arena.problem(f"memory grew by {self.report.growth:.1%}")
+            self._harness.problem(f"memory grew by {self.report.growth:.1%}")
         self._say(f"version {self.report.version}: its model is damaged")
-        await self._calamities.damage_model()
+        await self._faults.damage_model()
         self._say(f"version {self.report.version}: its model is swapped for another")
-        await self._calamities.swap_model()
+        await self._faults.swap_model()
         await self._expect_counted()
         self._say(f"version {self.report.version}: it is {'killed' if killed else 'stopped'} under load")
-        await (self._calamities.kill() if killed else self._calamities.stop(_DRAIN_S + HANG_S))
+        await (self._faults.kill() if killed else self._faults.stop(_DRAIN_S + HANG_S))
 
     async def _warm_up(self) -> None:
         """Everything once that takes memory: all kinds of requests, and a full queue."""
-        self._arena.over.clear()
+        self._harness.over.clear()
         work = [self._clients.steady() for _ in range(_STEADY)] + [self._clients.bursts(_BURST, 0.5)]
         running = asyncio.gather(*work, self._attackers.poisonous())
         await self._attackers.every_kind(slow_too=False)
-        enough = self._arena.ledger.images["ok"] + _WARM_UP_IMAGES
+        enough = self._harness.ledger.images["ok"] + _WARM_UP_IMAGES
         give_up = monotonic() + HANG_S
-        while self._arena.ledger.images["ok"] < enough and monotonic() < give_up:
+        while self._harness.ledger.images["ok"] < enough and monotonic() < give_up:
             await asyncio.sleep(0.05)
-        await self._arena.end(running)
+        await self._harness.end(running)
 
     async def _level(self) -> Footprint:
         """The most that the service has held once warming it up further adds nothing to speak of."""
@@ -165,7 +165,7 @@ class Life:
         return level
 
     async def _storm(self, seconds: float) -> None:
-        self._arena.over.clear()
+        self._harness.over.clear()
         lost_before = self._lost()
         running = asyncio.gather(
             *(self._clients.steady() for _ in range(_STEADY)),
@@ -177,23 +177,23 @@ class Life:
             self._attackers.hurtful(),
         )
         await asyncio.wait([running], timeout=seconds)
-        await self._arena.end(running)
+        await self._harness.end(running)
         self.report.faults = dict(self._attackers.faults)
         lost = self._lost() - lost_before
-        if lost > self._arena.max_batch * sum(self.report.faults.values()):
-            self._arena.problem(f"{lost} images lost with {sum(self.report.faults.values())} workers")
+        if lost > self._harness.max_batch * sum(self.report.faults.values()):
+            self._harness.problem(f"{lost} images lost with {sum(self.report.faults.values())} workers")
 
     def _lost(self) -> int:
-        return self._arena.ledger.images["worker_lost"]
+        return self._harness.ledger.images["worker_lost"]
 
     async def _expect_counted(self) -> None:
         """The counters come to what clients saw; those of clients that left may take a moment."""
         give_up = monotonic() + HANG_S / 2
-        while (counted := await self._arena.counted()) is not None:
-            found = list(self._arena.ledger.problems(counted))
+        while (counted := await self._harness.counted()) is not None:
+            found = list(self._harness.ledger.problems(counted))
             if not found or monotonic() > give_up:
                 for problem in found:
-                    self._arena.problem(f"count: {problem}")
+                    self._harness.problem(f"count: {problem}")
                 return
             await asyncio.sleep(0.2)
 
@@ -207,5 +207,5 @@ class Life:
             if held[0] == held[1]:
                 return found
             if monotonic() > give_up:
-                self._arena.problem(f"files, threads and processes were {held[1]} and are {held[0]}")
+                self._harness.problem(f"files, threads and processes were {held[1]} and are {held[0]}")
                 return found
