@@ -20,11 +20,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Digests are everywhere here, and look as random as secrets do.
 NO_SECRETS := --disable-plugin HexHighEntropyString --disable-plugin Base64HighEntropyString
-SOURCES := artifact bench docker export models service tests
+SOURCES := artifact bench docker docs export models service tests
 
 REVISION = $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
-.PHONY: help serve test test-images test-oldest fuzz check format dashboards install clean docker-image docker-test
+.PHONY: help serve test test-images test-oldest fuzz check docs format dashboards install clean docker-image docker-test
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,12 +45,16 @@ test-oldest: $(OLDEST)/.installed ## prove the lower bounds of pyproject.toml: t
 fuzz: install ## try other cases than the tests do, and many more: some minutes
 	$(BIN)/python -m pytest tests/fuzz --hypothesis-profile=fuzz --timeout 0
 
-check: install ## format, lint, types, the import contract, and no secrets
+check: install ## format, lint, types, the import contract, the documentation, and no secrets
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --no-verify $(NO_SECRETS)
+
+docs: $(VENV)/.docs ## build the documentation into build/site, and check its links
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 format: install ## format the sources
 	$(BIN)/ruff format $(SOURCES)
@@ -79,6 +83,11 @@ $(VENV)/bin/python:
 $(VENV)/.serve: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "setting up the service in $(VENV) ..."
 	$(PIP) --editable '.[serve,heif,$(RUNTIME)]'
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "setting up what builds the documentation in $(VENV) ..."
+	$(PIP) --editable '.[docs]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python

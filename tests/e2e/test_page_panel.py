@@ -5,8 +5,9 @@ import re
 import pytest
 from playwright.sync_api import Route, expect
 
+from docs.hooks.tables import error_types
 from tests.e2e.browser import Visitor
-from tests.e2e.process import ROOT, ServerProcess
+from tests.e2e.process import ServerProcess
 
 
 def _tile(visitor: Visitor, name: str) -> str:
@@ -106,8 +107,7 @@ def test_page_waits_for_a_service_that_is_not_there_yet(visitor: Visitor) -> Non
 
 
 def test_every_error_type_of_the_api_is_told_in_words_of_its_own(visitor: Visitor) -> None:
-    table = (ROOT / "README.md").read_text().split("| `type` | status |")[1].split("\n\n")[0]
-    types = [type_ for type_ in re.findall(r"^\| `(\w+)`", table, re.MULTILINE) if type_ != "client_gone"]
+    types = [type_ for type_ in error_types() if type_ != "client_gone"]
     assert len(types) >= 28
     visitor.open()
     titles = visitor.page.evaluate(

@@ -1,4 +1,4 @@
-"""What the README shows, held against what a newcomer sees who does the same."""
+"""What the documents show, compared with what a newcomer sees who does the same."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Any
 
 import orjson
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from docs.hooks.http_reference import routes
+from docs.hooks.tables import metrics
 from service.__main__ import main
 from service.classify.graph import describe
 from service.engine.runtimes.base import open_runtime
@@ -18,12 +21,12 @@ from service.settings import Settings
 from tests.e2e.process import ROOT, ServerProcess
 from tests.service.engine.workers.processes import job
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 
 
 def _shown(before: str) -> str:
-    """The block after these words."""
-    return README.split(before, 1)[1].split("```", 2)[1]
+    """The second block after these words: what the command in the first one prints."""
+    return TUTORIAL.split(before, 1)[1].split("```", 4)[3]
 
 
 def _close(value: Any) -> Any:
@@ -36,8 +39,8 @@ def _close(value: Any) -> Any:
 
 
 def test_answer_shown_is_that_of_the_image_named() -> None:
-    (name,) = re.findall(r"curl -F file=@(\S+)", README)
-    shown = json.loads(re.sub(r",\s*…", "", README.split("```json", 1)[1].split("```", 1)[0]))
+    (name,) = re.findall(r"curl -F file=@(\S+)", TUTORIAL)
+    shown = json.loads(re.sub(r",\s*…", "", TUTORIAL.split("```json", 1)[1].split("```", 1)[0]))
     runtime = open_runtime(ROOT / Settings.model_fields["model"].default, "onnx", "cpu")
     decoder = ImageDecoder(runtime.manifest.preprocessing, max_bytes=10**6, max_pixels=10**6)
     (answer,) = LocalWorker(runtime, decoder.decode).work([job((ROOT / name).read_bytes())])
@@ -53,14 +56,28 @@ def test_drawing_shown_is_that_of_the_image_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
-    command = re.search(r"`\.venv/bin/python -m service (classify \S+)`", README)
+    command = re.search(r"\.venv/bin/python -m service (classify \S+)", TUTORIAL)
     assert command
     assert main([*command[1].split(), "--runtime", "onnx"]) == 0
-    told = [text.strip().rpartition(", ")[0] for text in (capsys.readouterr().out, _shown(command[0]))]  # but the time
+    told = [
+        text.strip().rpartition(", ")[0] for text in (capsys.readouterr().out, _shown("needs no server:"))
+    ]  # but the time
     assert told[0] == told[1]
 
 
-def test_openapi_describes_the_routes_that_the_table_has_but_for_the_pages(server: ServerProcess) -> None:
-    listed = set(re.findall(r"^\| `(?:GET|POST) (\S+)` \|", README, re.MULTILINE))
+def test_http_page_has_every_route_of_the_server(server: ServerProcess) -> None:
+    page = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `((?:GET|POST) \S+)` \|", page, re.MULTILINE))
     with server.client() as client:
-        assert set(client.get("/openapi.json").json()["paths"]) == listed - {"/", "/docs"}
+        paths = client.get("/openapi.json").json()["paths"]
+    described = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+    assert described == listed - {"GET /", "GET /docs"}
+    assert described == set(re.findall(r"^### `(\w+ /\S*)`", routes(), re.MULTILINE))
+
+
+def test_metrics_page_has_every_metric_of_the_server(server: ServerProcess) -> None:
+    listed = set(re.findall(r"^\| `(\w+?)(?:_total)?` \|", metrics(), re.MULTILINE))
+    with server.client() as client:
+        text = client.get("/metrics").text
+    served = {family.name for family in text_string_to_metric_families(text)}
+    assert served | {name for name in listed if name.startswith("aig_key_")} == listed

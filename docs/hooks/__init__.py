@@ -1,0 +1,1 @@
+"""What MkDocs does besides its own work: pages made of code, and pages that stand elsewhere in the repository."""
