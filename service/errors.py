@@ -170,14 +170,14 @@ async def answer(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> No
 
 
 def stopped() -> EngineStopped:
-    """What to answer where the server, which stops, waits no longer and has cancelled this task."""
+    """The error for a request whose task the stopping server has cancelled."""
     if task := asyncio.current_task():
         task.uncancel()
     return EngineStopped()
 
 
 class ErrorAnswers:
-    """Middleware for that. Of errors that nobody expects FastAPI would otherwise tell in plain text."""
+    """Middleware that answers unexpected errors as JSON; FastAPI would answer in plain text."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

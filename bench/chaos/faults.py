@@ -17,7 +17,7 @@ _QUEUE_S = 1.0  # for these to queue
 _QUIET_S = 0.3  # after which no more of them come
 _CALM_S = 1.1  # after which a service that had to refuse requests lets its queue grow again
 _BACK_S = 60.0  # for a worker to be tried again, which the service does at ever longer intervals
-_ANOTHER_MODEL = "is not the one that was there"
+_ANOTHER_MODEL = "has changed since the service started"
 
 
 class Faults:

@@ -74,14 +74,16 @@ class Account:
             TooManyAtOnce: before it begins.
         """
         if self._in_progress == self.key.requests_at_once:
-            raise TooManyAtOnce(f"this key may have {self._in_progress} requests in progress, and has", _SOON_S)
+            raise TooManyAtOnce(
+                f"this key already has {self._in_progress} requests in progress, the most it may have", _SOON_S
+            )
         self._in_progress += 1
 
     def __exit__(self, *_: object) -> None:
         self._in_progress -= 1
 
     def require(self, images: int = 1) -> None:
-        """Return where that many images would be taken now. More than a burst are when nothing of it is used.
+        """Return if that many images would be accepted now. More than one burst are only when the bucket is full.
 
         Raises:
             RateLimited, QuotaExceeded: they would not be.
@@ -103,7 +105,7 @@ class Account:
             self._images.take(images)
 
     def charge_refused(self) -> None:
-        """Count what was received and refused as one image: to receive it costs as much."""
+        """Count a refused body as one image, because receiving it costs about as much."""
         if self._images:
             self._images.take(1)
 

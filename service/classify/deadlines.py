@@ -1,4 +1,4 @@
-"""When the answer to a request is worthless: after the client's own time limit, or the service's."""
+"""The deadline of a request: the client's own, or the service's if that is earlier."""
 
 from __future__ import annotations
 

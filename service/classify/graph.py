@@ -106,7 +106,7 @@ def layers(manifest: Manifest, answer: Answer) -> Layers:
 
 
 def layers_of(blocks: Sequence[Block], executed: Sequence[bool]) -> Layers:
-    """The same of blocks and of which of them ran."""
+    """The edges between these blocks, given which of them ran."""
     skipped = [block.name for block, ran in zip(blocks, executed, strict=True) if not ran]
     return Layers(
         executed=len(executed) - len(skipped), skipped=len(skipped), total=len(executed), skipped_names=skipped

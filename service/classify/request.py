@@ -65,7 +65,7 @@ class ClassifyRequest:
         self._account = account
 
     def admit(self) -> None:
-        """Return where its images would be taken now. Asked first, since everything else costs more.
+        """Return if its images would be accepted now. Asked first, because everything else costs more.
 
         Raises:
             Overloaded, NoWorker, EngineStopped: the engine takes none.

@@ -70,7 +70,7 @@ class Edge(TypedDict):
 class InferenceGraph:
     """This image's path. Nodes are `input`, `stem`, executed blocks, `<block>.shortcut` and `classifier`.
 
-    A skipped block is no node of the graph; where its shortcut is a projection, which always runs, that is one.
+    A skipped block is not a node. If its shortcut is a projection, `<block>.shortcut` is a node.
     """
 
     blocks: list[BlockRun]

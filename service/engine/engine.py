@@ -120,7 +120,7 @@ class Engine:
         self._running = True
 
     def require_room(self) -> None:
-        """Return where an image would be taken now; asked before one is even received.
+        """Return if an image would be accepted now; asked before one is received.
 
         Raises:
             Overloaded: the queue is full.
@@ -145,7 +145,7 @@ class Engine:
             image: the image file.
             deadline_s: how long its answer is of any worth.
             answered: called on the loop with what came of it, unless it was withdrawn before a worker had it.
-            follows: whether it belongs to a request that was accepted, and is refused only where the queue is full.
+            follows: whether an earlier image of the same request was accepted; then only a full queue refuses it.
             dear: whether it may take far longer than others; see `scheduler`.
             gate_offset: added to the margin of every gate: above 0 more blocks run, below fewer.
 

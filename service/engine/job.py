@@ -14,7 +14,7 @@ class ImageJob:
     Attributes:
         image: the image file.
         queued_at: when it was submitted.
-        deadline: when its answer is worthless.
+        deadline: when nobody waits for its answer any more.
         gate_offset: added to the margin of every gate.
         dear: whether it may take far longer than others.
     """

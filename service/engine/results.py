@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 
 
 class Results:
-    """Answers the jobs of every batch that ran.
+    """Delivers the outcomes of a batch to its jobs, to the health check and to the metrics.
 
     Args:
         health: is told whether inference works.

@@ -1,7 +1,7 @@
 """Answers after which a connection ends: to clients that are still sending, and those of a server that stops.
 
 A connection that is closed while data comes in is reset, which may take the answer from a client that has not read it
-yet (RFC 9112, section 9.6). So what comes is received for a while, and dropped.
+yet (RFC 9112, section 9.6). So the server goes on receiving for a while and discards the data.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class _Exchange:
         await self._send(message)
 
     async def end(self) -> None:
-        """End an answer that was given while the body came: the client has it, but the server knows of no end."""
+        """End the exchange when the answer was sent before the whole body had arrived."""
         if not self._is_unended:
             return
         dropped = 0

@@ -61,9 +61,10 @@ def is_listening(listener: socket.socket) -> bool:
 
 
 def let_nobody_in(listener: socket.socket) -> None:
-    """Have the system let hardly any connection in, and where Linux permits it none; those it has can be accepted.
+    """Stop accepting new connections; those that are queued can still be accepted.
 
-    Who tries to connect tries again after a second, and is refused when the socket has been closed meanwhile.
+    A client that connects now tries again after a second, and is refused when the socket has been closed meanwhile.
+    Where Linux does not permit a filter, hardly any connection is let in instead of none.
     """
     listener.listen(0)
     with suppress(OSError):  # containers may not filter

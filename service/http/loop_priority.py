@@ -40,6 +40,6 @@ class LoopScheduling:
                 set_policy("SCHED_OTHER")
 
     def note_overload(self, overloaded: bool) -> None:
-        """Stand back for the workers no longer, or again."""
+        """Stop yielding to the workers in an overload; resume afterwards."""
         if self._serving:
             set_policy("SCHED_OTHER" if overloaded else "SCHED_BATCH")

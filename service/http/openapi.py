@@ -22,7 +22,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         413: "too many bytes or pixels",
         415: "not an image, an image of a kind that is not read, a wrong content type, or a content encoding",
         422: "damaged image, or unknown or invalid parameters or fields",
-        429: "too much is asked for, by everybody or by this API key; Retry-After says when to come back",
+        429: "the service is overloaded, or this API key has reached a limit; Retry-After says when to come back",
         500: "the model could not be run on this image",
         503: "the service is stopping, or has no process that could run the image",
         504: "not answered within the deadline",
@@ -118,7 +118,7 @@ def describe_api(app: FastAPI, settings: Settings, with_keys: bool) -> None:
     for path, operations in document["paths"].items():
         for operation in operations.values():
             responses = operation["responses"]
-            responses.setdefault("500", _error("an error that nobody expected"))
+            responses.setdefault("500", _error("unexpected error"))
             if with_keys and not is_open(path):
                 _require_key(path, operation)
     if with_keys:

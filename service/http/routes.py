@@ -59,7 +59,7 @@ async def healthz() -> Status:
 @router.get(
     "/readyz",
     tags=["operations"],
-    summary="Are images taken?",
+    summary="Is the service ready for images?",
     response_model=Status,
     responses={503: {"model": Status}},
     response_model_exclude_none=True,
@@ -67,7 +67,7 @@ async def healthz() -> Status:
 async def readyz(served: Served, response: Response) -> Status:
     """Whether images are taken and can be expected to be answered.
 
-    Not while the service starts or stops, when no worker is alive, when the last inferences failed, or when images have
+    Answers 503 while the service starts or stops, when no worker is alive, when the last inferences failed, or when images have
     been refused for a while.
     """
     problem = served.engine.problem

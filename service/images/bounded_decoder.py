@@ -94,7 +94,7 @@ class BoundedDecoder:
         return self._decoded(data, min(ORDINARY_S, self._bounds.cpu_s))
 
     def decode_dear(self, data: bytes) -> Float32Array:
-        """The same of an image that may take as long as one may at all."""
+        """Decode an image with the longest time that is allowed."""
         return self._decoded(data, self._bounds.cpu_s)
 
     def _decoded(self, data: bytes, cpu_s: float) -> Float32Array:

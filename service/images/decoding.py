@@ -94,7 +94,7 @@ class ImageDecoder:
         try:
             image = open_image(data, self.formats)
         except UnidentifiedImageError as error:
-            raise NotAnImage(f"this is not an image in a format that is read ({', '.join(self.formats)})") from error
+            raise NotAnImage(f"the file is in none of these formats: {', '.join(self.formats)}") from error
         except UnsupportedFile as error:
             raise UnsupportedImage(f"{error}, which is not read here; /model lists the formats that are") from error
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -113,7 +113,7 @@ class ImageDecoder:
             raise CorruptImage("the image is truncated or damaged") from error
 
     def check_bytes(self, data: bytes) -> None:
-        """Return where there are bytes, and not too many.
+        """Return if there are bytes, and not too many.
 
         Raises:
             EmptyImage, ImageTooLarge: there are none, or too many.

@@ -50,7 +50,7 @@ def _open(settings: Settings, expected: Manifest, tunes: bool) -> tuple[Opened, 
     runtime = open_runtime(settings.model, settings.runtime, settings.device, settings.precision, settings.cache)
     manifest = runtime.manifest
     if manifest != expected:
-        raise ArtifactError(f"the model in {settings.model} is not the one that was there when the service started")
+        raise ArtifactError(f"the model in {settings.model} has changed since the service started")
     tuning = None
     if tunes:
         tuning = tune(runtime, read_probes(settings.model, manifest).images, settings.policy_wishes)

@@ -18,7 +18,7 @@ from service.settings import Settings
 
 
 def begin_pool(settings: Settings, manifest: Manifest) -> Callable[[], WorkerPool]:
-    """Begin to make the workers; the rest is done when they are asked for."""
+    """Start the first worker; return a function that waits for it and makes the others."""
     if settings.isolation == "thread":
         return lambda: _thread_pool(settings)
     first = _worker_process(settings, manifest)

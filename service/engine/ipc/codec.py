@@ -16,8 +16,7 @@ from service.engine.errors import DeadlineExceeded, InferenceFailed, WorkerLost
 from service.engine.ipc.frames import framed
 from service.engine.job import Answer, ImageJob, Outcome
 
-# When it was queued and when it is worthless, on the clock of all processes; its gate offset; whether it is dear; its
-# bytes.
+# Queued at and deadline, on the clock of all processes; gate offset; whether it is dear; length of the image file.
 _JOB = struct.Struct("!ddd?Q")
 _LENGTH = struct.Struct("!Q")
 
@@ -26,7 +25,7 @@ _CHECK = struct.Struct("!I")
 
 
 class UnexpectedError(RuntimeError):
-    """An exception that nobody expected, in another process; the message names it."""
+    """An unexpected exception in another process; the message names it."""
 
 
 def pack_jobs(jobs: Sequence[ImageJob]) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Watchdog:
-    """Costs a timer now and then, and not one for every batch.
+    """Watches one process with one timer, not one for every batch.
 
     Args:
         longest_s: that anything may take, in seconds.
@@ -22,13 +22,13 @@ class Watchdog:
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self) -> None:
-        """Something begins, and what was before is over."""
+        """Start timing a new batch."""
         self._since = self._loop.time()
         if self._timer is None:
             self._timer = self._loop.call_later(self._longest_s, self._look)
 
     def rest(self) -> None:
-        """Nothing is to be done."""
+        """Stop timing: the process is idle."""
         self._since = None
 
     def end(self) -> None:

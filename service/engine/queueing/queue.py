@@ -51,7 +51,7 @@ class JobQueue:
         return max(1, min(self.capacity, in_time))
 
     def require_room(self, room: int) -> None:
-        """Return where another job fits into a queue of so many.
+        """Return if another job fits into a queue of at most so many.
 
         Raises:
             Overloaded: the queue is full.
@@ -67,7 +67,7 @@ class JobQueue:
         self._jobs.append(job)
 
     def put_back(self, jobs: Sequence[PendingJob]) -> None:
-        """Queue jobs that were taken, and never begun, before all others."""
+        """Put jobs that were taken but not begun back at the front."""
         for job in reversed(jobs):
             if not job.withdrawn:
                 job.given = False

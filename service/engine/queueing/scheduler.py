@@ -85,7 +85,7 @@ class Scheduler:
     # What comes in.
 
     def require_room(self) -> None:
-        """Return where a job would be queued now.
+        """Return if a job would be accepted now.
 
         Raises:
             Overloaded: the queue is full.
@@ -98,7 +98,7 @@ class Scheduler:
 
         Args:
             job: to be queued.
-            follows: whether it belongs to a request that was accepted, and is refused only where the queue is full.
+            follows: whether an earlier image of the same request was accepted; then only a full queue refuses it.
 
         Raises:
             Overloaded: the queue is full.

@@ -72,7 +72,7 @@ def _end_without_service(connection: socket.socket) -> None:
 
 
 def _checked(worker: LocalWorker, batch_size: int) -> list[Outcome]:
-    """What was wrong, if anything was."""
+    """Run the check; return its error, or nothing."""
     try:
         worker.check(batch_size)
     except InferenceFailed as error:

@@ -29,7 +29,7 @@ class ThreadWorker:
         self._thread: Thread | None = None
 
     def start(self) -> None:
-        """Nothing is to be done."""
+        """Do nothing: the thread starts when it is connected."""
 
     async def connect(self, answered: Answered, lost: Callable[[str], None]) -> None:  # noqa: ARG002 (it never is)
         """Begin."""
@@ -55,7 +55,7 @@ class ThreadWorker:
         self._asked.put(None)
 
     def close(self) -> None:
-        """Nothing is to be done."""
+        """Do nothing: the thread ends when it is disconnected."""
 
     def _run(self, loop: asyncio.AbstractEventLoop, answered: Answered) -> None:
         set_policy("SCHED_OTHER")  # the loop, which started it, may stand back for it
