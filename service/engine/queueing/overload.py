@@ -31,10 +31,11 @@ class Load:
 class Overload:
     """Begins when a full queue refuses a job, and ends when a queue like it would have nothing left to do.
 
-    In an overload little may wait, so that some jobs are refused even of a load that could be borne: that nothing is
-    refused any more is a sign of its end, but not one to wait for. So it is reckoned what would be left to do for a
-    queue that had taken every job since, as far as it has room. Its workers never wait, and take as long for a job as
-    they did when the overload began: waiting and refusals make workers seem slower than they are.
+    During an overload little may wait, so that some jobs are refused even of a load that could be borne: the end of
+    refusals is a sign that it is over, but not one to wait for. So this simulates a queue that had accepted every job
+    since, as far as it has room; the overload is over when that queue would be empty. The simulated workers never wait
+    and take as long for a job as they did when the overload began, because waiting and refusals make workers seem
+    slower than they are.
 
     Args:
         clock: seconds that never go back.

@@ -1,15 +1,17 @@
-"""Which job runs when and where, and which is refused. From top to bottom: what comes in, who runs it, and the rules.
+"""Decides which job runs when and on which worker, and which job is refused.
 
-A burst may fill the queue to its capacity, or with as much as can be run before its deadlines. When even that
-overflows, more comes in than can be done, and a long queue would only make every answer late. As long as that overload
-lasts, only as much may wait, queued or at a worker, as lets every worker go on at once when it is done; what does not
-fit is refused at once.
+A burst may fill the queue: to its capacity, or with as many jobs as can be run before their deadlines. If even that is
+not enough, more comes in than can be done, and a long queue would only make every answer late. During such an overload
+only one batch for each worker may wait, in the queue or at a worker. Other jobs are refused at once.
 
-A worker that is busy is given a batch ahead when no other is idle. What is queued later goes to it only when it is
-about to be done: until then another may be done first, or the job be withdrawn.
+A worker that is given a batch is also given the next one, ahead of time, if no other worker is idle. If nothing was
+queued then, it is given what comes later once it is about to be done: until then another worker may be done first, or
+the job may be withdrawn.
 
-Dear jobs, which are likely to take far longer than others, wait in a queue of their own. As long as others come, they
-may have half of the workers at most; a single worker has as much time for the others after one as that took.
+Dear jobs, which are likely to take far longer than others, wait in a queue of their own. While other jobs come, dear
+jobs have half of the workers at most. A single worker gives others as much time after a dear job as that took.
+
+The class reads from top to bottom: what comes in, who runs it, and the rules.
 """
 
 from __future__ import annotations
