@@ -12,7 +12,6 @@ from artifact.preprocessing import Float32Array
 from bench.ungated import compiled_ungated, onnx_ungated, openvino_ungated
 from service.engine.errors import RuntimeUnavailable
 from service.engine.runtimes.base import Precision, Runtime
-from service.engine.runtimes.blocked import BlockedRuntime
 from service.engine.runtimes.compiled.runtime import CompiledRuntime
 from service.engine.runtimes.int8 import Int8Runtime
 from service.engine.runtimes.machine_cache import MachineCache
@@ -47,7 +46,6 @@ def gated_runtimes(folder: Path, manifest: Manifest) -> dict[str, Runtime]:
     """Everything that runs the gated network on a CPU."""
     runtimes: dict[str, Runtime] = {
         "portable": OnnxRuntime(folder, manifest, "cpu"),
-        "blocked": BlockedRuntime(folder, manifest, MachineCache([], manifest)),
         "ONNX Runtime int8": Int8Runtime(folder, manifest),
         **compiled_runtimes(folder, manifest),
     }

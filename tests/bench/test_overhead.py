@@ -44,7 +44,7 @@ def test_first_share_is_the_one_that_is_judged() -> None:
     ("flags", "variables", "isolation", "runtime"),
     [
         ([], {}, "process", "auto"),
-        ([], {"AIG_ISOLATION": "thread", "AIG_RUNTIME": "blocked"}, "thread", "blocked"),
+        ([], {"AIG_ISOLATION": "thread", "AIG_RUNTIME": "compiled"}, "thread", "compiled"),
         (["--isolation", "process", "--runtime", "onnx"], {"AIG_ISOLATION": "thread"}, "process", "onnx"),
     ],
 )

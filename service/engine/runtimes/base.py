@@ -13,7 +13,7 @@ from artifact.preprocessing import Float32Array
 from service.engine.errors import RuntimeUnavailable
 
 Device = Literal["auto", "cpu", "cuda"]
-RuntimeName = Literal["auto", "onnx", "compiled", "blocked", "openvino", "int8", "torchscript"]
+RuntimeName = Literal["auto", "onnx", "compiled", "openvino", "int8", "torchscript"]
 Precision = Literal["fp32", "bf16", "int8"]  # from the highest down
 
 
@@ -93,7 +93,7 @@ def open_runtime(
         RuntimeUnavailable: the library or the device is not there, or cannot run this model.
     """
     manifest = read_manifest(folder)
-    if device == "cuda" and runtime in ("compiled", "blocked", "openvino", "int8"):
+    if device == "cuda" and runtime in ("compiled", "openvino", "int8"):
         raise RuntimeUnavailable(f"the {runtime} runtime is for CPUs, not for CUDA")
     # Imported here because a serving install has only some of the libraries.
     if runtime == "torchscript":

@@ -77,7 +77,7 @@ def _providers(device: str) -> list[str]:
 
 
 def open_session(
-    model: Path | bytes, providers: Sequence[str] = (_CPU,), optimisation: str = "ORT_ENABLE_ALL"
+    model: Path, providers: Sequence[str] = (_CPU,), optimisation: str = "ORT_ENABLE_ALL"
 ) -> onnxruntime.InferenceSession:
     """Open a model so that each run stays on its caller's thread.
 
@@ -93,5 +93,4 @@ def open_session(
     try:
         return onnxruntime.InferenceSession(model, options, providers=list(providers))
     except Exception as error:  # its exceptions share no public base class
-        name = model if isinstance(model, Path) else "the model made for this machine"
-        raise RuntimeUnavailable(f"ONNX Runtime cannot open {name}: {error}") from error
+        raise RuntimeUnavailable(f"ONNX Runtime cannot open {model}: {error}") from error

@@ -14,7 +14,7 @@ from pathlib import Path
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
-from artifact.manifest import INPUT_NAMES, OUTPUT_NAMES, Manifest
+from artifact.manifest import OUTPUT_NAMES, Manifest
 
 
 class UnknownGraph(ValueError):  # noqa: N818 (named like the state it tells)
@@ -70,18 +70,6 @@ class PortableGraph:
     blocks: tuple[PortableBlock, ...]
     tail: tuple[NodeProto, ...]
     input_size: int
-
-    def straight(self) -> ModelProto:
-        """The network with every block executed and no gates: images (N, 3, H, W) to logits (N, classes)."""
-        nodes = [*self.stem]
-        for block in self.blocks:
-            nodes += [*block.shortcut_nodes, *block.residual_nodes]
-        side = self.input_size
-        return self.model(
-            [*nodes, *self.tail],
-            [helper.make_tensor_value_info(INPUT_NAMES[0], TensorProto.FLOAT, ["batch", 3, side, side])],
-            [helper.make_tensor_value_info(OUTPUT_NAMES[0], TensorProto.FLOAT, None)],
-        )
 
     def model(
         self, nodes: Iterable[NodeProto], inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]

@@ -112,7 +112,7 @@ def _remembered(
 
 
 def _candidates(precision: Precision) -> list[Candidate]:
-    runtimes: tuple[RuntimeName, ...] = ("onnx", "compiled", "blocked", "openvino")
+    runtimes: tuple[RuntimeName, ...] = ("onnx", "compiled", "openvino")
     found = [Candidate(runtime, "fp32") for runtime in runtimes]
     if precision != "fp32":
         found += [Candidate("compiled", "bf16"), Candidate("openvino", "bf16")]
@@ -131,10 +131,6 @@ def _open(candidate: Candidate, folder: Path, manifest: Manifest, cache: Machine
         from service.engine.runtimes.compiled.runtime import CompiledRuntime
 
         return CompiledRuntime(folder, manifest, cache, candidate.precision)
-    if candidate.runtime == "blocked":
-        from service.engine.runtimes.blocked import BlockedRuntime
-
-        return BlockedRuntime(folder, manifest, cache)
     if candidate.runtime == "int8":
         from service.engine.runtimes.int8 import Int8Runtime
 

@@ -28,7 +28,7 @@ ALL_GATED = {"target_rates": (HALF,) * 5}
 PLAIN = {"target_rates": (1.0,) * 5}
 IMAGENET = {"stem": "imagenet", "stage_blocks": (2, 1), "target_rates": (HALF,) * 3}
 
-# Every layer's channels are a multiple of 16: those of a blocked layout on any x86 processor of these years.
+# Every layer's channels are a multiple of 16, as many as the widest vectors have lanes.
 BLOCKABLE: dict[str, dict[str, object]] = {
     "first without a gate": WIDE,
     "all gated": WIDE | ALL_GATED,
@@ -42,7 +42,7 @@ BLOCKABLE: dict[str, dict[str, object]] = {
     "a single block": {"stage_blocks": (1,), "stage_widths": (16,), "target_rates": (HALF,)},
     "small gates": WIDE | {"gate_hidden": 3},
 }
-# Widths for which a blocked layout is filled up, mixed with a plain one, or not used at all, as the processor has it.
+# Widths that fill no whole number of vectors.
 OTHERS: dict[str, dict[str, object]] = {
     "widths 4, 8, 16": {},
     "widths 8, 24, 40": {"stage_widths": (8, 24, 40)},

@@ -18,10 +18,10 @@ from tests.service.engine.runtimes.artifacts import Exported
 Change = Callable[[Float32Array, Float32Array, Float32Array], LogitsAndMargins]
 """From the right logits and margins and the gate offsets to what a runtime says instead."""
 
-ONNX, COMPILED, BLOCKED = Candidate("onnx", "fp32"), Candidate("compiled", "fp32"), Candidate("blocked", "fp32")
+ONNX, COMPILED = Candidate("onnx", "fp32"), Candidate("compiled", "fp32")
 OPENVINO, OPENVINO_BF16 = Candidate("openvino", "fp32"), Candidate("openvino", "bf16")
 COMPILED_BF16 = Candidate("compiled", "bf16")
-FP32 = (ONNX, COMPILED, BLOCKED, OPENVINO)
+FP32 = (ONNX, COMPILED, OPENVINO)
 
 
 class FakeRuntime:

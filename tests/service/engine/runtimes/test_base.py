@@ -172,7 +172,7 @@ def test_auto_takes_cuda_where_it_works_and_agrees_with_the_cpu(
         _assert_same(on_gpu.run(images, offsets), expected, tolerance=0.05)
 
 
-@pytest.mark.parametrize("name", ["compiled", "blocked", "openvino", "int8"])
+@pytest.mark.parametrize("name", ["compiled", "openvino", "int8"])
 def test_runtime_for_cpus_is_refused_on_cuda(artifact: Path, name: RuntimeName) -> None:
     with pytest.raises(RuntimeUnavailable, match=f"the {name} runtime is for CPUs"):
         open_runtime(artifact, name, "cuda")

@@ -51,7 +51,7 @@ def _innermost_constant(graph: onnx.GraphProto) -> onnx.TensorProto:
 
 
 @pytest.mark.parametrize("nested", [False, True])
-@pytest.mark.parametrize("runtime", ["auto", "onnx", "compiled", "blocked", "openvino"])
+@pytest.mark.parametrize("runtime", ["auto", "onnx", "compiled", "openvino"])
 def test_model_that_keeps_tensors_elsewhere_is_refused(copy: Path, runtime: RuntimeName, nested: bool) -> None:
     _tampered(copy, nested)
     with pytest.raises(ArtifactError, match="tensors in other files"):

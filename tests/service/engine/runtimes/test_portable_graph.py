@@ -13,7 +13,6 @@ from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 from artifact.manifest import ONNX_NAME, Manifest
 from artifact.preprocessing import Float32Array
 from service.engine.runtimes.portable_graph import PortableGraph, UnknownGraph, read_portable_graph
-from tests.networks import inputs
 from tests.service.engine.runtimes.artifacts import Exported, exported_shape
 
 
@@ -42,22 +41,6 @@ def _run(model: ModelProto, images: Float32Array) -> Float32Array:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (output,) = session.run(None, {model.graph.input[0].name: images})
     return np.asarray(output, np.float32)
-
-
-def test_straight_network_is_the_one_with_every_gate_open(exported: Exported) -> None:
-    images = inputs(exported.network, 6)
-    expected, _ = exported.portable.run(images, np.full(6, 1e4, np.float32))
-    np.testing.assert_allclose(_run(_read(exported).straight(), images), expected, rtol=0, atol=1e-4)
-
-
-def test_straight_network_has_each_layer_once_and_no_gates(exported: Exported) -> None:
-    straight = _read(exported).straight().graph
-    convolutions = sum(parameter.dim() == 4 for parameter in exported.network.parameters())
-    assert [node.op_type for node in straight.node].count("Conv") == convolutions
-    assert not {"If", "Greater", "Gather", "ScatterND"} & {node.op_type for node in straight.node}
-    assert not any(".gate." in weight.name for weight in straight.initializer)
-    names = [node.name for node in straight.node]
-    assert len(set(names)) == len(names)
 
 
 def test_blocks_are_those_of_the_manifest_one_after_the_other(exported: Exported) -> None:

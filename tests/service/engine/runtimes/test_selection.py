@@ -18,7 +18,6 @@ from service.engine.runtimes import selection
 from service.engine.runtimes.base import Candidate, RuntimeName, open_runtime
 from tests.service.engine.runtimes.artifacts import Exported, assert_like_portable, exported_shape
 from tests.service.engine.runtimes.lab import (
-    BLOCKED,
     COMPILED,
     COMPILED_BF16,
     FP32,
@@ -60,11 +59,11 @@ def test_time_of_an_image_is_the_median_of_warm_runs(lab: Lab) -> None:
         return logits, margins
 
     calls = [0]
-    lab.offer(BLOCKED, 4, slow_at_first)
+    lab.offer(COMPILED, 4, slow_at_first)
     probes = len(read_probes(lab.exported.folder, lab.exported.manifest))
     assert (probes + 3) % 2 == 1  # so that the second runs, which count, are the quick ones
     calls[0] = 1
-    assert tried(lab.choose())["blocked", "fp32"].image_ms == pytest.approx(4)
+    assert tried(lab.choose())["compiled", "fp32"].image_ms == pytest.approx(4)
 
 
 def test_bf16_is_tried_only_where_it_is_allowed(lab: Lab) -> None:
@@ -79,9 +78,9 @@ def test_bf16_is_tried_only_where_it_is_allowed(lab: Lab) -> None:
 
 def test_bf16_that_is_slower_is_not_taken(lab: Lab) -> None:
     lab.offer(OPENVINO_BF16, milliseconds=20)
-    lab.offer(BLOCKED, milliseconds=5)
+    lab.offer(COMPILED, milliseconds=5)
     runtime = lab.choose("bf16")
-    assert chosen(runtime) == ("blocked", "fp32")
+    assert chosen(runtime) == ("compiled", "fp32")
     assert tried(runtime)["openvino", "bf16"].image_ms == pytest.approx(20)
 
 
@@ -102,22 +101,22 @@ def test_bf16_that_is_slower_is_not_taken(lab: Lab) -> None:
 def test_runtime_that_is_not_right_is_left_out_and_its_problem_told(
     lab: Lab, caplog: pytest.LogCaptureFixture, change: Change, problem: str
 ) -> None:
-    lab.offer(BLOCKED, 1, change)
+    lab.offer(COMPILED, 1, change)
     lab.offer(OPENVINO, 5)
     runtime = lab.choose()
     assert chosen(runtime) == ("openvino", "fp32")
-    left_out = tried(runtime)["blocked", "fp32"]
+    left_out = tried(runtime)["compiled", "fp32"]
     assert left_out.image_ms is None
     assert left_out.problem is not None
     assert problem in left_out.problem
-    assert "blocked 1 in fp32 is left out" in caplog.text
-    assert tried(lab.choose())["blocked", "fp32"] == left_out  # it is remembered, too
+    assert "compiled 1 in fp32 is left out" in caplog.text
+    assert tried(lab.choose())["compiled", "fp32"] == left_out  # it is remembered, too
 
 
 @pytest.mark.parametrize("error", [RuntimeUnavailable("no such library"), KeyError("no such library")])
 def test_runtime_that_does_not_open_is_left_out_and_its_problem_told(lab: Lab, error: Exception) -> None:
-    lab.withdraw(BLOCKED, error)
-    problem = tried(lab.choose())["blocked", "fp32"].problem
+    lab.withdraw(COMPILED, error)
+    problem = tried(lab.choose())["compiled", "fp32"].problem
     assert problem is not None
     assert "no such library" in problem
 
@@ -174,7 +173,7 @@ def test_where_nothing_is_right_nothing_is_served(lab: Lab) -> None:
     assert list(lab.cache_folder.rglob("selection-*")) == []
 
 
-@pytest.mark.parametrize("candidate", [COMPILED, BLOCKED, OPENVINO, OPENVINO_BF16])
+@pytest.mark.parametrize("candidate", [COMPILED, OPENVINO, OPENVINO_BF16])
 def test_runtime_asked_for_is_opened_and_not_compared_with_others(lab: Lab, candidate: Candidate) -> None:
     runtime = lab.choose(candidate.precision, candidate.runtime)
     assert chosen(runtime) == (candidate.runtime, candidate.precision)
@@ -185,9 +184,9 @@ def test_runtime_asked_for_is_opened_and_not_compared_with_others(lab: Lab, cand
 
 @pytest.mark.parametrize("change", [logits_off, gates_off, nan, too_few_margins, raises])
 def test_runtime_asked_for_that_is_not_right_is_refused(lab: Lab, change: Change) -> None:
-    lab.offer(BLOCKED, 1, change)
-    with pytest.raises(RuntimeUnavailable, match="blocked 1 in fp32 is not right for this model here: "):
-        lab.choose(runtime="blocked")
+    lab.offer(COMPILED, 1, change)
+    with pytest.raises(RuntimeUnavailable, match="compiled 1 in fp32 is not right for this model here: "):
+        lab.choose(runtime="compiled")
 
 
 def test_runtime_asked_for_that_is_not_there_is_told(lab: Lab) -> None:
@@ -196,7 +195,7 @@ def test_runtime_asked_for_that_is_not_there_is_told(lab: Lab) -> None:
         lab.choose(runtime="openvino")
 
 
-@pytest.mark.parametrize("runtime", ["auto", "compiled", "blocked", "openvino"])
+@pytest.mark.parametrize("runtime", ["auto", "compiled", "openvino"])
 @pytest.mark.parametrize("how", ["missing", "damaged", "of another model", "unlisted"])
 def test_artifact_without_its_probes_is_refused(
     exported: Exported, tmp_path: Path, runtime: RuntimeName, how: str
@@ -266,7 +265,7 @@ def test_probes_that_are_not_the_models_answers_let_nothing_serve(
     files = exported.manifest.files | {PROBES_NAME: file_digest(copy / PROBES_NAME)}
     manifest: Manifest = exported.manifest.model_copy(update={"files": files})
     write_manifest(copy, manifest)
-    monkeypatch.setattr(selection, "_candidates", lambda *_: [ONNX, BLOCKED])
+    monkeypatch.setattr(selection, "_candidates", lambda *_: [ONNX, COMPILED])
     with pytest.raises(RuntimeUnavailable, match="no runtime gives this model's answers here"):
         open_runtime(copy, "auto", "cpu", cache_folder=tmp_path / "cache")
 
@@ -311,7 +310,7 @@ for candidate in runtime.candidates:
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     lines = set(finished.stdout.splitlines())
     assert "onnx fp32 runs" in lines, finished.stderr
-    needs = {"blocked": ("onnx",), "compiled": ("llvmlite", "onnx"), "openvino": ("openvino", "onnx")}
+    needs = {"compiled": ("llvmlite", "onnx"), "openvino": ("openvino", "onnx")}
     told = set()
     # Without its instructions, that is told first, unless what would tell it is missing too.
     compiled = [COMPILED_BF16] if "llvmlite" in missing or processor.vectors().pairs else []
@@ -335,6 +334,6 @@ def test_probes_are_run_one_by_one_as_images_come(lab: Lab) -> None:
         sizes.append(len(logits))
         return logits, margins
 
-    lab.offer(BLOCKED, 1, noting)
-    lab.choose(runtime="blocked")
+    lab.offer(COMPILED, 1, noting)
+    lab.choose(runtime="compiled")
     assert sizes == [1] * 12

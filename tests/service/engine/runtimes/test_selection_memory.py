@@ -8,18 +8,18 @@ import pytest
 
 from service.engine.errors import RuntimeUnavailable
 from service.engine.runtimes import selection
-from tests.service.engine.runtimes.lab import BLOCKED, FP32, OPENVINO, Lab, chosen, logits_off, raises, tried
+from tests.service.engine.runtimes.lab import COMPILED, FP32, OPENVINO, Lab, chosen, logits_off, raises, tried
 
 
 def test_choice_is_remembered_and_not_measured_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    lab.offer(BLOCKED, milliseconds=2)
+    lab.offer(COMPILED, milliseconds=2)
     lab.withdraw(OPENVINO, RuntimeUnavailable("it needs a library"))
     first = lab.choose()
     monkeypatch.setattr(selection, "_measure", lambda *_: pytest.fail("it was measured again"))
     second = lab.choose()
-    assert lab.opened == [BLOCKED]
+    assert lab.opened == [COMPILED]
     assert second is not first
-    assert chosen(second) == ("blocked", "fp32")
+    assert chosen(second) == ("compiled", "fp32")
     assert second.candidates == first.candidates
     assert tried(second)["openvino", "fp32"].problem == "it needs a library"
 
@@ -63,17 +63,17 @@ def test_nonsense_in_the_memory_is_made_again(lab: Lab, content: bytes) -> None:
 
 @pytest.mark.parametrize("how", ["wrong", "raises", "unavailable", "broken"])
 def test_remembered_runtime_that_fails_is_replaced(lab: Lab, how: str) -> None:
-    lab.offer(BLOCKED, milliseconds=2)
+    lab.offer(COMPILED, milliseconds=2)
     lab.offer(OPENVINO, milliseconds=5)
-    assert chosen(lab.choose()) == ("blocked", "fp32")
+    assert chosen(lab.choose()) == ("compiled", "fp32")
     if how in ("wrong", "raises"):
-        lab.offer(BLOCKED, 2, logits_off if how == "wrong" else raises)
+        lab.offer(COMPILED, 2, logits_off if how == "wrong" else raises)
     else:
         problem = "no such library"
-        lab.withdraw(BLOCKED, RuntimeUnavailable(problem) if how == "unavailable" else OSError(problem))
+        lab.withdraw(COMPILED, RuntimeUnavailable(problem) if how == "unavailable" else OSError(problem))
     runtime = lab.choose()
     assert chosen(runtime) == ("openvino", "fp32")
-    assert tried(runtime)["blocked", "fp32"].problem is not None
+    assert tried(runtime)["compiled", "fp32"].problem is not None
     assert chosen(lab.choose()) == ("openvino", "fp32")
     assert lab.opened == [OPENVINO]
 
@@ -84,11 +84,11 @@ def test_model_that_cannot_be_written_beside_is_remembered_in_the_users_cache(
     folder = shutil.copytree(lab.exported.folder, tmp_path / "copy")
     (folder / ".cache").write_bytes(b"")  # in the way, even of root
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    lab.offer(BLOCKED, milliseconds=2)
+    lab.offer(COMPILED, milliseconds=2)
     lab.choose(folder=folder)
     assert [path.name for path in (tmp_path / "xdg").rglob("selection-*")] == ["selection-fp32.json"]
-    assert chosen(lab.choose(folder=folder)) == ("blocked", "fp32")
-    assert lab.opened == [BLOCKED]
+    assert chosen(lab.choose(folder=folder)) == ("compiled", "fp32")
+    assert lab.opened == [COMPILED]
 
 
 def test_without_a_place_to_remember_every_opening_chooses_anew(
@@ -97,7 +97,7 @@ def test_without_a_place_to_remember_every_opening_chooses_anew(
     folder = shutil.copytree(lab.exported.folder, tmp_path / "copy")
     (folder / ".cache").write_bytes(b"")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / ".cache"))
-    lab.offer(BLOCKED, milliseconds=2)
+    lab.offer(COMPILED, milliseconds=2)
     for _ in range(2):
-        assert chosen(lab.choose(folder=folder)) == ("blocked", "fp32")
+        assert chosen(lab.choose(folder=folder)) == ("compiled", "fp32")
         assert set(FP32) <= set(lab.opened)
