@@ -6,6 +6,7 @@ decisions must be the same, and along the same path so must margins and logits.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,6 +24,9 @@ LEAST_EQUAL_GATES, LEAST_EQUAL_PREDICTIONS = 0.98, 0.95
 
 LogitsAndMargins = tuple[Float32Array, Float32Array]
 """(N, classes) logits and (N, G) margins."""
+
+Run = Callable[[Float32Array, Float32Array], LogitsAndMargins]
+"""Runs images (N, 3, H, W) with gate offsets (N,)."""
 
 
 @dataclass

@@ -23,6 +23,9 @@ PROBES_NAME = "probes.npz"
 INPUT_NAMES = ("images", "gate_offset")
 OUTPUT_NAMES = ("logits", "margins")
 
+# Gate offsets that no margin outweighs: with these every gate is open, or closed.
+ALWAYS, NEVER = 1e4, -1e4
+
 
 class ArtifactError(ValueError):
     """The folder is not a complete, undamaged artifact that this version reads."""

@@ -22,7 +22,7 @@ from artifact.manifest import (
     write_manifest,
 )
 from artifact.preprocessing import Float32Array
-from artifact.probes import Probes, probe_count, write_probes
+from artifact.probes import Probes, probe_count, run_forced, write_probes
 from export.calibration import calibrate
 from export.inference import InferenceNetwork
 from export.int8_graph import write_int8
@@ -112,8 +112,9 @@ def _write_int8(
 def _probes(network: AdaptiveResNet, images: Float32Array, gate_threshold: float) -> Probes:
     """Some of the images, spread evenly over them, with the network's own answers."""
     chosen = images[np.linspace(0, len(images) - 1, probe_count(images)).round().astype(int)]
-    logits, margins = eager_runner(network, gate_threshold)(chosen, np.zeros(len(chosen), np.float32))
-    return Probes(chosen, logits, margins)
+    run = eager_runner(network, gate_threshold)
+    logits, margins = run(chosen, np.zeros(len(chosen), np.float32))
+    return Probes(chosen, logits, margins, run_forced(run, chosen))
 
 
 def _manifest(

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from artifact.agreement import Agreement
-from artifact.manifest import INPUT_NAMES, INT8_NAME, OUTPUT_NAMES, Int8Agreement
+from artifact.agreement import Agreement, Run
+from artifact.manifest import ALWAYS, INPUT_NAMES, INT8_NAME, NEVER, OUTPUT_NAMES, Int8Agreement
 from artifact.preprocessing import Float32Array
-from export.parity import ALWAYS, NEVER, ParityError, Runner, count_onnx_macs, eager_runner, open_session
+from export.parity import ParityError, count_onnx_macs, eager_runner, open_session
 from models.macs import count_macs
 from models.resnet import AdaptiveResNet
 
@@ -68,7 +68,7 @@ def check_skipping(network: AdaptiveResNet, path: Path, image: Float32Array) -> 
             raise ParityError(f"{INT8_NAME} spends {counted} MACs with all gates {state}, expected {expected}")
 
 
-def _int8_runner(path: Path) -> Runner:
+def _int8_runner(path: Path) -> Run:
     """Runs images one by one, since the graph takes one."""
     session = open_session(path, onnxruntime.SessionOptions())
 

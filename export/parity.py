@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,13 @@ import onnxruntime
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from artifact.agreement import LOGIT_TOLERANCE, MARGIN_TOLERANCE, Agreement, LogitsAndMargins
-from artifact.manifest import INPUT_NAMES, ONNX_NAME, TORCHSCRIPT_NAME, Verification
+from artifact.agreement import LOGIT_TOLERANCE, MARGIN_TOLERANCE, Agreement, LogitsAndMargins, Run
+from artifact.manifest import ALWAYS, INPUT_NAMES, NEVER, ONNX_NAME, TORCHSCRIPT_NAME, Verification
 from artifact.preprocessing import Float32Array
 from models.macs import count_macs
 from models.resnet import AdaptiveResNet
 
 _BATCH = 8
-ALWAYS, NEVER = 1e4, -1e4
-
-Runner = Callable[[Float32Array, Float32Array], LogitsAndMargins]
-"""Runs images (N, 3, H, W) with offsets (N,); returns logits (N, classes) and margins (N, G)."""
 
 
 class ParityError(RuntimeError):
@@ -114,7 +110,7 @@ def _scenarios(images: Float32Array) -> Iterator[tuple[str, Float32Array, Float3
 
 
 def _compare_batch_with_singles(
-    agreement: Agreement, name: str, run: Runner, images: Float32Array, gate_threshold: float
+    agreement: Agreement, name: str, run: Run, images: Float32Array, gate_threshold: float
 ) -> None:
     """An image must get the same answer whatever else is in its batch."""
     offsets = np.zeros(len(images), np.float32)
@@ -123,7 +119,7 @@ def _compare_batch_with_singles(
     agreement.compare(f"{name}, batch against single", expected, run(images, offsets), offsets, gate_threshold)
 
 
-def eager_runner(network: AdaptiveResNet, gate_threshold: float = 0.0) -> Runner:
+def eager_runner(network: AdaptiveResNet, gate_threshold: float = 0.0) -> Run:
     """Runs the network as it was trained."""
 
     @torch.inference_mode()
@@ -134,7 +130,7 @@ def eager_runner(network: AdaptiveResNet, gate_threshold: float = 0.0) -> Runner
     return run
 
 
-def _torchscript_runner(path: Path) -> Runner:
+def _torchscript_runner(path: Path) -> Run:
     network = load_torchscript(path)
 
     @torch.inference_mode()
@@ -145,7 +141,7 @@ def _torchscript_runner(path: Path) -> Runner:
     return run
 
 
-def _onnx_runner(path: Path) -> Runner:
+def _onnx_runner(path: Path) -> Run:
     session = open_session(path, onnxruntime.SessionOptions())
 
     def run(images: Float32Array, offsets: Float32Array) -> LogitsAndMargins:

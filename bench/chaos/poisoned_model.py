@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from artifact.manifest import ONNX_NAME, PROBES_NAME, Manifest, file_digest, read_manifest, write_manifest
 from artifact.preprocessing import Float32Array
-from artifact.probes import Probes, read_probes, write_probes
+from artifact.probes import Probes, read_probes, run_forced, write_probes
 from bench.chaos.pictures import solid_png
 from service.engine.runtimes.onnx import OnnxRuntime
 from service.images.decoding import ImageDecoder
@@ -36,9 +36,9 @@ def write_poisoned_model(source: Path, folder: Path) -> None:
     changed = manifest.model_copy(
         update={"version": "2", "int8": None, "files": {ONNX_NAME: file_digest(folder / ONNX_NAME)}}
     )
-    probes = read_probes(source, manifest)
-    logits, margins = OnnxRuntime(folder, changed, "cpu").run(probes.images, np.zeros(len(probes), np.float32))
-    write_probes(folder, Probes(probes.images, logits, margins))
+    images, run = read_probes(source, manifest).images, OnnxRuntime(folder, changed, "cpu").run
+    logits, margins = run(images, np.zeros(len(images), np.float32))
+    write_probes(folder, Probes(images, logits, margins, run_forced(run, images)))
     files = changed.files | {PROBES_NAME: file_digest(folder / PROBES_NAME)}
     write_manifest(folder, changed.model_copy(update={"files": files}))
 

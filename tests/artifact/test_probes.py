@@ -8,17 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from artifact.manifest import PROBES_NAME, ArtifactError, Manifest, file_digest
-from artifact.probes import Probes, probe_count, read_probes, write_probes
+from artifact.agreement import LogitsAndMargins
+from artifact.manifest import ALWAYS, NEVER, PROBES_NAME, ArtifactError, Manifest, file_digest
+from artifact.preprocessing import Float32Array
+from artifact.probes import Probes, forced_agreement, probe_count, read_probes, run_forced, write_probes
 from tests.runtimes import echo_manifest
 
 # Of the echo manifest's model: images of 2 x 2 pixels, three classes, two gates.
 Arrays = dict[str, np.ndarray]
+OLD = {"images": (5, 3, 2, 2), "logits": (5, 3), "margins": (5, 2)}
+SHAPES = OLD | {"forced_logits": (3, 4, 3), "forced_margins": (3, 4, 2)}
 
 
-def _arrays(count: int = 5) -> Arrays:
+def _arrays(shapes: dict[str, tuple[int, ...]] = SHAPES) -> Arrays:
     random = np.random.default_rng(0)
-    shapes = {"images": (count, 3, 2, 2), "logits": (count, 3), "margins": (count, 2)}
     return {name: random.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
 
 
@@ -41,7 +44,8 @@ def _npy(array: np.ndarray) -> bytes:
 
 @pytest.fixture
 def probes() -> Probes:
-    return Probes(**_arrays())
+    arrays = _arrays()
+    return Probes(*(arrays[name] for name in OLD), (arrays["forced_logits"], arrays["forced_margins"]))
 
 
 def test_probes_come_back_as_they_were_written(tmp_path: Path, probes: Probes) -> None:
@@ -51,6 +55,17 @@ def test_probes_come_back_as_they_were_written(tmp_path: Path, probes: Probes) -
     for name in ("images", "logits", "margins"):
         np.testing.assert_array_equal(getattr(read, name), getattr(probes, name))
         assert getattr(read, name).dtype == np.float32
+    assert read.forced is not None
+    assert probes.forced is not None
+    for one, other in zip(read.forced, probes.forced, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_probes_of_an_earlier_export_have_no_answers_with_forced_gates(tmp_path: Path) -> None:
+    earlier = Probes(**_arrays(OLD))
+    write_probes(tmp_path, earlier)
+    assert earlier.forced is None
+    assert read_probes(tmp_path, _manifest_of(tmp_path)).forced is None
 
 
 def test_missing_and_unlisted_probes_are_refused(tmp_path: Path, probes: Probes) -> None:
@@ -83,6 +98,7 @@ def test_changed_probes_are_refused(tmp_path: Path, probes: Probes) -> None:
         pytest.param(_npy(_arrays()["images"]), id="a single array"),
         pytest.param(_npz(images=_arrays()["images"], logits=_arrays()["logits"]), id="without margins"),
         pytest.param(_npz(**_arrays() | {"margins": np.array([None] * 5)}), id="pickled"),
+        pytest.param(_npz(**_arrays(OLD), forced_logits=_arrays()["forced_logits"]), id="half of the forced answers"),
     ],
 )
 def test_file_that_holds_no_probes_is_refused_though_its_digest_is_right(tmp_path: Path, content: bytes) -> None:
@@ -98,9 +114,13 @@ def test_file_that_holds_no_probes_is_refused_though_its_digest_is_right(tmp_pat
         pytest.param(lambda arrays: {"logits": arrays["logits"][:, :2]}, id="with fewer classes"),
         pytest.param(lambda arrays: {"margins": arrays["margins"][:, :1]}, id="with fewer gates"),
         pytest.param(lambda arrays: {"logits": arrays["logits"][:4]}, id="with an answer too few"),
-        pytest.param(lambda arrays: {name: array[:0] for name, array in arrays.items()}, id="none at all"),
+        pytest.param(
+            lambda arrays: {name: array[:0] for name, array in arrays.items() if name in OLD}, id="none at all"
+        ),
         pytest.param(lambda arrays: {"images": arrays["images"].astype(np.float64)}, id="in float64"),
         pytest.param(lambda arrays: {"margins": arrays["margins"].astype(np.float16)}, id="in float16"),
+        pytest.param(lambda arrays: {"forced_logits": arrays["forced_logits"][:2]}, id="with a forced batch too few"),
+        pytest.param(lambda arrays: {"forced_margins": arrays["forced_margins"][..., :1]}, id="forced, fewer gates"),
         pytest.param(lambda _: {"images": np.float32(0)}, id="a number for images"),
         pytest.param(lambda arrays: dict.fromkeys(arrays, np.float32(0)), id="numbers alone"),
     ],
@@ -124,6 +144,38 @@ def test_answers_that_were_kept_agree_and_others_do_not(probes: Probes) -> None:
     assert (agreement.problems, agreement.images, agreement.equal_gates) == ([], 5, 1)
     assert probes.agreement((probes.logits + np.float32(0.1), probes.margins), 0.0).problems
     assert probes.agreement((probes.logits, -probes.margins), 0.0).equal_gates < 1
+
+
+def _echo(images: Float32Array, offsets: Float32Array) -> LogitsAndMargins:
+    """A network of one gate whose logits are the image's first value, and whether that gate is forced."""
+    values = images[:, 0, 0, 0]
+    return np.stack([values, np.sign(offsets)], axis=1), values[:, None]
+
+
+@pytest.mark.parametrize(("count", "values"), [(6, [0, 1, 2, 3]), (4, [0, 1, 2, 3]), (3, [0, 1, 2, 0]), (1, [0] * 4)])
+def test_first_images_are_run_with_gates_open_closed_and_by_turns(count: int, values: list[float]) -> None:
+    images = np.zeros((count, 3, 2, 2), np.float32) + np.arange(count, dtype=np.float32)[:, None, None, None]
+    offsets_seen: list[list[float]] = []
+
+    def run(images: Float32Array, offsets: Float32Array) -> LogitsAndMargins:
+        offsets_seen.append(offsets.tolist())
+        return _echo(images, offsets)
+
+    logits, margins = run_forced(run, images)
+    assert offsets_seen == [[ALWAYS] * 4, [NEVER] * 4, [ALWAYS, NEVER] * 2]
+    assert logits[..., 0].tolist() == margins[..., 0].tolist() == [values] * 3
+    assert logits[..., 1].tolist() == [[1] * 4, [-1] * 4, [1, -1] * 2]
+
+
+@pytest.mark.parametrize("batch", [0, 1, 2])
+def test_difference_in_any_batch_with_forced_gates_is_found(probes: Probes, batch: int) -> None:
+    assert probes.forced is not None
+    logits, margins = probes.forced
+    assert forced_agreement(probes.forced, probes.forced, 0.0).problems == []
+    assert forced_agreement(probes.forced, probes.forced, 0.0).images == 12
+    wrong = logits.copy()
+    wrong[batch, 3] += 0.1
+    assert len(forced_agreement(probes.forced, (wrong, margins), 0.0).problems) == 1
 
 
 def test_gates_of_probes_are_compared_at_the_models_threshold(probes: Probes) -> None:

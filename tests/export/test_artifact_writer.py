@@ -18,9 +18,10 @@ from artifact.manifest import (
     verified_file,
 )
 from artifact.preprocessing import Float32Array
+from artifact.probes import read_probes, run_forced
 from export import artifact_writer
 from export.artifact_writer import write_artifact
-from export.parity import ParityError
+from export.parity import ParityError, eager_runner
 from models.checkpoint import CheckpointError
 from models.macs import count_macs
 from models.resnet import AdaptiveResNet
@@ -35,6 +36,17 @@ def test_artifact_holds_both_graphs_and_a_manifest_that_reads(artifact: Path) ->
     assert manifest.files == {name: file_digest(artifact / name) for name in (ONNX_NAME, TORCHSCRIPT_NAME, PROBES_NAME)}
     assert verified_file(artifact, manifest, ONNX_NAME) == artifact / ONNX_NAME
     assert manifest.source_digest == SOURCE_DIGEST
+
+
+def test_probes_hold_the_trained_networks_answers_with_gates_as_trained_and_forced(
+    network: AdaptiveResNet, artifact: Path
+) -> None:
+    probes = read_probes(artifact, read_manifest(artifact))
+    run = eager_runner(network)
+    assert probes.forced is not None
+    expected = (*run(probes.images, np.zeros(len(probes), np.float32)), *run_forced(run, probes.images))
+    for one, other in zip((probes.logits, probes.margins, *probes.forced), expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
 
 
 def test_manifest_describes_the_network(network: AdaptiveResNet, artifact: Path) -> None:
