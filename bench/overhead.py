@@ -32,7 +32,8 @@ from bench.networks import build_artifact
 from bench.peer_servers import SERVICE, Peer, Server, running
 from bench.report import print_result, table
 from bench.timing import bracketed
-from service.engine.runtimes.base import RuntimeName, open_runtime
+from service.engine.runtimes.base import RuntimeName
+from service.engine.runtimes.selection import open_runtime
 from service.settings import Settings
 
 _ROOT = Path(__file__).resolve().parent.parent

@@ -15,8 +15,8 @@ from typing import Any
 from artifact.manifest import ArtifactError, Manifest, read_manifest
 from artifact.probes import read_probes
 from service.engine.ipc.handshake import Opened
-from service.engine.runtimes.base import description, open_runtime
-from service.engine.runtimes.selection import chosen_before
+from service.engine.runtimes.base import description
+from service.engine.runtimes.selection import chosen_before, open_runtime
 from service.engine.runtimes.tuning import tune
 from service.engine.workers.child import serve
 from service.engine.workers.local import LocalWorker

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from artifact.manifest import Manifest
 from artifact.probes import read_probes
 from service.engine.ipc.codec import OutcomeCodec
-from service.engine.runtimes.base import Runtime, open_runtime
+from service.engine.runtimes.base import Runtime
+from service.engine.runtimes.selection import open_runtime
 from service.engine.runtimes.tuning import tune
 from service.engine.workers.local import LocalWorker
 from service.engine.workers.pool import WorkerPool, local_pool, process_pool

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from artifact.agreement import LogitsAndMargins
-from service.engine.runtimes.base import Runtime, open_runtime
+from service.engine.runtimes.base import Runtime
+from service.engine.runtimes.selection import open_runtime
 from service.images.decoding import ImageDecoder
 from service.settings import Settings
 from tests.e2e import dashboards

@@ -14,7 +14,7 @@ from docs.hooks.http_reference import routes
 from docs.hooks.tables import metrics
 from service.__main__ import main
 from service.classify.graph import describe
-from service.engine.runtimes.base import open_runtime
+from service.engine.runtimes.selection import open_runtime
 from service.engine.workers.local import LocalWorker
 from service.images.decoding import ImageDecoder
 from service.settings import Settings

@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.engine.runtimes.base import open_runtime
+from service.engine.runtimes.selection import open_runtime
 from service.images.decoding import ImageDecoder
 from tests.e2e.process import ServerProcess
 from tests.image_files import encoded, hollow_png, photograph

@@ -7,7 +7,7 @@ import pytest
 
 from artifact.manifest import file_digest, read_manifest, verified_file
 from service.classify.graph import describe
-from service.engine.runtimes.base import open_runtime
+from service.engine.runtimes.selection import open_runtime
 from service.engine.workers.local import LocalWorker
 from service.images.decoding import ImageDecoder
 from service.settings import Settings

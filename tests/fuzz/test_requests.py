@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engine.runtimes.base import open_runtime
+from service.engine.runtimes.selection import open_runtime
 from tests.image_files import encoded, photograph
 from tests.service.server import Server, serving
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.engine.runtimes.base import open_runtime
 from service.engine.runtimes.onnx import OnnxRuntime
+from service.engine.runtimes.selection import open_runtime
 from service.images.decoding import ImageDecoder
 from tests.runtimes import EchoRuntime
 from tests.service.server import Server, serving

@@ -1,20 +1,35 @@
-"""What the engine needs of a runtime, and opening the right one for an artifact."""
+"""What the engine needs of a runtime, and what a runtime needs to be opened."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from artifact.agreement import LogitsAndMargins
-from artifact.manifest import Manifest, read_manifest
+from artifact.manifest import Manifest
 from artifact.preprocessing import Float32Array
-from service.engine.errors import RuntimeUnavailable
+from service.engine.runtimes.machine_cache import MachineCache
 
 Device = Literal["auto", "cpu", "cuda"]
 RuntimeName = Literal["auto", "onnx", "compiled", "openvino", "int8", "torchscript"]
 Precision = Literal["fp32", "bf16", "int8"]  # from the highest down
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+
+@dataclass(frozen=True)
+class Model:
+    """An exported model on this machine.
+
+    Attributes:
+        folder: of the artifact.
+        manifest: of the artifact.
+        cache: where what is made of it for this machine is kept.
+    """
+
+    folder: Path
+    manifest: Manifest
+    cache: MachineCache
 
 
 @dataclass(frozen=True)
@@ -70,52 +85,3 @@ class Runtime(Protocol):
 def description(runtime: Runtime) -> RuntimeDescription:
     """How a runtime runs its model."""
     return RuntimeDescription(runtime.name, runtime.device, runtime.precision, runtime.candidates)
-
-
-def open_runtime(
-    folder: Path,
-    runtime: RuntimeName = "auto",
-    device: Device = "auto",
-    precision: Precision = "fp32",
-    cache_folder: Path | None = None,
-) -> Runtime:
-    """Open the artifact in `folder`.
-
-    Args:
-        folder: of the artifact.
-        runtime: the library to run it with; "auto" takes the fastest that proves right on this machine.
-        device: "auto" takes CUDA where it works, else the CPU.
-        precision: the lowest allowed.
-        cache_folder: where to keep what is made for this machine; by default beside the model, or in the user's cache.
-
-    Raises:
-        ArtifactError: the artifact is missing or damaged.
-        RuntimeUnavailable: the library or the device is not there, or cannot run this model.
-    """
-    manifest = read_manifest(folder)
-    if device == "cuda" and runtime in ("compiled", "openvino", "int8"):
-        raise RuntimeUnavailable(f"the {runtime} runtime is for CPUs, not for CUDA")
-    # Imported here because a serving install has only some of the libraries.
-    if runtime == "torchscript":
-        from service.engine.runtimes.torchscript import TorchScriptRuntime
-
-        return TorchScriptRuntime(folder, manifest, device)
-    # ONNX Runtime for CPUs is not even imported where another runtime was found to be faster.
-    if runtime == "onnx" or device == "cuda" or (runtime == "auto" and device == "auto" and _made_for_gpus()):
-        from service.engine.runtimes.onnx import OnnxRuntime
-
-        opened = OnnxRuntime(folder, manifest, device)
-        if runtime == "onnx" or opened.device == "cuda":
-            return opened
-    from service.engine.runtimes.selection import open_on_cpu
-
-    return open_on_cpu(folder, manifest, runtime, precision, cache_folder)
-
-
-def _made_for_gpus() -> bool:
-    """Whether the ONNX Runtime that is installed is one for GPUs."""
-    try:
-        version("onnxruntime-gpu")
-    except PackageNotFoundError:
-        return False
-    return True

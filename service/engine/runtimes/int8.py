@@ -9,7 +9,7 @@ import onnxruntime
 from artifact.agreement import LogitsAndMargins
 from artifact.manifest import INT8_NAME, Manifest
 from artifact.preprocessing import Float32Array
-from service.engine.runtimes.base import Candidate, Precision
+from service.engine.runtimes.base import Candidate, Device, Model, Precision
 from service.engine.runtimes.onnx import open_session, run_one_by_one
 from service.engine.runtimes.onnx_file import verified_onnx_file
 
@@ -43,3 +43,8 @@ class Int8Runtime:
     def run(self, images: Float32Array, gate_offset: Float32Array) -> LogitsAndMargins:
         """See `Runtime.run`."""
         return run_one_by_one(self._session, images, gate_offset)
+
+
+def open_model(model: Model, _: Device, __: Precision) -> Int8Runtime:
+    """See `RuntimeKind.open`."""
+    return Int8Runtime(model.folder, model.manifest)

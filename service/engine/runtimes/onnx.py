@@ -11,7 +11,7 @@ from artifact.agreement import LogitsAndMargins
 from artifact.manifest import INPUT_NAMES, ONNX_NAME, OUTPUT_NAMES, Manifest
 from artifact.preprocessing import Float32Array
 from service.engine.errors import RuntimeUnavailable
-from service.engine.runtimes.base import Candidate, Precision
+from service.engine.runtimes.base import Candidate, Device, Model, Precision
 from service.engine.runtimes.onnx_file import verified_onnx_file
 
 try:
@@ -20,6 +20,8 @@ except ImportError as error:
     raise RuntimeUnavailable("the onnx runtime needs ONNX Runtime, which is not installed") from error
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+Provider = str | tuple[str, dict[str, str]]
+"""The name of one of ONNX Runtime's devices, perhaps with settings."""
 
 
 class OnnxRuntime:
@@ -47,6 +49,11 @@ class OnnxRuntime:
         return logits, margins
 
 
+def open_model(model: Model, device: Device, _: Precision) -> OnnxRuntime:
+    """See `RuntimeKind.open`."""
+    return OnnxRuntime(model.folder, model.manifest, device)
+
+
 def run_one_by_one(
     session: onnxruntime.InferenceSession, images: Float32Array, gate_offset: Float32Array
 ) -> LogitsAndMargins:
@@ -67,17 +74,18 @@ def cuda_present() -> bool:
     return _CUDA in onnxruntime.get_available_providers()
 
 
-def _providers(device: str) -> list[str]:
+def _providers(device: str) -> list[Provider]:
     if device == "cuda" and not cuda_present():
         raise RuntimeUnavailable("this ONNX Runtime has no CUDA; install the gpu extra instead of the cpu one")
     if device == "cpu" or not cuda_present():
         return [_CPU]
     onnxruntime.preload_dlls()  # finds the CUDA libraries that were installed as Python packages
-    return [_CUDA, _CPU]
+    # By default products on a GPU are of TF32, which has 10 bits where fp32 has 23.
+    return [(_CUDA, {"use_tf32": "0"}), _CPU]
 
 
 def open_session(
-    model: Path, providers: Sequence[str] = (_CPU,), optimisation: str = "ORT_ENABLE_ALL"
+    model: Path, providers: Sequence[Provider] = (_CPU,), optimisation: str = "ORT_ENABLE_ALL"
 ) -> onnxruntime.InferenceSession:
     """Open a model so that each run stays on its caller's thread.
 

@@ -12,7 +12,7 @@ from artifact.agreement import LogitsAndMargins
 from artifact.manifest import ONNX_NAME, Manifest
 from artifact.preprocessing import Float32Array
 from service.engine.errors import RuntimeUnavailable
-from service.engine.runtimes.base import Candidate, Precision
+from service.engine.runtimes.base import Candidate, Device, Model, Precision
 from service.engine.runtimes.onnx_file import verified_onnx_file
 
 try:
@@ -69,6 +69,11 @@ class OpenVinoRuntime:
             chain = _BoundChain(self._chain)
         yield chain
         self._idle.append(chain)
+
+
+def open_model(model: Model, _: Device, precision: Precision) -> OpenVinoRuntime:
+    """See `RuntimeKind.open`."""
+    return OpenVinoRuntime(model.folder, model.manifest, precision)
 
 
 class _BoundPart:

@@ -1,8 +1,6 @@
-"""Which runtime serves a model on this machine's CPU: the fastest that proves right, found once and remembered.
+"""Which runtime serves a model on this machine: the one asked for, or the fastest, found once and remembered.
 
-Every candidate must give the model's own answers to its probes; at the first opening also with all gates forced open,
-with all forced closed, and with both in turn, so that no branch goes unseen. In fp32 that means the gates and logits of
-the verified export within its tolerances. In bf16 and int8 it means nearly all of its decisions and predictions.
+Whichever it is, it has to prove itself first, see `service.engine.runtimes.proof`.
 """
 
 from __future__ import annotations
@@ -12,52 +10,61 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 from pydantic import TypeAdapter
 
-from artifact.agreement import LEAST_EQUAL_PREDICTIONS, Agreement
-from artifact.manifest import Manifest
-from artifact.probes import Probes, read_probes
+from artifact.manifest import ArtifactError, Manifest, read_manifest
+from artifact.probes import Probes
 from service.engine.errors import RuntimeUnavailable
-from service.engine.runtimes.base import Candidate, Precision, Runtime, RuntimeName
-from service.engine.runtimes.machine_cache import MachineCache, machine_cache
+from service.engine.runtimes.base import PRECISIONS, Candidate, Device, Model, Precision, Runtime, RuntimeName
+from service.engine.runtimes.machine_cache import machine_cache
+from service.engine.runtimes.proof import Proof
+from service.engine.runtimes.registry import RUNTIMES, RuntimeKind
 
 _log = logging.getLogger(__name__)
 
-# On paths that no image takes by itself the network is less sure, and fewer bits turn more of its predictions. A branch
-# that computes something else turns nearly all of them where it is open, which is half of the time.
-_LEAST_EQUAL_FORCED_PREDICTIONS = 0.75
 _SECONDS_EACH = 0.25
-_FORCED = 1e4
 _CANDIDATES = TypeAdapter(list[Candidate])
 
 
-def open_on_cpu(
+def open_runtime(
     folder: Path,
-    manifest: Manifest,
-    runtime: RuntimeName,
-    precision: Precision,
+    runtime: RuntimeName = "auto",
+    device: Device = "auto",
+    precision: Precision = "fp32",
     cache_folder: Path | None = None,
 ) -> Runtime:
-    """Open the model with the runtime asked for, or with the fastest.
+    """Open the artifact in `folder`.
+
+    Args:
+        folder: of the artifact.
+        runtime: how to run it; "auto" takes the fastest that proves right on this machine.
+        device: "auto" takes CUDA where it works, else the CPU.
+        precision: the lowest allowed.
+        cache_folder: where to keep what is made for this machine; by default beside the model, or in the user's cache.
 
     Raises:
-        ArtifactError: the artifact is damaged.
-        RuntimeUnavailable: the runtime asked for is not there, or gives other answers than the trained network.
+        ArtifactError: the artifact is missing or damaged.
+        RuntimeUnavailable: the library or the device is not there, cannot run this model, or gives other answers than
+            the trained network.
     """
-    probes = read_probes(folder, manifest)
-    cache = machine_cache(folder, manifest, cache_folder)
+    manifest = read_manifest(folder)
+    model = Model(folder, manifest, machine_cache(folder, manifest, cache_folder))
+    proof = Proof(model)
     if runtime != "auto":
-        lowest: Precision = "bf16" if runtime == "openvino" and precision == "int8" else precision
-        opened = _open(Candidate(runtime, lowest), folder, manifest, cache)
-        if problem := _problem(opened, probes):
-            raise RuntimeUnavailable(f"{opened.name} in {opened.precision} is not right for this model here: {problem}")
-        return opened
-    return _remembered(folder, manifest, precision, probes, cache) or _fastest(
-        folder, manifest, precision, probes, cache
-    )
+        return _asked_for(RUNTIMES[runtime], device, precision, model, proof)
+    if device == "cuda" or (device == "auto" and _made_for_gpus()):
+        kind = next(kind for kind in RUNTIMES.values() if kind.automatic and "cuda" in kind.devices)
+        try:
+            return _asked_for(kind, "cuda", precision, model, proof)
+        except RuntimeUnavailable as error:
+            if device == "cuda":
+                raise
+            _log.warning("the CPU serves instead of a GPU: %s", error)
+    return _remembered(model, precision, proof) or _fastest(model, precision, proof)
 
 
 def chosen_before(folder: Path, manifest: Manifest, precision: Precision, cache_folder: Path | None = None) -> bool:
@@ -65,113 +72,83 @@ def chosen_before(folder: Path, manifest: Manifest, precision: Precision, cache_
     return machine_cache(folder, manifest, cache_folder).read(_selection_file(precision)) is not None
 
 
-def _fastest(folder: Path, manifest: Manifest, precision: Precision, probes: Probes, cache: MachineCache) -> Runtime:
+def _asked_for(kind: RuntimeKind, device: Device, precision: Precision, model: Model, proof: Proof) -> Runtime:
+    if device == "cuda" and device not in kind.devices:
+        raise RuntimeUnavailable(f"the {kind.name} runtime is for CPUs, not for CUDA")
+    # Of a runtime that is asked for by name, a precision below what else would be allowed is meant too.
+    lowest = (kind.allowed(precision) or kind.precisions[:1])[-1]
+    runtime = kind.open(model, device, lowest)
+    if problem := proof.problem(runtime):
+        raise RuntimeUnavailable(f"{runtime.name} in {runtime.precision} is not right for this model here: {problem}")
+    return runtime
+
+
+def _made_for_gpus() -> bool:
+    """Whether the ONNX Runtime that is installed is one for GPUs."""
+    try:
+        version("onnxruntime-gpu")
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _fastest(model: Model, precision: Precision, proof: Proof) -> Runtime:
     """Try every candidate, remember how they did, and return the fastest that is right."""
     tried: list[Candidate] = []
     opened: dict[Candidate, Runtime] = {}
-    portable = _open(Candidate("onnx", "fp32"), folder, manifest, cache)
     for candidate in _candidates(precision):
         try:
-            runtime = portable if candidate.runtime == "onnx" else _open(candidate, folder, manifest, cache)
-        except Exception as error:  # whatever a library raises: the portable graph still runs
+            runtime = _open(candidate, model)
+        except Exception as error:  # whatever a library raises: the others may still run
+            if isinstance(error, ArtifactError) and candidate.precision == "fp32":
+                raise  # what fp32 needs every artifact has
             tried.append(replace(candidate, problem=str(error)))
             continue
-        if problem := _problem(runtime, probes) or _forced_problem(runtime, portable, probes):
+        if problem := proof.problem(runtime):
             _log.warning("%s in %s is left out: %s", runtime.name, candidate.precision, problem)
             tried.append(replace(candidate, problem=problem))
         else:
             opened[candidate] = runtime
     if not opened:
         raise RuntimeUnavailable(f"no runtime gives this model's answers here: {tried[0].problem}")
-    measured = _measure(opened, probes)
+    measured = _measure(opened, proof.probes)
     tried += measured
     best = min(measured, key=lambda candidate: candidate.image_ms or 0.0)
-    cache.write(_selection_file(precision), _CANDIDATES.dump_json(tried))
+    model.cache.write(_selection_file(precision), _CANDIDATES.dump_json(tried))
     return _with_candidates(opened[replace(best, image_ms=None)], tried)
 
 
-def _remembered(
-    folder: Path, manifest: Manifest, precision: Precision, probes: Probes, cache: MachineCache
-) -> Runtime | None:
+def _remembered(model: Model, precision: Precision, proof: Proof) -> Runtime | None:
     """The runtime chosen before, if it still opens and still proves right."""
-    content = cache.read(_selection_file(precision))
+    content = model.cache.read(_selection_file(precision))
     if content is None:
         return None
     try:
         tried = _CANDIDATES.validate_json(content)
         usable = [candidate for candidate in tried if candidate.image_ms is not None]
         best = min(usable, key=lambda candidate: candidate.image_ms or 0.0)
-        runtime = _open(best, folder, manifest, cache)
+        runtime = _open(best, model)
     except Exception as error:  # nonsense in the file, or whatever a library raises; all are tried again
         _log.warning("the runtime chosen before cannot be used: %s", error)
         return None
-    if problem := _problem(runtime, probes):
+    if problem := proof.problem(runtime):
         _log.warning("%s, chosen before, is not right any more: %s", runtime.name, problem)
         return None
     return _with_candidates(runtime, tried)
 
 
-def _candidates(precision: Precision) -> list[Candidate]:
-    runtimes: tuple[RuntimeName, ...] = ("onnx", "compiled", "openvino")
-    found = [Candidate(runtime, "fp32") for runtime in runtimes]
-    if precision != "fp32":
-        found += [Candidate("compiled", "bf16"), Candidate("openvino", "bf16")]
-    if precision == "int8":
-        found += [Candidate("compiled", "int8"), Candidate("int8", "int8")]
-    return found
+def _candidates(lowest: Precision) -> list[Candidate]:
+    kinds = [kind for kind in RUNTIMES.values() if kind.automatic and "cpu" in kind.devices]
+    return [
+        Candidate(kind.name, precision)
+        for precision in PRECISIONS
+        for kind in kinds
+        if precision in kind.allowed(lowest)
+    ]
 
 
-def _open(candidate: Candidate, folder: Path, manifest: Manifest, cache: MachineCache) -> Runtime:
-    # Imported here because a serving install has only some of the libraries, and those that are not used cost memory.
-    if candidate.runtime == "openvino":
-        from service.engine.runtimes.openvino import OpenVinoRuntime
-
-        return OpenVinoRuntime(folder, manifest, candidate.precision)
-    if candidate.runtime == "compiled":
-        from service.engine.runtimes.compiled.runtime import CompiledRuntime
-
-        return CompiledRuntime(folder, manifest, cache, candidate.precision)
-    if candidate.runtime == "int8":
-        from service.engine.runtimes.int8 import Int8Runtime
-
-        return Int8Runtime(folder, manifest)
-    from service.engine.runtimes.onnx import OnnxRuntime
-
-    return OnnxRuntime(folder, manifest, "cpu")
-
-
-def _problem(runtime: Runtime, probes: Probes) -> str | None:
-    """What is wrong with a runtime's answers to the probes, one image at a time as a CPU runs them."""
-    offset = np.zeros(1, np.float32)
-    try:
-        answers = [runtime.run(probes.images[row : row + 1], offset) for row in range(len(probes))]
-        actual = np.concatenate([logits for logits, _ in answers]), np.concatenate([margins for _, margins in answers])
-    except Exception as error:  # whatever a library raises
-        return f"it fails: {error}"
-    return _verdict(runtime, probes.agreement(actual, runtime.manifest.gate_threshold), LEAST_EQUAL_PREDICTIONS)
-
-
-def _forced_problem(runtime: Runtime, portable: Runtime, probes: Probes) -> str | None:
-    """What is wrong with paths no probe may take, compared with the portable graph."""
-    if runtime is portable:
-        return None
-    agreement = Agreement()
-    images = probes.images[:4]
-    for forced in ([_FORCED], [-_FORCED], [_FORCED, -_FORCED]):
-        offsets = np.resize(np.array(forced, np.float32), len(images))
-        expected = portable.run(images, offsets)
-        try:
-            actual = runtime.run(images, offsets)
-        except Exception as error:  # whatever a library raises
-            return f"with forced gates it fails: {error}"
-        agreement.compare("forced gates", expected, actual, offsets, runtime.manifest.gate_threshold)
-    return _verdict(runtime, agreement, _LEAST_EQUAL_FORCED_PREDICTIONS)
-
-
-def _verdict(runtime: Runtime, agreement: Agreement, least_equal_predictions: float) -> str | None:
-    if runtime.precision == "fp32":
-        return agreement.problems[0] if agreement.problems else None
-    return agreement.low_precision_problem(least_equal_predictions)
+def _open(candidate: Candidate, model: Model) -> Runtime:
+    return RUNTIMES[candidate.runtime].open(model, "cpu", candidate.precision)
 
 
 def _measure(opened: dict[Candidate, Runtime], probes: Probes) -> list[Candidate]:

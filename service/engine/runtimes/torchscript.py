@@ -8,7 +8,7 @@ from artifact.agreement import LogitsAndMargins
 from artifact.manifest import TORCHSCRIPT_NAME, Manifest, verified_file
 from artifact.preprocessing import Float32Array
 from service.engine.errors import RuntimeUnavailable
-from service.engine.runtimes.base import Candidate, Precision
+from service.engine.runtimes.base import Candidate, Device, Model, Precision
 
 try:
     import torch
@@ -32,6 +32,8 @@ class TorchScriptRuntime:
         self.name = f"torch {torch.__version__}"
         self.device = "cuda" if cuda_present and device != "cpu" else "cpu"
         torch.set_num_threads(1)
+        # By default convolutions on a GPU multiply in TF32, which has 10 bits where fp32 has 23.
+        torch.backends.cudnn.allow_tf32 = False
         try:
             self._module = torch.jit.load(str(path), map_location=self.device).eval()
         except (RuntimeError, ValueError) as error:
@@ -43,3 +45,8 @@ class TorchScriptRuntime:
             inputs = (torch.from_numpy(array).to(self.device) for array in (images, gate_offset))
             logits, margins = self._module(*inputs)
             return logits.cpu().numpy(), margins.cpu().numpy()
+
+
+def open_model(model: Model, device: Device, _: Precision) -> TorchScriptRuntime:
+    """See `RuntimeKind.open`."""
+    return TorchScriptRuntime(model.folder, model.manifest, device)

@@ -12,7 +12,7 @@ import pytest
 
 from bench.chaos.pictures import Gallery, Picture
 from service.classify.graph import describe
-from service.engine.runtimes.base import open_runtime
+from service.engine.runtimes.selection import open_runtime
 from service.engine.workers.local import LocalWorker
 from service.images.decoding import ImageDecoder
 from tests.service.engine.workers.processes import job

@@ -11,7 +11,7 @@ from bench.chaos.model_folder import ModelFolder
 from bench.chaos.poisoned_model import poisons, write_poisoned_model
 from service.engine.errors import InferenceFailed
 from service.engine.job import Answer
-from service.engine.runtimes.base import open_runtime
+from service.engine.runtimes.selection import open_runtime
 from service.engine.workers.local import LocalWorker
 from service.images.decoding import ImageDecoder
 from tests.service.engine.workers.processes import job

@@ -10,6 +10,7 @@ import pytest
 from artifact.preprocessing import Float32Array
 from service.engine.engine import Engine
 from service.engine.runtimes import selection
+from service.engine.runtimes.registry import RuntimeKind
 from service.engine.runtimes.tuning import BatchPolicy, Tuning
 from service.engine.workers.local import LocalWorker
 from service.engine.workers.pool import local_pool
@@ -97,5 +98,5 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 def lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, exported: Exported) -> Lab:
     lab = Lab(exported, tmp_path / "cache")
     monkeypatch.setattr(selection, "time", SimpleNamespace(perf_counter=lab.clock))
-    monkeypatch.setattr(selection, "_open", lab.open)
+    monkeypatch.setattr(RuntimeKind, "open", lab.open)
     return lab

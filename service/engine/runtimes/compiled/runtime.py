@@ -12,7 +12,7 @@ from artifact.agreement import LogitsAndMargins
 from artifact.manifest import INT8_NAME, ONNX_NAME, Manifest
 from artifact.preprocessing import Float32Array
 from service.engine.errors import RuntimeUnavailable
-from service.engine.runtimes.base import Candidate, Precision
+from service.engine.runtimes.base import Candidate, Device, Model, Precision
 from service.engine.runtimes.compiled.kept_program import KeptProgram
 from service.engine.runtimes.compiled.processor import NAME, MachineCode, compiled_code, require, vectors
 from service.engine.runtimes.machine_cache import MachineCache
@@ -89,6 +89,11 @@ class CompiledRuntime:
             )
         self._scratches.append(scratch)
         return logits, margins
+
+
+def open_model(model: Model, _: Device, precision: Precision) -> CompiledRuntime:
+    """See `RuntimeKind.open`."""
+    return CompiledRuntime(model.folder, model.manifest, model.cache, precision)
 
 
 def _kept(cache: MachineCache, file: str) -> KeptProgram | None:

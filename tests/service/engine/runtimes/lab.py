@@ -10,15 +10,16 @@ import numpy as np
 from artifact.agreement import LogitsAndMargins
 from artifact.preprocessing import Float32Array
 from service.engine.errors import RuntimeUnavailable
-from service.engine.runtimes.base import Candidate, Precision, Runtime, RuntimeName
-from service.engine.runtimes.selection import open_on_cpu
+from service.engine.runtimes.base import Candidate, Device, Model, Precision, Runtime, RuntimeName
+from service.engine.runtimes.registry import RuntimeKind
+from service.engine.runtimes.selection import open_runtime
 from tests.service.engine.queueing.desk import Clock
 from tests.service.engine.runtimes.artifacts import Exported
 
 Change = Callable[[Float32Array, Float32Array, Float32Array], LogitsAndMargins]
 """From the right logits and margins and the gate offsets to what a runtime says instead."""
 
-ONNX, COMPILED = Candidate("onnx", "fp32"), Candidate("compiled", "fp32")
+ONNX, COMPILED, TORCHSCRIPT = Candidate("onnx", "fp32"), Candidate("compiled", "fp32"), Candidate("torchscript", "fp32")
 OPENVINO, OPENVINO_BF16 = Candidate("openvino", "fp32"), Candidate("openvino", "bf16")
 COMPILED_BF16 = Candidate("compiled", "bf16")
 FP32 = (ONNX, COMPILED, OPENVINO)
@@ -27,10 +28,10 @@ FP32 = (ONNX, COMPILED, OPENVINO)
 class FakeRuntime:
     """Says what the portable graph says, or something else, and takes as long as it is told to."""
 
-    device = "cpu"
     runs_batches = False
 
-    def __init__(self, lab: Lab, candidate: Candidate, seconds: float, change: Change | None) -> None:
+    def __init__(self, lab: Lab, candidate: Candidate, device: Device, seconds: float, change: Change | None) -> None:
+        self.device: str = device
         self.name = f"{candidate.runtime} 1"
         self.precision: Precision = candidate.precision
         self.manifest = lab.exported.manifest
@@ -58,7 +59,7 @@ class Lab:
         self.clock = Clock()
         self.opened: list[Candidate] = []
         self._offers: dict[Candidate, tuple[float, Change | None] | Exception] = {}
-        for candidate in (*FP32, OPENVINO_BF16):
+        for candidate in (*FP32, OPENVINO_BF16, TORCHSCRIPT):
             self.offer(candidate, milliseconds=10)
 
     def offer(self, candidate: Candidate, milliseconds: float = 1, change: Change | None = None) -> None:
@@ -69,22 +70,29 @@ class Lab:
         """Opening the candidate fails."""
         self._offers[candidate] = error
 
-    def open(self, candidate: Candidate, *_: object) -> Runtime:
-        """Stands in for `selection._open`."""
-        candidate = Candidate(candidate.runtime, candidate.precision)
+    @property
+    def open(self) -> Callable[[RuntimeKind, Model, Device, Precision], Runtime]:
+        """Stands in for `RuntimeKind.open`."""
+        return lambda kind, _, device, precision: self._open(Candidate(kind.name, precision), device)
+
+    def _open(self, candidate: Candidate, device: Device) -> Runtime:
         self.opened.append(candidate)
         offer = self._offers.get(candidate, RuntimeUnavailable("not in this lab"))
         if isinstance(offer, Exception):
             raise offer
-        return FakeRuntime(self, candidate, *offer)
+        return FakeRuntime(self, candidate, device, *offer)
 
     def choose(
-        self, precision: Precision = "fp32", runtime: RuntimeName = "auto", folder: Path | None = None
+        self,
+        precision: Precision = "fp32",
+        runtime: RuntimeName = "auto",
+        folder: Path | None = None,
+        device: Device = "cpu",
     ) -> Runtime:
         """Open the model anew."""
         self.opened.clear()
         cache = self.cache_folder if folder is None else None
-        return open_on_cpu(folder or self.exported.folder, self.exported.manifest, runtime, precision, cache)
+        return open_runtime(folder or self.exported.folder, runtime, device, precision, cache)
 
     @property
     def selection_file(self) -> Path:

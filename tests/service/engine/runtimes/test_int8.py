@@ -15,9 +15,10 @@ from artifact.preprocessing import Float32Array
 from service.engine.errors import RuntimeUnavailable
 from service.engine.runtimes import int8 as int8_runtime
 from service.engine.runtimes import selection
-from service.engine.runtimes.base import Candidate, Precision, Runtime, open_runtime
+from service.engine.runtimes.base import Candidate, Precision, Runtime
 from service.engine.runtimes.int8 import Int8Runtime
 from service.engine.runtimes.onnx import OnnxRuntime
+from service.engine.runtimes.selection import open_runtime
 from tests.networks import confident_network, exported_int8_once, inputs
 
 INT8 = Candidate("int8", "int8")

@@ -10,8 +10,9 @@ import onnx
 import pytest
 
 from artifact.manifest import ONNX_NAME, ArtifactError, Manifest, file_digest, read_manifest, write_manifest
-from service.engine.runtimes.base import RuntimeName, open_runtime
+from service.engine.runtimes.base import RuntimeName
 from service.engine.runtimes.onnx_file import verified_onnx_file
+from service.engine.runtimes.selection import open_runtime
 
 ELSEWHERE = "elsewhere.bin"
 

@@ -193,7 +193,7 @@ import sys
 sys.modules[{library!r}] = None
 from pathlib import Path
 from service.engine.errors import RuntimeUnavailable
-from service.engine.runtimes.base import open_runtime
+from service.engine.runtimes.selection import open_runtime
 try:
     open_runtime(Path({str(wide.folder)!r}), "openvino", "cpu", cache_folder=Path({str(tmp_path)!r}))
 except RuntimeUnavailable as error:

@@ -8,7 +8,17 @@ import pytest
 
 from service.engine.errors import RuntimeUnavailable
 from service.engine.runtimes import selection
-from tests.service.engine.runtimes.lab import COMPILED, FP32, OPENVINO, Lab, chosen, logits_off, raises, tried
+from tests.service.engine.runtimes.lab import (
+    COMPILED,
+    FP32,
+    OPENVINO,
+    Lab,
+    chosen,
+    logits_off,
+    off_when_forced,
+    raises,
+    tried,
+)
 
 
 def test_choice_is_remembered_and_not_measured_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,13 +71,14 @@ def test_nonsense_in_the_memory_is_made_again(lab: Lab, content: bytes) -> None:
     assert lab.opened == [OPENVINO]
 
 
-@pytest.mark.parametrize("how", ["wrong", "raises", "unavailable", "broken"])
+@pytest.mark.parametrize("how", ["wrong", "wrong with forced gates", "raises", "unavailable", "broken"])
 def test_remembered_runtime_that_fails_is_replaced(lab: Lab, how: str) -> None:
     lab.offer(COMPILED, milliseconds=2)
     lab.offer(OPENVINO, milliseconds=5)
     assert chosen(lab.choose()) == ("compiled", "fp32")
-    if how in ("wrong", "raises"):
-        lab.offer(COMPILED, 2, logits_off if how == "wrong" else raises)
+    wrong = {"wrong": logits_off, "wrong with forced gates": off_when_forced(1), "raises": raises}
+    if how in wrong:
+        lab.offer(COMPILED, 2, wrong[how])
     else:
         problem = "no such library"
         lab.withdraw(COMPILED, RuntimeUnavailable(problem) if how == "unavailable" else OSError(problem))

@@ -18,13 +18,14 @@ from export.inference import InferenceNetwork
 from export.int8_graph import write_int8
 from service.engine.errors import RuntimeUnavailable
 from service.engine.runtimes import selection
-from service.engine.runtimes.base import Precision, Runtime, open_runtime
+from service.engine.runtimes.base import Precision, Runtime
 from service.engine.runtimes.compiled import processor
 from service.engine.runtimes.compiled import runtime as module
 from service.engine.runtimes.compiled.processor import Vectors
 from service.engine.runtimes.compiled.runtime import CompiledRuntime
 from service.engine.runtimes.int8 import Int8Runtime
 from service.engine.runtimes.machine_cache import MachineCache
+from service.engine.runtimes.selection import open_runtime
 from tests.networks import SIDE, inputs, small_network
 from tests.service.engine.runtimes.artifacts import (
     BLOCKABLE,

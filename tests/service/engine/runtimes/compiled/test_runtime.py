@@ -236,7 +236,7 @@ import sys
 sys.modules["llvmlite"] = None
 from pathlib import Path
 from service.engine.errors import RuntimeUnavailable
-from service.engine.runtimes.base import open_runtime
+from service.engine.runtimes.selection import open_runtime
 try:
     open_runtime(Path({str(gated.folder)!r}), "compiled", "cpu", cache_folder=Path({str(tmp_path)!r}))
 except RuntimeUnavailable as error:

@@ -1,0 +1,62 @@
+"""The runtimes there are. To add one, write its module and enter it in `RUNTIMES` and in `RuntimeName`.
+
+Its module has a function `open_model`, see `RuntimeKind.open`. It is imported when the runtime is opened, not before: a
+serving install has only some of the libraries, and those that are not used cost memory and time to start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+from service.engine.runtimes.base import PRECISIONS, Device, Model, Precision, Runtime, RuntimeName
+
+
+@dataclass(frozen=True)
+class RuntimeKind:
+    """One way to run a model.
+
+    Attributes:
+        name: to ask for it.
+        module: where it is.
+        devices: it runs on, "cpu" or "cuda".
+        precisions: it can run in, from the highest down.
+        automatic: whether it may serve without being asked for by name.
+    """
+
+    name: RuntimeName
+    module: str
+    devices: tuple[Device, ...]
+    precisions: tuple[Precision, ...]
+    automatic: bool = True
+
+    def open(self, model: Model, device: Device, precision: Precision) -> Runtime:
+        """Import it and open the model.
+
+        Args:
+            model: to run.
+            device: one of `devices`, or "auto", which takes CUDA where it works, else the CPU.
+            precision: one of `precisions`.
+
+        Raises:
+            ArtifactError: a file that it needs is missing or damaged.
+            RuntimeUnavailable: its library or the device is not there, or it cannot run this model.
+        """
+        open_model: Callable[[Model, Device, Precision], Runtime] = import_module(self.module).open_model
+        return open_model(model, device, precision)
+
+    def allowed(self, lowest: Precision) -> tuple[Precision, ...]:
+        """Its precisions that are not below `lowest`."""
+        return tuple(each for each in self.precisions if PRECISIONS.index(each) <= PRECISIONS.index(lowest))
+
+
+_HERE = "service.engine.runtimes"
+_KINDS = (
+    RuntimeKind("onnx", f"{_HERE}.onnx", ("cpu", "cuda"), ("fp32",)),
+    RuntimeKind("compiled", f"{_HERE}.compiled.runtime", ("cpu",), ("fp32", "bf16", "int8")),
+    RuntimeKind("openvino", f"{_HERE}.openvino", ("cpu",), ("fp32", "bf16")),
+    RuntimeKind("int8", f"{_HERE}.int8", ("cpu",), ("int8",)),
+    RuntimeKind("torchscript", f"{_HERE}.torchscript", ("cpu", "cuda"), ("fp32",), automatic=False),
+)
+RUNTIMES = {kind.name: kind for kind in _KINDS}
