@@ -1,4 +1,4 @@
-"""Where errors become HTTP: every status, error type and message a client can get stands on this page."""
+"""Where errors become HTTP: the status, the error type and the body that an exception is answered with."""
 
 from __future__ import annotations
 

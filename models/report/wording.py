@@ -38,11 +38,6 @@ def number_interval(estimate: Estimate, digits: int = 2) -> str:
     return _interval(estimate, lambda value: number(value, digits))
 
 
-def offset_text(offset: float) -> str:
-    """A gate offset as a flag takes it, such as "-0.5"; its sign is always told."""
-    return f"{offset:+g}" if offset else "0"
-
-
 def counted(count: int, noun: str) -> str:
     """A count with its noun, such as "1 block" or "2,000 images"."""
     plural = {"class": "classes"}.get(noun, f"{noun}s")

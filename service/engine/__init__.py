@@ -1,1 +1,1 @@
-"""The serving engine: a bounded queue, worker threads and a runtime. It knows nothing of the web."""
+"""The serving engine: a bounded queue, workers and runtimes. It knows nothing of the web."""

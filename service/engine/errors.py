@@ -1,4 +1,4 @@
-"""Every way the engine can fail a request."""
+"""Every way the engine can fail: a request, or to begin with."""
 
 from __future__ import annotations
 
@@ -65,4 +65,4 @@ class NoWorker(EngineError):  # noqa: N818
 
 
 class RuntimeUnavailable(EngineError):  # noqa: N818
-    """The asked-for runtime or device is not there, or cannot open the model; the message says why."""
+    """A runtime or device is not there, cannot open the model, or gives other answers; the message says why."""

@@ -13,6 +13,7 @@ from service.access.keys import Keyring
 from service.access.metrics import KeyMetrics
 from service.errors import ApiError, respond
 from service.http.forwarded_prefix import path_below
+from service.observability.record import RequestRecord
 
 # Health, so that no orchestrator needs a secret to ask for it; and pages, which hold none: what they call needs a key.
 _OPEN_PATHS = {"/", "/healthz", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect"}
@@ -56,10 +57,8 @@ class Access:
         except LimitReached as error:
             await (await respond(Request(scope), error))(scope, receive, send)
         finally:
-            record = state["record"]
-            status = record.status or 500
-            outcome = "ok" if status < 400 else record.outcome or f"http_{status}"
-            self._metrics.count_request(account.key.name, outcome)
+            record: RequestRecord = state["record"]
+            self._metrics.count_request(account.key.name, record.result)
 
     def _account(self, scope: Scope) -> Account:
         presented = _presented_key(scope["headers"])

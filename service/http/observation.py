@@ -1,4 +1,4 @@
-"""Around all that answers: every request gets its id here, and is counted, measured, logged and traced."""
+"""Around everything: a request gets its id and record here, is answered, counted, measured, logged and traced."""
 
 from __future__ import annotations
 
@@ -59,8 +59,7 @@ class Observation:
         outcome = "internal_error"
         try:
             await answer(self._app, scope, receive, _identified(send, record))
-            status = record.status or 500  # which is what a server makes of no answer
-            outcome = "ok" if status < 400 else record.outcome or f"http_{status}"
+            outcome = record.result
         finally:
             record.outcome = outcome
             route = self._routes.name(scope)

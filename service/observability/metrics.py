@@ -1,4 +1,4 @@
-"""Every Prometheus metric: names, labels and buckets stand here and nowhere else."""
+"""The Prometheus metrics of requests, images, blocks and workers: their names, labels and buckets."""
 
 from __future__ import annotations
 

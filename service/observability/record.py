@@ -58,6 +58,12 @@ class RequestRecord:
         """Seconds since its head had arrived."""
         return time.perf_counter() - self.started_at
 
+    @property
+    def result(self) -> str:
+        """What became of it by the status of its answer: "ok", its error's type, or "http_" and the status."""
+        status = self.status or 500  # which is what a server makes of no answer
+        return "ok" if status < 400 else self.outcome or f"http_{status}"
+
     def work(self, manifest: Manifest) -> Work | None:
         """What its images took; None where none was classified."""
         answers = [image for image in self.images if isinstance(image, Answer)]

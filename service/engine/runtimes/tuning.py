@@ -1,4 +1,4 @@
-"""How many threads run images, and how many at a time: measured on this machine with this model, or set by the user."""
+"""How many workers run images, how many at a time, and how long a batch may fill: measured on this machine, or set."""
 
 from __future__ import annotations
 
