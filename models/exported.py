@@ -9,6 +9,7 @@ import numpy as np
 from artifact.agreement import LogitsAndMargins
 from artifact.cores import usable_cores
 from artifact.manifest import INPUT_NAMES, ONNX_NAME, OUTPUT_NAMES, ArtifactError, read_manifest, verified_file
+from artifact.onnx_options import configure
 from artifact.preprocessing import UInt8Array
 from models.structure import Structure
 
@@ -35,9 +36,7 @@ class ExportedClassifier:
         self.workers = usable_cores()
         path = verified_file(folder, self.manifest, ONNX_NAME)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        # Only errors: it warns that the gate offset's default can be overridden, which is what the default is for.
-        options.log_severity_level = 3
+        configure(options)
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions share no public base class

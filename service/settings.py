@@ -111,7 +111,7 @@ class Settings(BaseSettings):
     max_images: int = Field(default=32, ge=1, description="most images in one /classify/batch")
     isolation: Literal["process", "thread"] = Field(
         default="process",
-        description="workers are processes, which are replaced when they die or hang, or threads, which take less memory",
+        description="workers are processes, replaced when they die or hang, or threads, which take less memory",
     )
     stuck_seconds: float = Field(
         default=10, gt=0, description="longest time a worker may take for a batch before it is replaced, in s"

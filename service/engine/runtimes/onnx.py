@@ -9,6 +9,7 @@ import numpy as np
 
 from artifact.agreement import LogitsAndMargins
 from artifact.manifest import INPUT_NAMES, ONNX_NAME, OUTPUT_NAMES, Manifest
+from artifact.onnx_options import configure
 from artifact.preprocessing import Float32Array
 from service.engine.errors import RuntimeUnavailable
 from service.engine.runtimes.base import Candidate, Device, Model, Precision
@@ -93,11 +94,8 @@ def open_session(
         RuntimeUnavailable: it cannot be opened.
     """
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
+    configure(options)
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, optimisation)
-    # Only errors: it warns that the gate offset's default can be overridden, which is what the default is for.
-    options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(model, options, providers=list(providers))
     except Exception as error:  # its exceptions share no public base class
