@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from artifact.gating import Gating
 from artifact.preprocessing import Preprocessing
 
 MANIFEST_NAME = "manifest.json"
@@ -180,29 +181,30 @@ class Manifest(_Model):
         return [index for index, block in enumerate(self.blocks) if block.gated]
 
     @cached_property
-    def _gated_columns(self) -> npt.NDArray[np.intp]:
-        return np.array(self.gated_indices, np.intp)
-
-    @cached_property
-    def _residual_macs(self) -> npt.NDArray[np.int64]:
-        return np.array([block.macs for block in self.blocks], np.int64)
+    def gating(self) -> Gating:
+        """Its gates, and what they decide about."""
+        return Gating(
+            gated=np.array(self.gated_indices, np.intp),
+            residual_macs=np.array([block.macs for block in self.blocks], np.int64),
+            total_macs=self.total_macs,
+            ungated_macs=self.ungated_macs,
+            gate_threshold=self.gate_threshold,
+        )
 
     @cached_property
     def expected_macs(self) -> float | None:
         """Mean multiply-accumulates of an image by the profile; None without one."""
         if self.profile is None:
             return None
-        return self.total_macs - float((1 - np.array(self.profile.rates)) @ self._residual_macs)
+        return self.total_macs - float((1 - np.array(self.profile.rates)) @ self.gating.residual_macs)
 
     def executed(self, margins: npt.NDArray[np.float32], offsets: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
         """Which blocks the graph ran, (N, B), from its margins (N, G) and the gate offsets it was given (N,)."""
-        executed = np.ones((len(margins), len(self.blocks)), np.bool_)
-        executed[:, self._gated_columns] = margins + offsets[:, None] > np.float32(self.gate_threshold)
-        return executed
+        return self.gating.executed(self.gating.opened(margins, offsets))
 
     def spent_macs(self, executed: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
         """Multiply-accumulates spent on each image, (N,), from what was executed (N, B)."""
-        return self.total_macs - (~executed @ self._residual_macs)
+        return self.gating.spent_macs(executed)
 
 
 def file_digest(path: Path) -> str:

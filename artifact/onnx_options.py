@@ -6,7 +6,7 @@ from typing import Any
 
 
 def configure(options: Any) -> None:
-    """Set ONNX Runtime's `SessionOptions` so that each run stays on its caller's thread, of which there is one a core."""
+    """Set ONNX Runtime's `SessionOptions` so that each run stays on its caller's thread: there is one a core."""
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     # Only errors: it warns that the gate offset's default can be overridden, which is what the default is for.
     options.log_severity_level = 3
