@@ -10,7 +10,19 @@ import struct
 
 from PIL import AvifImagePlugin
 
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIC", "GIF", "BMP", "TIFF")
+SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "AVIF": (".avif",),
+    "HEIC": (".heic", ".heif"),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+}
+"""How the names of such files end."""
+
+FORMATS = tuple(SUFFIXES)
 """All that can be read: a multi-picture JPEG is a JPEG, of which the first picture counts."""
 
 try:

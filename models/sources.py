@@ -7,16 +7,18 @@ import os
 import tarfile
 import zlib
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 
+from artifact.formats import SUFFIXES
 from artifact.image_files import open_image
 from models.cifar_batches import is_batch, read_batches
 from models.examples import DataError, Examples
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".avif", ".heic", ".heif", ".gif", ".tif", ".tiff", ".ppm"}
+_SUFFIXES = {".ppm", *chain.from_iterable(SUFFIXES.values())}
 
 
 def open_examples(path: Path) -> Examples:
