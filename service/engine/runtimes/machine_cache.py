@@ -17,7 +17,7 @@ from artifact.manifest import INT8_NAME, ONNX_NAME, Manifest
 _log = logging.getLogger(__name__)
 
 # Raised with every change to what is kept, so that what an earlier version made is not used.
-_FORMAT = "5"
+_FORMAT = "6"
 _LIBRARIES = ("llvmlite", "onnxruntime", "onnxruntime-gpu", "openvino")
 
 
