@@ -61,13 +61,13 @@ class Proof:
         return _verdict(runtime, agreement, LEAST_EQUAL_PREDICTIONS)
 
     def _problem_with_forced_gates(self, runtime: Runtime) -> str | None:
-        if self._forced is None:
-            return None
         try:
+            if (expected := self._forced) is None:
+                return None
             answers = run_forced(runtime.run, self.probes.images)
         except Exception as error:  # whatever a library raises
             return f"with forced gates it fails: {error}"
-        agreement = forced_agreement(self._forced, answers, self._model.manifest.gate_threshold)
+        agreement = forced_agreement(expected, answers, self._model.manifest.gate_threshold)
         return _verdict(runtime, agreement, _LEAST_EQUAL_FORCED_PREDICTIONS)
 
     @cached_property

@@ -143,6 +143,12 @@ def test_forced_gates_of_an_earlier_artifact_are_compared_with_the_portable_grap
     assert "forced gates" in str(tried(runtime)["compiled", "fp32"].problem)
 
 
+def test_earlier_artifact_whose_portable_graph_fails_with_forced_gates_is_refused(lab: Lab, earlier: Path) -> None:
+    lab.offer(ONNX, 1, raises_when_forced)
+    with pytest.raises(RuntimeUnavailable, match="with forced gates it fails: out of its depth"):
+        lab.choose(runtime="compiled", folder=earlier)
+
+
 def test_earlier_artifact_is_served_without_the_portable_graph_and_that_is_told(
     lab: Lab, earlier: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
