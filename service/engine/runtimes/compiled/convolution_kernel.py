@@ -198,7 +198,8 @@ class _Kernel:
 
         # The loops are left to run: unrolled, the same inputs at several offsets would be kept in registers, of which
         # there are none to spare.
-        def offset(index: ir.Value, down: ir.Value, right: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
+        def offset(index: ir.Value, down: ir.Value, right: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+            sums = carried.copy()
             block = emit.builder.add(part.first, index)
             here = emit.address(inputs, (block, source.block), (down, source.row), (right, source.pixel))
             taps = emit.address(

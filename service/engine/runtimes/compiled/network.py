@@ -8,11 +8,12 @@ import numpy as np
 from onnx import numpy_helper
 
 from artifact.preprocessing import Float32Array
+from service.engine.runtimes.compiled.buffers import Buffer
 from service.engine.runtimes.compiled.layers import Layers, Weights
 from service.engine.runtimes.compiled.layout import blocked
 from service.engine.runtimes.compiled.numbers import Numbers
 from service.engine.runtimes.compiled.processor import Vectors
-from service.engine.runtimes.compiled.program import Place, Program
+from service.engine.runtimes.compiled.program import Program
 from service.engine.runtimes.compiled.stem import emit_stem
 from service.engine.runtimes.compiled.window import expect, window_of
 from service.engine.runtimes.portable_graph import GateWeights, PortableBlock, PortableGraph, UnknownGraph
@@ -47,8 +48,6 @@ class _Compilation:
         self._pairs = vectors.pairs and layers.numbers is not Numbers.FLOAT32
         self._threshold = gate_threshold
         self._program = Program(vectors, self._lanes(vectors.lanes))
-        # Features of one size can use the same memory in every block.
-        self._places: dict[tuple[str, int, int, int], Place] = {}
         self._gates = 0
 
     def program(self) -> Program:
@@ -56,7 +55,7 @@ class _Compilation:
         first = self._graph.blocks[0].name
         weights, unit = self._layers.stem(self._graph.stem[0], first), self._layers.unit_before(first)
 
-        def reserve(use: str, channels: int, side: int, border: int | None) -> Place:
+        def reserve(use: str, channels: int, side: int, border: int | None) -> Buffer:
             return self._features(use, channels, side, unit, border)
 
         stem, side = self._graph.stem, self._graph.input_size
@@ -79,8 +78,8 @@ class _Compilation:
                 return lanes
         raise UnknownGraph("there are layers whose channels fill no vectors")
 
-    def _block(self, block: PortableBlock, features: Place) -> Place:
-        """A block with its gate; its output takes the place of its input where the shortcut is the identity."""
+    def _block(self, block: PortableBlock, features: Buffer) -> Buffer:
+        """A block with its gate; its output overwrites its input where the shortcut is the identity."""
         if block.shortcut_nodes:
             expect(block.shortcut_nodes, "Conv")
             node = block.shortcut_nodes[0]
@@ -93,7 +92,7 @@ class _Compilation:
             signed = output
             if output.layout.numbers is Numbers.UINT8:
                 numbers = Numbers.BFLOAT16 if self._pairs else Numbers.FLOAT32
-                signed = self._place("projected", len(weights.bias), side, 0, numbers)
+                signed = self._buffer("projected", len(weights.bias), side, 0, numbers)
 
             def opened() -> None:
                 self._program.convolve(window.convolution(features.layout, signed.layout), weights, features, signed)
@@ -119,7 +118,7 @@ class _Compilation:
             self._gates += 1
         return output
 
-    def _residual(self, block: PortableBlock, features: Place, shortcut: Place, output: Place) -> None:
+    def _residual(self, block: PortableBlock, features: Buffer, shortcut: Buffer, output: Buffer) -> None:
         """The convolutions of a block; the last adds the shortcut."""
         expect(block.residual_nodes, "Conv Relu Conv Add Relu", "Conv Relu Conv Relu Conv Add Relu")
         nodes = [node for node in block.residual_nodes if node.op_type == "Conv"]
@@ -138,9 +137,9 @@ class _Compilation:
                 self._program.convolve(spec, weights, features, target)
                 features = target
 
-    def _margin(self, gate: GateWeights, features: Place) -> Place:
+    def _margin(self, gate: GateWeights, features: Buffer) -> Buffer:
         """A gate's margin, from the sums over all pixels that the features were written with."""
-        pooled = self._program.sums(features)
+        pooled = features.pooled()
         hidden_weight = self._weight(gate.hidden_weight) * _share(features)
         hidden = self._vector("hidden", len(hidden_weight))
         self._program.connect(Weights(hidden_weight, self._weight(gate.hidden_bias)), pooled, hidden, relu=True)
@@ -151,37 +150,35 @@ class _Compilation:
         self._program.connect(weights, hidden, margin)
         return margin
 
-    def _tail(self, features: Place) -> None:
+    def _tail(self, features: Buffer) -> None:
         """The classifier, on the mean over all pixels."""
         expect(self._graph.tail, "ReduceMean Gemm")
         names = self._graph.tail[1].input
         weight = self._weight(names[1]) * _share(features)
         logits = self._vector("logits", len(weight))
-        self._program.connect(Weights(weight, self._weight(names[2])), self._program.sums(features), logits)
+        self._program.connect(Weights(weight, self._weight(names[2])), features.pooled(), logits)
         self._program.finish(logits, len(weight))
 
-    def _features(self, use: str, channels: int, side: int, unit: float = 1.0, border: int | None = None) -> Place:
-        """A place for features, with the border that the first convolutions of blocks reach beyond them."""
+    def _features(self, use: str, channels: int, side: int, unit: float = 1.0, border: int | None = None) -> Buffer:
+        """A buffer for features, with the border that the first convolutions of blocks reach beyond them."""
         if border is None:
             border = max(window_of(block.residual_nodes[0]).padding for block in self._graph.blocks)
-        return replace(self._place(use, channels, side, border, self._layers.numbers), unit=unit)
+        return replace(self._buffer(use, channels, side, border, self._layers.numbers), unit=unit)
 
-    def _vector(self, use: str, channels: int) -> Place:
+    def _vector(self, use: str, channels: int) -> Buffer:
         whole = -(-channels // self._program.lanes) * self._program.lanes
-        return self._place(use, whole, 1, 0, Numbers.FLOAT32)
+        return self._buffer(use, whole, 1, 0, Numbers.FLOAT32)
 
-    def _place(self, use: str, channels: int, side: int, border: int, numbers: Numbers) -> Place:
-        key = use, channels, side, border
-        if key not in self._places:
-            layout = blocked(channels, side, side, border, self._program.lanes, numbers)
-            self._places[key] = self._program.place(layout)
-        return self._places[key]
+    def _buffer(self, use: str, channels: int, side: int, border: int, numbers: Numbers) -> Buffer:
+        """The same in every block that has features of this layout for this use."""
+        layout = blocked(channels, side, side, border, self._program.lanes, numbers)
+        return self._program.buffers.shared(use, layout)
 
     def _weight(self, name: str) -> Float32Array:
         array: Float32Array = numpy_helper.to_array(self._graph.weights[name])
         return array
 
 
-def _share(features: Place) -> np.float32:
+def _share(features: Buffer) -> np.float32:
     """What turns the sums of features into their mean."""
     return np.float32(features.unit / (features.layout.height * features.layout.width))

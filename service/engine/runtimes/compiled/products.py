@@ -49,14 +49,12 @@ class Products(ABC):
     def add(self, total: ir.Value, weights: ir.Value, inputs: ir.Value) -> ir.Value:
         """Sums with the products of one step."""
 
-    def begun(self, count: int, constants: Constants, added: Addition) -> list[ir.Value]:
+    def begun(self, _count: int, constants: Constants, added: Addition) -> list[ir.Value]:
         """So many sums before any product: the bias, and what the convolution is added to."""
-        del count
         return added(constants(0))
 
-    def ended(self, sums: list[ir.Value], constants: Constants, added: Addition) -> list[ir.Value]:
+    def ended(self, sums: list[ir.Value], _constants: Constants, _added: Addition) -> list[ir.Value]:
         """What sums with all their products stand for, in float32."""
-        del constants, added
         return sums
 
 
@@ -91,9 +89,8 @@ class ByteProducts(Products):
         """See `Products.add`."""
         return self._emit.instruction("llvm.x86.avx512.vpdpbusd.512", total, inputs, weights)
 
-    def begun(self, count: int, constants: Constants, added: Addition) -> list[ir.Value]:
+    def begun(self, count: int, _constants: Constants, _added: Addition) -> list[ir.Value]:
         """Nothing: bias and what is added are no whole numbers."""
-        del constants, added
         return [ir.Constant(self._emit.vector_of(WORD), [0] * self._emit.lanes)] * count
 
     def ended(self, sums: list[ir.Value], constants: Constants, added: Addition) -> list[ir.Value]:

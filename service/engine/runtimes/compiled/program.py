@@ -3,44 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from llvmlite import ir
 
 from artifact.preprocessing import Float32Array
+from service.engine.runtimes.compiled.buffers import Arena, Buffer, BufferPlan
 from service.engine.runtimes.compiled.convolution import Convolution
 from service.engine.runtimes.compiled.convolution_kernel import emit_convolution
 from service.engine.runtimes.compiled.emitter import FLOAT, POINTER, Emitter, integer
 from service.engine.runtimes.compiled.layers import Weights
-from service.engine.runtimes.compiled.layout import Layout, blocked, packed_weights, padded_outputs
+from service.engine.runtimes.compiled.layout import packed_weights, padded_outputs
 from service.engine.runtimes.compiled.numbers import Numbers, to_bfloat16
 from service.engine.runtimes.compiled.pooling import MaxPool, emit_max_pool
 from service.engine.runtimes.compiled.processor import Vectors
 
 ENTRY = "classify"
-# Numbers in a line of the cache: what begins at a multiple of them shares no line with what is before it.
-_LINE = 16
-
 # Adds to a program what is to be done.
 Emission = Callable[[], None]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Somewhere in the scratch memory.
-
-    Attributes:
-        layout: of what is there.
-        offset: of its first number.
-        sums: offset of the sums of each channel over all pixels, where a gate or the classifier wants them.
-        unit: what 1 there stands for.
-    """
-
-    layout: Layout
-    offset: int
-    sums: int = 0
-    unit: float = 1.0
 
 
 class Program:
@@ -51,14 +32,20 @@ class Program:
     Args:
         vectors: of the processor.
         lanes: channels in a block; all channel counts but the image's are multiples.
+        arena: makes what reserves regions of the scratch memory, and of the weights.
+
+    Attributes:
+        buffers: the plan of the scratch memory.
+        logits_count, margins_count: how many the program gives for an image.
     """
 
-    def __init__(self, vectors: Vectors, lanes: int) -> None:
+    def __init__(self, vectors: Vectors, lanes: int, arena: Callable[[], Arena] = Arena) -> None:
         self.module = ir.Module(ENTRY)
-        self.scratch_size = self.logits_count = self.margins_count = 0
+        self.logits_count = self.margins_count = 0
         self._vectors = replace(vectors, lanes=lanes)
-        self._weights: list[Float32Array] = []
-        self._weights_size = 0
+        self._scratch_arena, self._weights_arena = arena(), arena()
+        self.buffers = BufferPlan(self._scratch_arena)
+        self._weights: dict[int, Float32Array] = {}
         self._kernels: dict[Convolution | MaxPool, ir.Function] = {}
         self._emit = Emitter(self.module, ENTRY, [POINTER, FLOAT, POINTER, POINTER, POINTER, POINTER], lanes)
         self._image, self._offset, self._constants, self._scratch, self.logits, self.margins = self._emit.function.args
@@ -68,24 +55,20 @@ class Program:
         """Channels in a block."""
         return self._vectors.lanes
 
+    @property
+    def scratch_size(self) -> int:
+        """Of the scratch memory, in words."""
+        return self._scratch_arena.size
+
     def weights(self) -> Float32Array:
         """All weights, in one dimension."""
-        return np.concatenate(self._weights)
+        whole = np.zeros(self._weights_arena.size, np.float32)
+        for offset, values in self._weights.items():
+            whole[offset : offset + len(values)] = values
+        return whole
 
-    def place(self, layout: Layout) -> Place:
-        """Reserve scratch memory for features and their sums."""
-        return Place(layout, self._reserve(layout.size), self._reserve(layout.channels))
-
-    def vector(self, channels: int) -> Place:
-        """Reserve scratch memory for a single pixel."""
-        return self.place(blocked(channels, 1, 1, 0, self.lanes))
-
-    def sums(self, place: Place) -> Place:
-        """The sums of features as a single pixel."""
-        return Place(blocked(place.layout.channels, 1, 1, 0, self.lanes), place.sums)
-
-    def load_image(self, target: Place) -> None:
-        """Copy the image, (C, H, W) without a border, to a place with one."""
+    def load_image(self, target: Buffer) -> None:
+        """Copy the image, (C, H, W) without a border, to a buffer with one."""
         emit, layout = self._emit, target.layout
         size = ir.Constant(ir.IntType(64), 4 * layout.width)
         copy = self.module.declare_intrinsic("llvm.memcpy", [POINTER, POINTER, size.type])
@@ -98,8 +81,8 @@ class Program:
 
         emit.each(layout.channels, lambda channel: emit.each(layout.height, lambda index: row(channel, index)))
 
-    def load_halved_image(self, target: Place) -> None:
-        """Copy the image, (C, H, W) without a border, to a place that is `halved`; W is a multiple of the lanes."""
+    def load_halved_image(self, target: Buffer) -> None:
+        """Copy the image, (C, H, W) without a border, to a buffer that is `halved`; W is a multiple of the lanes."""
         emit, layout, lanes = self._emit, target.layout, self.lanes
         to = emit.address(self._scratch, target.offset, layout.start())
 
@@ -121,9 +104,9 @@ class Program:
         emit.each(layout.words, lambda lane: emit.each(layout.height, lambda index: row(lane, index)))
 
     def convolve(
-        self, convolution: Convolution, weights: Weights, source: Place, target: Place, addend: Place | None = None
+        self, convolution: Convolution, weights: Weights, source: Buffer, target: Buffer, addend: Buffer | None = None
     ) -> None:
-        """Run a convolution from one place to another, adding what is in a third where it is one that adds.
+        """Run a convolution from one buffer to another, adding what is in a third where it is one that adds.
 
         Raises:
             ValueError: the weights are of another shape or type.
@@ -139,21 +122,21 @@ class Program:
         before = [weights.bias] if weights.scale is None else [weights.bias, weights.scale]
         packed = packed_weights(weight, before, source.layout.lanes, convolution.group)
         constants = self._emit.address(self._constants, self._constant(packed))
-        places = self._at(source.offset), constants, self._at((addend or target).offset), self._at(target.offset)
-        self._emit.builder.call(kernel, [*places, self._at(target.sums)])
+        addresses = self._at(source.offset), constants, self._at((addend or target).offset), self._at(target.offset)
+        self._emit.builder.call(kernel, [*addresses, self._at(target.sums)])
 
-    def connect(self, weights: Weights, source: Place, target: Place, relu: bool = False) -> None:
+    def connect(self, weights: Weights, source: Buffer, target: Buffer, relu: bool = False) -> None:
         """Run a fully connected layer on a single pixel; outputs beyond its own, up to the target's, become zero."""
         weight, bias = padded_outputs(weights.weight, weights.bias, target.layout.channels)
         spec = Convolution(1, 1, 0, source.layout, target.layout, relu=relu)
         self.convolve(spec, Weights(weight[:, :, None, None], bias), source, target)
 
-    def max_pool(self, pool: MaxPool, source: Place, target: Place) -> None:
-        """Run a pooling from one place to another."""
+    def max_pool(self, pool: MaxPool, source: Buffer, target: Buffer) -> None:
+        """Run a pooling from one buffer to another."""
         kernel = self._kernel(pool)
         self._emit.builder.call(kernel, [self._at(source.offset), self._at(target.offset), self._at(target.sums)])
 
-    def branch(self, margin: Place, index: int, threshold: float, opened: Emission, closed: Emission) -> None:
+    def branch(self, margin: Buffer, index: int, threshold: float, opened: Emission, closed: Emission) -> None:
         """Note a gate's margin, and do one thing or the other as the gate is open or closed."""
         builder = self._emit.builder
         value = self._emit.number(self._scratch, margin.offset)
@@ -167,7 +150,7 @@ class Program:
             with otherwise:
                 closed()
 
-    def finish(self, logits: Place, count: int) -> None:
+    def finish(self, logits: Buffer, count: int) -> None:
         """Hand the logits over and end."""
 
         def one(index: ir.Value) -> None:
@@ -190,14 +173,7 @@ class Program:
     def _at(self, offset: int) -> ir.Value:
         return self._emit.address(self._scratch, offset)
 
-    def _reserve(self, size: int) -> int:
-        offset = self.scratch_size
-        self.scratch_size += -(-size // _LINE) * _LINE
-        return offset
-
     def _constant(self, values: Float32Array) -> int:
-        offset = self._weights_size
-        whole = np.pad(values, (0, -len(values) % _LINE))
-        self._weights.append(whole)
-        self._weights_size += len(whole)
+        offset = self._weights_arena.reserve(len(values))
+        self._weights[offset] = values
         return offset

@@ -14,23 +14,24 @@ import numpy as np
 from onnx import NodeProto
 
 from artifact.preprocessing import Float32Array
+from service.engine.runtimes.compiled.buffers import Buffer
 from service.engine.runtimes.compiled.convolution import Convolution
 from service.engine.runtimes.compiled.layers import Weights
 from service.engine.runtimes.compiled.layout import halved, planar
-from service.engine.runtimes.compiled.program import Place, Program
+from service.engine.runtimes.compiled.program import Program
 from service.engine.runtimes.compiled.window import Window, expect, window_of
 
 _COLOURS = 3
 # How far beyond its pixels features may be read: all convolutions but the first have filters of 3 x 3 or 1 x 1.
 _BORDER = 1
 
-# Reserves a place for features, given its use, channels, side and border; None for that of the blocks' features.
-Reserve = Callable[[str, int, int, int | None], Place]
+# Plans a buffer for features, given its use, channels, side and border; None for that of the blocks' features.
+Reserve = Callable[[str, int, int, int | None], Buffer]
 
 
 def emit_stem(
     program: Program, nodes: Sequence[NodeProto], weights: Weights, side: int, reserve: Reserve, pairs: bool
-) -> Place:
+) -> Buffer:
     """Add the stem, and return where the features are that it gives.
 
     Args:
@@ -38,7 +39,7 @@ def emit_stem(
         nodes: of the portable graph.
         weights: of the convolution.
         side: of the image, in pixels.
-        reserve: gives a place for features.
+        reserve: plans a buffer for features.
         pairs: whether the convolution may be in bfloat16.
 
     Raises:
@@ -51,7 +52,7 @@ def emit_stem(
     if pairs and window.stride == 2 and side % program.lanes == 0:
         _convolve_halved(program, window, weights, side, features)
     else:
-        image = program.place(planar(_COLOURS, side, window.padding))
+        image = program.buffers.allocate(planar(_COLOURS, side, window.padding))
         program.load_image(image)
         spec = window.convolution(image.layout, features.layout, relu=True, pools=True)
         program.convolve(spec, weights, image, features)
@@ -63,10 +64,10 @@ def emit_stem(
     return pooled
 
 
-def _convolve_halved(program: Program, window: Window, weights: Weights, side: int, features: Place) -> None:
+def _convolve_halved(program: Program, window: Window, weights: Weights, side: int, features: Buffer) -> None:
     lead = window.padding % 2  # so that the filter begins with the first of two
     kernel, padding = -(-(lead + window.kernel) // 2), (window.padding + lead) // 2
-    image = program.place(halved(_COLOURS, side, padding))
+    image = program.buffers.allocate(halved(_COLOURS, side, padding))
     program.load_halved_image(image)
     # Rows of the output may end before the window does: what is left over takes no part.
     spec = Convolution(kernel, 1, padding, image.layout, features.layout, relu=True, pools=True)

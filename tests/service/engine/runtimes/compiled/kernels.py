@@ -17,6 +17,7 @@ from llvmlite import ir
 from numpy.lib.stride_tricks import sliding_window_view
 
 from artifact.preprocessing import Float32Array
+from service.engine.runtimes.compiled.buffers import Buffer
 from service.engine.runtimes.compiled.convolution import Convolution
 from service.engine.runtimes.compiled.convolution_kernel import emit_convolution
 from service.engine.runtimes.compiled.layers import Weights
@@ -225,6 +226,11 @@ def run_max_pool(spec: MaxPool, source: Float32Array) -> tuple[Float32Array, Flo
     outputs.assert_written_only_at(positions(spec.target))
     sums.assert_written_only_at(np.arange(spec.target.channels))
     return as_float(spec.target.numbers, outputs.content[positions(spec.target)]), sums.content
+
+
+def vector(program: Program, channels: int) -> Buffer:
+    """A buffer for a single pixel."""
+    return program.buffers.allocate(blocked(channels, 1, 1, 0, program.lanes))
 
 
 class Answer(NamedTuple):

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 
@@ -11,8 +9,15 @@ from service.engine.runtimes.compiled.layers import Weights
 from service.engine.runtimes.compiled.layout import blocked, planar
 from service.engine.runtimes.compiled.pooling import MaxPool
 from service.engine.runtimes.compiled.processor import Vectors
-from service.engine.runtimes.compiled.program import Place, Program
-from tests.service.engine.runtimes.compiled.kernels import Answer, laid_out, positions, run_program, whole_numbers
+from service.engine.runtimes.compiled.program import Program
+from tests.service.engine.runtimes.compiled.kernels import (
+    Answer,
+    laid_out,
+    positions,
+    run_program,
+    vector,
+    whole_numbers,
+)
 
 LANES = 8
 
@@ -28,35 +33,23 @@ def _constant(values: list[float]) -> Weights:
 
 
 def test_image_is_copied_to_where_it_has_a_border(program: Program, rng: np.random.Generator) -> None:
-    place = program.place(planar(3, 5, 2))
-    program.load_image(place)
-    program.connect(_constant([1]), program.vector(LANES), logit := program.vector(LANES))
+    buffer = program.buffers.allocate(planar(3, 5, 2))
+    program.load_image(buffer)
+    program.connect(_constant([1]), vector(program, LANES), logit := vector(program, LANES))
     program.finish(logit, 1)
     image = whole_numbers(rng, 3, 5, 5)
     scratch = run_program(program, image).scratch
-    there = scratch[place.offset : place.offset + place.layout.size]
-    np.testing.assert_array_equal(there, laid_out(image, place.layout, between=0))
-
-
-def test_places_begin_at_lines_and_share_no_memory(program: Program) -> None:
-    layouts = [planar(3, 5, 2), blocked(24, 5, 7, 1, LANES), blocked(8, 1, 1, 0, LANES), blocked(16, 32, 32, 1, LANES)]
-    taken = []
-    for layout in layouts:
-        place = program.place(layout)
-        taken += [(place.offset, place.offset + layout.size), (place.sums, place.sums + layout.channels)]
-    assert all(begin % 16 == 0 for begin, _ in taken)
-    taken.sort()
-    assert all(end <= begin for (_, end), (begin, _) in pairwise(taken))
-    assert taken[-1][1] <= program.scratch_size
+    there = scratch[buffer.offset : buffer.offset + buffer.layout.size]
+    np.testing.assert_array_equal(there, laid_out(image, buffer.layout, between=0))
 
 
 def test_sums_are_where_they_were_written(program: Program, rng: np.random.Generator) -> None:
-    image, features = program.place(planar(3, 4, 0)), program.place(blocked(16, 4, 4, 1, LANES))
+    image, features = program.buffers.allocate(planar(3, 4, 0)), program.buffers.allocate(blocked(16, 4, 4, 1, LANES))
     program.load_image(image)
     weight = whole_numbers(rng, 16, 3, 1, 1)
     spec = Convolution(1, 1, 0, image.layout, features.layout, pools=True)
     program.convolve(spec, Weights(weight, np.zeros(16, np.float32)), image, features)
-    program.finish(program.sums(features), 16)
+    program.finish(features.pooled(), 16)
     values = whole_numbers(rng, 3, 4, 4)
     answer = run_program(program, values)
     np.testing.assert_array_equal(answer.logits, weight[:, :, 0, 0] @ values.sum(axis=(1, 2)))
@@ -65,7 +58,7 @@ def test_sums_are_where_they_were_written(program: Program, rng: np.random.Gener
 
 
 def test_layer_leaves_zeros_beyond_its_outputs(program: Program) -> None:
-    source, target = program.vector(LANES), program.vector(16)
+    source, target = vector(program, LANES), vector(program, 16)
     program.connect(_constant([1, 2, 3]), source, target)
     program.connect(_constant([1, 2, 3]), source, target)
     program.finish(target, 16)
@@ -74,14 +67,14 @@ def test_layer_leaves_zeros_beyond_its_outputs(program: Program) -> None:
 
 @pytest.mark.parametrize(("relu", "expected"), [(False, [-1, 2]), (True, [0, 2])])
 def test_layer_has_a_relu_where_it_is_asked_for(program: Program, relu: bool, expected: list[float]) -> None:
-    source, target = program.vector(LANES), program.vector(LANES)
+    source, target = vector(program, LANES), vector(program, LANES)
     program.connect(_constant([-1, 2]), source, target, relu)
     program.finish(target, 2)
     assert run_program(program).logits.tolist() == expected
 
 
 def test_layers_with_weights_of_their_own_share_a_kernel(program: Program, rng: np.random.Generator) -> None:
-    image, *vectors = program.vector(LANES), *(program.vector(LANES) for _ in range(3))
+    image, *vectors = vector(program, LANES), *(vector(program, LANES) for _ in range(3))
     weights = [Weights(whole_numbers(rng, LANES, LANES), whole_numbers(rng, LANES)) for _ in range(3)]
     program.connect(weights[0], image, vectors[0])
     program.connect(weights[1], vectors[0], vectors[1])
@@ -94,10 +87,13 @@ def test_layers_with_weights_of_their_own_share_a_kernel(program: Program, rng: 
 
 
 def test_convolutions_that_differ_have_kernels_of_their_own(program: Program) -> None:
-    source, target = program.vector(LANES), program.vector(LANES)
+    source, target = vector(program, LANES), vector(program, LANES)
     for relu in (False, True, False):
         program.connect(_constant([1]), source, target, relu)
-    large, small = program.place(blocked(8, 4, 4, 1, LANES)), program.place(blocked(8, 2, 2, 1, LANES))
+    large, small = (
+        program.buffers.allocate(blocked(8, 4, 4, 1, LANES)),
+        program.buffers.allocate(blocked(8, 2, 2, 1, LANES)),
+    )
     for _ in range(2):
         program.max_pool(MaxPool(3, 2, 1, large.layout, small.layout), large, small)
     program.finish(target, 1)
@@ -110,7 +106,7 @@ def test_convolutions_that_differ_have_kernels_of_their_own(program: Program) ->
     [((8, 8, 3, 3), (8,)), ((8, 16, 1, 1), (8,)), ((16, 8, 1, 1), (16,)), ((8, 8, 1, 1), (7,)), ((8, 8), (8,))],
 )
 def test_weights_of_another_shape_are_refused(program: Program, weight: tuple[int, ...], bias: tuple[int, ...]) -> None:
-    source, target = program.vector(LANES), program.vector(LANES)
+    source, target = vector(program, LANES), vector(program, LANES)
     spec = Convolution(1, 1, 0, source.layout, target.layout)
     with pytest.raises(ValueError, match=r"where \(8, 8, 1, 1\) belong"):
         program.convolve(spec, Weights(np.zeros(weight, np.float32), np.zeros(bias, np.float32)), source, target)
@@ -118,7 +114,7 @@ def test_weights_of_another_shape_are_refused(program: Program, weight: tuple[in
 
 @pytest.mark.parametrize("kind", [np.float16, np.float64, np.int8])
 def test_weights_of_another_type_are_refused(program: Program, kind: type[np.generic]) -> None:
-    source, target = program.vector(LANES), program.vector(LANES)
+    source, target = vector(program, LANES), vector(program, LANES)
     spec = Convolution(1, 1, 0, source.layout, target.layout)
     with pytest.raises(ValueError, match=f"weights in {np.dtype(kind)} where float32 belongs"):
         program.convolve(spec, Weights(np.zeros((8, 8, 1, 1), kind), np.zeros(8, np.float32)), source, target)
@@ -126,7 +122,7 @@ def test_weights_of_another_type_are_refused(program: Program, kind: type[np.gen
 
 def _branch(program: Program, margin: float, threshold: float, offset: float) -> Answer:
     """A gate that gives this margin; the logit is 1 where it is open and 2 where it is closed."""
-    source, gate, logit = (program.vector(LANES) for _ in range(3))
+    source, gate, logit = (vector(program, LANES) for _ in range(3))
     program.connect(_constant([margin]), source, gate)
 
     def gives(number: float) -> None:
@@ -163,7 +159,7 @@ def test_gate_is_open_where_margin_and_offset_are_above_the_threshold(
 
 
 def test_margins_are_in_the_order_of_the_gates(program: Program) -> None:
-    source, gate = program.vector(LANES), program.vector(LANES)
+    source, gate = vector(program, LANES), vector(program, LANES)
     for index, margin in enumerate((3.0, 1.0, 2.0)):
         program.connect(_constant([margin]), source, gate)
         program.branch(gate, index, 0.0, lambda: None, lambda: None)
@@ -176,16 +172,10 @@ def test_margins_are_in_the_order_of_the_gates(program: Program) -> None:
 def test_every_layers_weights_begin_at_a_line() -> None:
     lines: list[Float32Array] = []
     program = Program(Vectors(4, 16), 4)
-    source, target = program.vector(4), program.vector(4)
+    source, target = vector(program, 4), vector(program, 4)
     for number in range(3):
         before = len(lines[-1]) if lines else 0
         program.connect(Weights(np.full((4, 4), number, np.float32), np.ones(4, np.float32)), source, target)
         lines.append(program.weights())
         assert before % 16 == 0
         assert lines[-1][before : before + 20].tolist() == 4 * [1] + 16 * [number]
-
-
-def test_place_of_sums_is_a_single_pixel_of_all_channels(program: Program) -> None:
-    place = program.place(blocked(24, 5, 5, 1, LANES))
-    sums = program.sums(place)
-    assert sums == Place(blocked(24, 1, 1, 0, LANES), place.sums)

@@ -5,11 +5,12 @@ import pytest
 from onnx import NodeProto, helper
 
 from artifact.preprocessing import Float32Array
+from service.engine.runtimes.compiled.buffers import Buffer
 from service.engine.runtimes.compiled.layers import Weights
 from service.engine.runtimes.compiled.layout import blocked, planar
 from service.engine.runtimes.compiled.numbers import Numbers
 from service.engine.runtimes.compiled.processor import Vectors
-from service.engine.runtimes.compiled.program import Place, Program
+from service.engine.runtimes.compiled.program import Program
 from service.engine.runtimes.compiled.stem import emit_stem, halved_weights
 from service.engine.runtimes.compiled.window import Window
 from tests.service.engine.runtimes.compiled.kernels import (
@@ -21,6 +22,7 @@ from tests.service.engine.runtimes.compiled.kernels import (
     needs_pairs,
     positions,
     run_program,
+    vector,
     whole_numbers,
 )
 
@@ -42,12 +44,12 @@ def _run(
     """What the stem gives for an image, after seeing its sums, and whether that was computed in pairs."""
     program, side = Program(Vectors(LANES, 32), LANES), image.shape[1]
 
-    def reserve(_: str, channels: int, side: int, border: int | None) -> Place:
-        return program.place(blocked(channels, side, side, border or 0, LANES, numbers))
+    def reserve(_: str, channels: int, side: int, border: int | None) -> Buffer:
+        return program.buffers.allocate(blocked(channels, side, side, border or 0, LANES, numbers))
 
-    features, end = emit_stem(program, nodes, weights, side, reserve, pairs), program.vector(16)
+    features, end = emit_stem(program, nodes, weights, side, reserve, pairs), vector(program, 16)
     program.connect(
-        Weights(np.zeros((1, 16), np.float32), np.ones(1, np.float32)), program.vector(16), program.vector(16)
+        Weights(np.zeros((1, 16), np.float32), np.ones(1, np.float32)), vector(program, 16), vector(program, 16)
     )
     program.finish(end, 1)
     scratch = run_program(program, image).scratch
