@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from artifact.manifest import INT8_NAME, ONNX_NAME, Manifest
+from service.engine.runtimes.compiled.caches import host_caches
 
 _log = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ _LIBRARIES = ("llvmlite", "onnxruntime", "onnxruntime-gpu", "openvino")
 
 
 class MachineCache:
-    """A folder of files that depend on the model, the libraries' versions and the processor.
+    """A folder of files that depend on the model, the libraries' versions, the processor and its caches.
 
     Nothing depends on it: what cannot be read is made again, and where nothing can be written nothing is kept.
 
@@ -85,7 +86,14 @@ def _write_whole(path: Path, content: bytes) -> None:
 def _key(manifest: Manifest) -> str:
     graphs = [manifest.files.get(name, "") for name in (ONNX_NAME, INT8_NAME)]
     # What is made of a graph has the manifest's own numbers in it.
-    parts = [_FORMAT, *graphs, repr(manifest.gate_threshold), str(manifest.input_size), _processor()]
+    parts = [
+        _FORMAT,
+        *graphs,
+        repr(manifest.gate_threshold),
+        str(manifest.input_size),
+        _processor(),
+        repr(host_caches()),
+    ]
     parts += map(_version, _LIBRARIES)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 

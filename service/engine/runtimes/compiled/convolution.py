@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from service.engine.runtimes.compiled.caches import Caches
 from service.engine.runtimes.compiled.layout import Layout
 from service.engine.runtimes.compiled.numbers import Numbers
 
 # Most vectors of output channels that are computed together; with more, fewer pixels share a load of weights.
 _MOST_TOGETHER = 2
 _MOST_TOGETHER_OF_ONE_PIXEL = 8  # which has no pixels to share anything with
-# What is read again and again should stay in the second-level cache, in words.
-_MOST_WEIGHTS, _MOST_INPUT = 48 * 1024, 24 * 1024
-# The weights of a group are read again for every tile. More than this many are read in parts, of at most so many, which
-# stay in the first-level cache.
-_MOST_IN_ONE_PART, _LARGEST_PART = 16 * 1024, 6 * 1024
+# Bytes of a word; sizes of features and weights are in words.
+_WORD = 4
 
 
 @dataclass(frozen=True)
@@ -53,28 +51,32 @@ class Convolution:
         """Words of weights for one output channel."""
         return self.kernel**2 * self.source.blocks * self.source.words
 
-    def rows_at_a_time(self) -> int:
+    def rows_at_a_time(self, caches: Caches) -> int:
         """How many rows are done for one group of output channels before the next group.
 
-        All of them, unless the weights of all groups stay in the cache and the input does not.
+        All of them, unless the weights of all groups stay in the second-level cache, of which they may take three
+        eighths, and the input does not, which may take half as much.
         """
-        height = self.target.height
-        if self.taps * self.target.channels > _MOST_WEIGHTS:
+        height, most_weights, most_input = self.target.height, caches.l2 * 3 // 8, caches.l2 * 3 // 16
+        if self.taps * self.target.channels * _WORD > most_weights:
             return height
-        row = self.source.blocks * self.source.words * self.source.width * self.stride
-        return max(rows for rows in _divisors(height) if rows * row <= _MOST_INPUT or rows == 1)
+        row = self.source.blocks * self.source.words * self.source.width * self.stride * _WORD
+        return max(rows for rows in _divisors(height) if rows * row <= most_input or rows == 1)
 
-    def blocks_at_a_time(self) -> int:
+    def blocks_at_a_time(self, caches: Caches) -> int:
         """How many blocks of input channels are summed for all pixels before the next.
+
+        The weights of a group are read again for every tile. More than twice what the first-level cache holds are read
+        in parts, each of at most three quarters of that cache, so that they stay there.
 
         Meanwhile the sums are where the output will be, which has to have the bits for that. Numbers of fewer than 32
         have not, and then weights have fewer as well, so that nothing is gained.
         """
         blocks = self.source.blocks
-        weights = self.kernel**2 * self.source.lanes * self.group  # of one block
-        if blocks * weights <= _MOST_IN_ONE_PART or {self.source.numbers, self.target.numbers} != {Numbers.FLOAT32}:
+        weights = self.kernel**2 * self.source.lanes * self.group * _WORD  # of one block
+        if blocks * weights <= 2 * caches.l1 or {self.source.numbers, self.target.numbers} != {Numbers.FLOAT32}:
             return blocks
-        return max(count for count in _divisors(blocks) if count * weights <= _LARGEST_PART or count == 1)
+        return max(count for count in _divisors(blocks) if count * weights <= caches.l1 * 3 // 4 or count == 1)
 
     def tiles(self, width: int, registers: int) -> list[tuple[int, int]]:
         """How a row is cut: as few tiles as the registers allow, of nearly the same width, as counts and pixels."""

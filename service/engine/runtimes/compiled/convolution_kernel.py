@@ -74,7 +74,7 @@ class _Kernel:
     def __init__(self, module: ir.Module, name: str, spec: Convolution, vectors: Vectors) -> None:
         self._spec = spec
         self._together = spec.together()
-        self._registers = vectors.registers
+        self._registers, self._caches = vectors.registers, vectors.caches
         self._emitter = Emitter(module, name, [POINTER] * 5, vectors.lanes)
         self._products = products_of(spec.source.numbers, self._emitter)
         self._input, self._weights, self._addend, self._output, self._sums = self._emitter.function.args
@@ -84,7 +84,7 @@ class _Kernel:
         emit, target = self._emitter, self._spec.target
         if self._spec.pools:
             self._emitter.each(target.blocks, lambda block: emit.store(emit.zero, self._sums, (block, emit.lanes)))
-        rows = self._spec.rows_at_a_time()
+        rows = self._spec.rows_at_a_time(self._caches)
 
         def chunk(index: ir.Value) -> None:
             first = emit.builder.mul(index, ir.Constant(index.type, rows))
@@ -99,7 +99,7 @@ class _Kernel:
 
     def _parts(self, body: Callable[[_Part], None]) -> None:
         """Do something for each part of the input in turn."""
-        emit, blocks, count = self._emitter, self._spec.source.blocks, self._spec.blocks_at_a_time()
+        emit, blocks, count = self._emitter, self._spec.source.blocks, self._spec.blocks_at_a_time(self._caches)
         parts = blocks // count
         body(_Part(integer(0), count, begins=True, ends=parts == 1))
         if parts > 2:

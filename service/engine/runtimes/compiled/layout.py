@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from artifact.preprocessing import Float32Array
+from service.engine.runtimes.compiled.caches import USUAL_CACHES
 from service.engine.runtimes.compiled.numbers import Numbers
 
-# Both in words: after how many the places in a first-level cache repeat, and how far apart blocks are moved.
-_CACHE_WAY, _APART = 1024, 64
+# How far apart blocks are moved that would compete for the same sets of the first-level cache, in words.
+_APART = 64
 
 
 @dataclass(frozen=True)
@@ -65,18 +66,25 @@ class Layout:
 
 
 def blocked(
-    channels: int, height: int, width: int, padding: int, lanes: int, numbers: Numbers = Numbers.FLOAT32
+    channels: int,
+    height: int,
+    width: int,
+    padding: int,
+    lanes: int,
+    numbers: Numbers = Numbers.FLOAT32,
+    way: int = USUAL_CACHES.l1_way,
 ) -> Layout:
     """Features in blocks, the channels of a block side by side.
 
-    A pixel's channels are read together. In a cache that takes an address modulo 4 KiB to say where its content may be,
-    blocks that are nearly a multiple of that apart would drive each other out, so such blocks are moved apart.
+    A pixel's channels are read together. Blocks that are nearly a multiple of `way` apart, which is of the first-level
+    cache and in bytes, would drive each other out of it, so such blocks are moved apart.
     """
+    words = way // 4
     pixel = lanes // numbers.value
     row = (width + 2 * padding) * pixel
     block = (height + 2 * padding) * row
-    if block >= _CACHE_WAY:
-        block += (_APART - block) % _CACHE_WAY
+    if block >= words:
+        block += (_APART - block) % words
     return Layout(channels, height, width, padding, lanes, numbers, block, row, pixel, lane=1)
 
 

@@ -47,6 +47,7 @@ class _Compilation:
         self._layers = layers
         self._pairs = vectors.pairs and layers.numbers is not Numbers.FLOAT32
         self._threshold = gate_threshold
+        self._way = vectors.caches.l1_way
         self._program = Program(vectors, self._lanes(vectors.lanes))
         self._gates = 0
 
@@ -171,7 +172,7 @@ class _Compilation:
 
     def _buffer(self, use: str, channels: int, side: int, border: int, numbers: Numbers) -> Buffer:
         """The same in every block that has features of this layout for this use."""
-        layout = blocked(channels, side, side, border, self._program.lanes, numbers)
+        layout = blocked(channels, side, side, border, self._program.lanes, numbers, self._way)
         return self._program.buffers.shared(use, layout)
 
     def _weight(self, name: str) -> Float32Array:

@@ -7,6 +7,7 @@ from functools import cache
 
 from service.engine.errors import RuntimeUnavailable
 from service.engine.runtimes.base import Precision
+from service.engine.runtimes.compiled.caches import USUAL_CACHES, Caches, host_caches
 
 try:
     import llvmlite
@@ -29,12 +30,14 @@ class Vectors:
         registers: vectors it holds.
         pairs: whether it multiplies bfloat16 by twos.
         fours: whether it multiplies numbers of 8 bits by fours.
+        caches: what its loads and stores go through.
     """
 
     lanes: int
     registers: int
     pairs: bool = False
     fours: bool = False
+    caches: Caches = USUAL_CACHES
 
 
 class MachineCode:
@@ -64,13 +67,13 @@ class MachineCode:
 
 
 def vectors() -> Vectors:
-    """The widest vectors of this processor."""
-    features = llvm.get_host_cpu_features()
+    """The widest vectors of this processor, and its caches."""
+    features, caches = llvm.get_host_cpu_features(), host_caches()
     if features.get("avx512f"):
-        return Vectors(16, 32, pairs=bool(features.get("avx512bf16")), fours=bool(features.get("avx512vnni")))
+        return Vectors(16, 32, bool(features.get("avx512bf16")), bool(features.get("avx512vnni")), caches)
     if features.get("avx2") and features.get("fma"):
-        return Vectors(lanes=8, registers=16)
-    return Vectors(lanes=4, registers=32 if features.get("neon") else 16)
+        return Vectors(lanes=8, registers=16, caches=caches)
+    return Vectors(lanes=4, registers=32 if features.get("neon") else 16, caches=caches)
 
 
 def require(precision: Precision) -> None:

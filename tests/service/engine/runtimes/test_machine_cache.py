@@ -3,6 +3,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from artifact.manifest import ONNX_NAME, Manifest
 from service.engine.runtimes import machine_cache as module
+from service.engine.runtimes.compiled.caches import host_caches
 from service.engine.runtimes.machine_cache import MachineCache, machine_cache
 from tests.runtimes import echo_manifest
 
@@ -129,7 +132,7 @@ def test_write_that_fails_halfway_leaves_nothing(
         assert cache.read("graph") is None
 
 
-def test_another_model_library_or_processor_has_files_of_its_own(
+def test_another_model_library_processor_or_cache_has_files_of_its_own(
     tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     MachineCache([tmp_path], manifest).write("graph", CONTENT)
@@ -144,6 +147,11 @@ def test_another_model_library_or_processor_has_files_of_its_own(
     with monkeypatch.context() as patch:
         patch.setattr(module, "_processor", lambda: "a better one")
         assert MachineCache([tmp_path], manifest).read("graph") is None
+    here = host_caches()
+    for caches in (replace(here, l1=2 * here.l1), replace(here, l1_way=2 * here.l1_way), replace(here, l2=2 * here.l2)):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "host_caches", partial(replace, caches))
+            assert MachineCache([tmp_path], manifest).read("graph") is None
     assert MachineCache([tmp_path], manifest).read("graph") == CONTENT
 
 

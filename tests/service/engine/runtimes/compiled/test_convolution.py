@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import pytest
 
+from service.engine.runtimes.compiled.caches import Caches
 from service.engine.runtimes.compiled.convolution import Convolution
 from service.engine.runtimes.compiled.layout import blocked, planar
+
+SMALL, LARGE = Caches(l1=32 * 1024, l2=512 * 1024), Caches(l1=48 * 1024, l2=1024**2)
 
 
 def _convolution(inputs: int, outputs: int, side: int, kernel: int = 1, stride: int = 1, lanes: int = 8) -> Convolution:
@@ -55,7 +58,21 @@ def test_taps_of_an_image_are_those_of_its_three_colours() -> None:
     ],
 )
 def test_rows_are_done_in_chunks_where_that_keeps_more_in_the_cache(convolution: Convolution, rows: int) -> None:
-    assert convolution.rows_at_a_time() == rows
+    assert convolution.rows_at_a_time(SMALL) == rows
+
+
+def test_larger_second_level_cache_holds_more_rows_and_weights() -> None:
+    assert _convolution(8, 8, side=56).rows_at_a_time(LARGE) == 56
+    assert _convolution(16, 16, side=96).rows_at_a_time(LARGE) == 32
+    # Weights of more than the smaller cache holds are worth going through for every few rows of the input.
+    assert _convolution(256, 200, side=60).rows_at_a_time(LARGE) == 3
+
+
+def test_larger_first_level_cache_holds_larger_parts_of_the_weights() -> None:
+    convolution = _convolution(18 * 8, 16, 9, kernel=3)
+    assert convolution.blocks_at_a_time(SMALL) == 3
+    assert convolution.blocks_at_a_time(LARGE) == 18
+    assert _convolution(24 * 8, 16, 9, kernel=3).blocks_at_a_time(LARGE) == 8
 
 
 @pytest.mark.parametrize(
@@ -72,7 +89,7 @@ def test_rows_are_done_in_chunks_where_that_keeps_more_in_the_cache(convolution:
     ],
 )
 def test_weights_are_read_in_parts_where_they_are_many(inputs: int, kernel: int, lanes: int, blocks: int) -> None:
-    assert _convolution(inputs, 2 * lanes, 9, kernel, lanes=lanes).blocks_at_a_time() == blocks
+    assert _convolution(inputs, 2 * lanes, 9, kernel, lanes=lanes).blocks_at_a_time(SMALL) == blocks
 
 
 @pytest.mark.parametrize(

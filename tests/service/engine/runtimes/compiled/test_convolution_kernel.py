@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from llvmlite import ir
 
+from service.engine.runtimes.compiled.caches import Caches
 from service.engine.runtimes.compiled.convolution import Convolution
 from service.engine.runtimes.compiled.convolution_kernel import emit_convolution
 from service.engine.runtimes.compiled.layers import Weights
@@ -20,6 +21,7 @@ from tests.service.engine.runtimes.compiled.kernels import (
     whole_numbers,
 )
 
+CACHES = Caches()
 NARROW, MIDDLE, WIDE = Vectors(4, 16), Vectors(8, 16), Vectors(16, 32)
 EVERY = pytest.mark.parametrize("vectors", [NARROW, MIDDLE, WIDE], ids=str)
 
@@ -105,7 +107,7 @@ def test_weights_that_are_read_in_parts_are_all_added_once(
     rng: np.random.Generator, vectors: Vectors, inputs: int, kernel: int, parts: int, adds: bool
 ) -> None:
     spec = convolution(vectors, inputs, 2, 3, kernel, relu=True, adds=adds, pools=True)
-    assert inputs // spec.blocks_at_a_time() == parts
+    assert inputs // spec.blocks_at_a_time(CACHES) == parts
     assert_convolves(spec, vectors, rng)
 
 
@@ -122,13 +124,13 @@ def test_rows_that_are_done_in_chunks_are_all_done_once(
     rng: np.random.Generator, height: int, width: int, rows: int
 ) -> None:
     spec = convolution(MIDDLE, 1, 1, width, kernel=1, height=height, adds=True, pools=True)
-    assert spec.rows_at_a_time() == rows
+    assert spec.rows_at_a_time(CACHES) == rows
     assert_convolves(spec, MIDDLE, rng)
 
 
 def test_rows_in_chunks_and_weights_in_parts_go_together(rng: np.random.Generator) -> None:
     spec = convolution(MIDDLE, 15, 2, 60, height=6, adds=True, pools=True, relu=True)
-    assert (spec.rows_at_a_time(), spec.blocks_at_a_time()) == (3, 5)
+    assert (spec.rows_at_a_time(CACHES), spec.blocks_at_a_time(CACHES)) == (3, 5)
     assert_convolves(spec, MIDDLE, rng)
 
 

@@ -81,6 +81,13 @@ def test_large_blocks_do_not_drive_each_other_out_of_the_cache(lanes: int) -> No
         assert layout.size == 4 * layout.block
 
 
+def test_blocks_are_moved_apart_by_the_ways_of_the_cache_at_hand() -> None:
+    narrow, wide = (blocked(64, 32, 32, 0, 16, way=way) for way in (4096, 16 * 1024))
+    assert (narrow.block, wide.block) == (32 * 32 * 16 + 64, 32 * 32 * 16 + 64)
+    narrow, wide = (blocked(64, 10, 10, 0, 16, way=way) for way in (4096, 16 * 1024))
+    assert (narrow.block, wide.block) == (2048 + 64, 1600)
+
+
 def test_features_without_a_border_are_one_row() -> None:
     layout = blocked(16, 5, 7, 0, 8)
     row = layout.as_one_row()

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from service.engine.runtimes.compiled.caches import Caches
 from service.engine.runtimes.compiled.convolution import Convolution
 from service.engine.runtimes.compiled.layers import Weights
 from service.engine.runtimes.compiled.layout import blocked, planar
@@ -29,7 +30,7 @@ from tests.service.engine.runtimes.compiled.kernels import (
     whole_numbers,
 )
 
-WIDE = Vectors(16, 32)
+WIDE, CACHES = Vectors(16, 32), Caches()
 TO_AND_FROM = [
     pytest.param((BFLOAT16, BFLOAT16), marks=needs_pairs, id="bfloat16"),
     pytest.param((BFLOAT16, UINT8), marks=needs_pairs, id="bfloat16 to 8 bits"),
@@ -79,8 +80,10 @@ def test_many_weights_are_read_at_once_where_sums_would_be_rounded_in_between(
     rng: np.random.Generator, numbers: tuple[Numbers, Numbers]
 ) -> None:
     spec = convolution(WIDE, 9, 2, 4, numbers=numbers, relu=True, adds=True)
-    assert spec.blocks_at_a_time() == 9
-    assert replace(spec, source=blocked(144, 4, 4, 1, 16), target=blocked(32, 4, 4, 1, 16)).blocks_at_a_time() == 1
+    assert spec.blocks_at_a_time(CACHES) == 9
+    assert (
+        replace(spec, source=blocked(144, 4, 4, 1, 16), target=blocked(32, 4, 4, 1, 16)).blocks_at_a_time(CACHES) == 1
+    )
     assert_convolves(spec, WIDE, rng)
 
 
