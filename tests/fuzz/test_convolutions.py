@@ -15,15 +15,18 @@ from tests.service.engine.runtimes.compiled.kernels import BFLOAT16, FLOAT32, UI
 
 KINDS = list(Numbers)
 # What this processor multiplies, in its widest vectors, and what it can write.
-INPUTS = [FLOAT32, *[BFLOAT16] * processor.vectors().pairs, *[UINT8] * processor.vectors().fours]
-OUTPUTS = [FLOAT32, *[BFLOAT16] * processor.vectors().pairs, UINT8]
+INSTRUCTIONS = processor.vectors().pairs, processor.vectors().fours
+INPUTS = [FLOAT32, *[BFLOAT16] * INSTRUCTIONS[0], *[UINT8] * INSTRUCTIONS[1]]
+OUTPUTS = [FLOAT32, *[BFLOAT16] * INSTRUCTIONS[0], UINT8]
 # To compile a kernel takes much longer than to try a request.
 EACH = settings().max_examples // 20
 
 
 @st.composite
 def _convolutions(draw: st.DrawFn) -> tuple[Convolution, Vectors]:
-    vectors = draw(st.builds(Vectors, st.sampled_from([2, 4, 8, 16]), st.sampled_from([16, 32])))
+    vectors = draw(
+        st.builds(Vectors, st.sampled_from([2, 4, 8, 16]), st.sampled_from([16, 32]), *map(st.just, INSTRUCTIONS))
+    )
     kernel, stride = draw(st.sampled_from([1, 2, 3, 5])), draw(st.integers(1, 3))
     padding = draw(st.integers(0, kernel // 2))
     height, width = (draw(st.integers(max(1, kernel - 2 * padding), 15)) for _ in range(2))

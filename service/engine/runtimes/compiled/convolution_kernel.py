@@ -75,7 +75,7 @@ class _Kernel:
         self._spec = spec
         self._together = spec.together()
         self._registers, self._caches = vectors.registers, vectors.caches
-        self._emitter = Emitter(module, name, [POINTER] * 5, vectors.lanes)
+        self._emitter = Emitter(module, name, [POINTER] * 5, vectors)
         self._products = products_of(spec.source.numbers, self._emitter)
         self._input, self._weights, self._addend, self._output, self._sums = self._emitter.function.args
 

@@ -7,6 +7,8 @@ from typing import TypeAlias
 
 from llvmlite import ir
 
+from service.engine.runtimes.compiled.processor import Vectors
+
 
 class _BFloat(ir.Type):  # type: ignore[misc]  # llvmlite has no types
     """LLVM's bfloat, which llvmlite does not know."""
@@ -35,14 +37,15 @@ class Emitter:
         module: to add the function to.
         name: of the function.
         arguments: their types; it returns nothing.
-        lanes: of a vector.
+        vectors: of the processor that is to run it.
     """
 
-    def __init__(self, module: ir.Module, name: str, arguments: Sequence[ir.Type], lanes: int) -> None:
+    def __init__(self, module: ir.Module, name: str, arguments: Sequence[ir.Type], vectors: Vectors) -> None:
         self.function = ir.Function(module, ir.FunctionType(VOID, arguments), name)
         self.builder = ir.IRBuilder(self.function.append_basic_block("entry"))
+        self.vectors = vectors
+        self.lanes = lanes = vectors.lanes
         self.vector = ir.VectorType(FLOAT, lanes)
-        self.lanes = lanes
         self.zero = ir.Constant(self.vector, [0.0] * lanes)
         self._module = module
 

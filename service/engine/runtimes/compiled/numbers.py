@@ -36,10 +36,14 @@ class Numbers(Enum):
     def store(self, emit: Emitter, value: ir.Value, pointer: ir.Value, *terms: Term) -> None:
         """Write a vector of float32 to memory, rounded to nearest even.
 
-        For 8 bits it must not be negative. For bfloat16 the processor needs `Vectors.pairs`: without them LLVM calls a
-        function that is in no library here, and to call what is not there ends the process.
+        For 8 bits it must not be negative.
+
+        Raises:
+            RuntimeUnavailable: the processor does not convert to bfloat16. LLVM would call a function for it that is in
+                no library here, and to load code that calls what is not there ends the process.
         """
         if self is Numbers.BFLOAT16:
+            emit.vectors.require_pairs()
             value = emit.builder.fptrunc(value, emit.vector_of(BFLOAT))
         elif self is Numbers.UINT8:
             whole = emit.intrinsic("llvm.lrint", emit.vector_of(WORD), value)

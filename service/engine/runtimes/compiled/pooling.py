@@ -8,6 +8,7 @@ from llvmlite import ir
 
 from service.engine.runtimes.compiled.emitter import POINTER, Emitter
 from service.engine.runtimes.compiled.layout import Layout
+from service.engine.runtimes.compiled.processor import Vectors
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,10 @@ class MaxPool:
     target: Layout
 
 
-def emit_max_pool(module: ir.Module, name: str, pool: MaxPool) -> ir.Function:
+def emit_max_pool(module: ir.Module, name: str, pool: MaxPool, vectors: Vectors) -> ir.Function:
     """Add the kernel: a function of the addresses of input, output, and the sums of the output over all pixels."""
     source, target = pool.source, pool.target
-    emit = Emitter(module, name, [POINTER] * 3, target.lanes)
+    emit = Emitter(module, name, [POINTER] * 3, vectors)
     inputs, outputs, sums = emit.function.args
 
     def channels(block: ir.Value, _: list[ir.Value]) -> list[ir.Value]:

@@ -39,6 +39,28 @@ class Vectors:
     fours: bool = False
     caches: Caches = USUAL_CACHES
 
+    def require_pairs(self, lanes: int | None = None) -> None:
+        """Return where instructions for bfloat16 may be emitted, for vectors of so many lanes if that is asked.
+
+        Raises:
+            RuntimeUnavailable: the processor has none.
+        """
+        self._require(self.pairs, "bf16", lanes)
+
+    def require_fours(self, lanes: int | None = None) -> None:
+        """The same for products of 8 bits.
+
+        Raises:
+            RuntimeUnavailable: the processor has none.
+        """
+        self._require(self.fours, "int8", lanes)
+
+    def _require(self, has: bool, precision: Precision, lanes: int | None) -> None:
+        if not has:
+            raise RuntimeUnavailable(f"this processor has no {precision} arithmetic in vectors of 512 bits")
+        if lanes not in (None, self.lanes):
+            raise RuntimeUnavailable(f"{precision} is multiplied in vectors of {lanes} lanes, not of {self.lanes}")
+
 
 class MachineCode:
     """Object code in this process's memory. It stays there for as long as this object lives.
@@ -83,8 +105,10 @@ def require(precision: Precision) -> None:
         RuntimeUnavailable: it has none.
     """
     here = vectors()
-    if not {"fp32": True, "bf16": here.pairs, "int8": here.fours}[precision]:
-        raise RuntimeUnavailable(f"this processor has no {precision} arithmetic in vectors of 512 bits")
+    if precision == "bf16":
+        here.require_pairs()
+    elif precision == "int8":
+        here.require_fours()
 
 
 def compiled_code(assembly: str) -> bytes:

@@ -14,6 +14,9 @@ from llvmlite import ir
 from service.engine.runtimes.compiled.emitter import BFLOAT, BYTE, FLOAT, WORD, Emitter, Term
 from service.engine.runtimes.compiled.numbers import Numbers
 
+# The instructions for several products at a time are of 512 bits.
+_WIDEST = 16
+
 # Loads one of the constants before the weights, for each of a tile's sums; and adds to them what they are added to.
 Constants = Callable[[int], list[ir.Value]]
 Addition = Callable[[list[ir.Value]], list[ir.Value]]
@@ -73,6 +76,10 @@ class PairProducts(Products):
 
     kind, in_a_word = BFLOAT, 2
 
+    def __init__(self, emit: Emitter) -> None:
+        super().__init__(emit)
+        emit.vectors.require_pairs(_WIDEST)
+
     def add(self, total: ir.Value, weights: ir.Value, inputs: ir.Value) -> ir.Value:
         """See `Products.add`."""
         # Its last operand can be a word in memory that is spread on the way, and the inputs are the more of the two.
@@ -84,6 +91,10 @@ class ByteProducts(Products):
 
     kind, in_a_word = BYTE, 4
     constants = 2
+
+    def __init__(self, emit: Emitter) -> None:
+        super().__init__(emit)
+        emit.vectors.require_fours(_WIDEST)
 
     def add(self, total: ir.Value, weights: ir.Value, inputs: ir.Value) -> ir.Value:
         """See `Products.add`."""
@@ -108,5 +119,9 @@ _PRODUCTS: dict[Numbers, type[Products]] = {
 
 
 def products_of(numbers: Numbers, emit: Emitter) -> Products:
-    """How products with inputs of this kind are summed."""
+    """How products with inputs of this kind are summed.
+
+    Raises:
+        RuntimeUnavailable: the processor has no instruction for them in vectors of so many lanes.
+    """
     return _PRODUCTS[numbers](emit)

@@ -47,7 +47,7 @@ class Program:
         self.buffers = BufferPlan(self._scratch_arena)
         self._weights: dict[int, Float32Array] = {}
         self._kernels: dict[Convolution | MaxPool, ir.Function] = {}
-        self._emit = Emitter(self.module, ENTRY, [POINTER, FLOAT, POINTER, POINTER, POINTER, POINTER], lanes)
+        self._emit = Emitter(self.module, ENTRY, [POINTER, FLOAT, POINTER, POINTER, POINTER, POINTER], self._vectors)
         self._image, self._offset, self._constants, self._scratch, self.logits, self.margins = self._emit.function.args
 
     @property
@@ -165,7 +165,7 @@ class Program:
         if spec not in self._kernels:
             name = f"kernel{len(self._kernels)}"
             if isinstance(spec, MaxPool):
-                self._kernels[spec] = emit_max_pool(self.module, name, spec)
+                self._kernels[spec] = emit_max_pool(self.module, name, spec, self._vectors)
             else:
                 self._kernels[spec] = emit_convolution(self.module, name, spec, self._vectors)
         return self._kernels[spec]

@@ -8,6 +8,7 @@ from llvmlite import ir
 
 from artifact.preprocessing import Float32Array
 from service.engine.runtimes.compiled.emitter import FLOAT, POINTER, Emitter, integer
+from service.engine.runtimes.compiled.processor import Vectors
 from tests.service.engine.runtimes.compiled.kernels import Memory, run
 
 LANES = pytest.mark.parametrize("lanes", [2, 4, 8, 16])
@@ -19,7 +20,7 @@ def _run(body: Callable[..., None], *contents: Float32Array, lanes: int = 4) -> 
     memories = [Memory(content) for content in contents]
 
     def emit(module: ir.Module, name: str) -> None:
-        emitter = Emitter(module, name, [POINTER] * len(contents), lanes)
+        emitter = Emitter(module, name, [POINTER] * len(contents), Vectors(lanes, 16))
         body(emitter, *emitter.function.args)
         emitter.end()
 

@@ -6,14 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from llvmlite import ir
 
+from service.engine.errors import RuntimeUnavailable
 from service.engine.runtimes.compiled.caches import Caches
 from service.engine.runtimes.compiled.convolution import Convolution
+from service.engine.runtimes.compiled.convolution_kernel import emit_convolution
 from service.engine.runtimes.compiled.layers import Weights
 from service.engine.runtimes.compiled.layout import blocked, planar
 from service.engine.runtimes.compiled.numbers import Numbers
-from service.engine.runtimes.compiled.pooling import MaxPool
-from service.engine.runtimes.compiled.processor import Vectors
+from service.engine.runtimes.compiled.pooling import MaxPool, emit_max_pool
+from service.engine.runtimes.compiled.processor import Vectors, vectors
 from tests.service.engine.runtimes.compiled.kernels import (
     BFLOAT16,
     FLOAT32,
@@ -30,7 +33,8 @@ from tests.service.engine.runtimes.compiled.kernels import (
     whole_numbers,
 )
 
-WIDE, CACHES = Vectors(16, 32), Caches()
+CACHES = Caches()
+WIDE = Vectors(16, 32, vectors().pairs, vectors().fours)
 TO_AND_FROM = [
     pytest.param((BFLOAT16, BFLOAT16), marks=needs_pairs, id="bfloat16"),
     pytest.param((BFLOAT16, UINT8), marks=needs_pairs, id="bfloat16 to 8 bits"),
@@ -132,3 +136,32 @@ def test_pooling_gives_what_it_gives_in_float32(
     features = 50 * whole_numbers(rng, 32, side, side, least=0)
     for found, expected in zip(run_max_pool(kept, features), run_max_pool(whole, features), strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+PLAIN = Vectors(16, 32)
+PAIRS, FOURS = replace(PLAIN, pairs=True), replace(PLAIN, fours=True)
+LACKING = [
+    pytest.param(PLAIN, (BFLOAT16, FLOAT32), "no bf16", id="products of bfloat16"),
+    pytest.param(FOURS, (BFLOAT16, UINT8), "no bf16", id="products of bfloat16, with those of 8 bits"),
+    pytest.param(FOURS, (FLOAT32, BFLOAT16), "no bf16", id="output in bfloat16"),
+    pytest.param(FOURS, (UINT8, BFLOAT16), "no bf16", id="output of 8 bits in bfloat16"),
+    pytest.param(PLAIN, (UINT8, FLOAT32), "no int8", id="products of 8 bits"),
+    pytest.param(PAIRS, (UINT8, UINT8), "no int8", id="products of 8 bits, with those of bfloat16"),
+    pytest.param(replace(PAIRS, lanes=8), (BFLOAT16, FLOAT32), "16 lanes, not of 8", id="narrower bfloat16"),
+    pytest.param(replace(FOURS, lanes=8), (UINT8, FLOAT32), "16 lanes, not of 8", id="narrower 8 bits"),
+]
+
+
+@pytest.mark.parametrize(("vectors", "numbers", "problem"), LACKING)
+def test_kernel_for_instructions_that_the_processor_lacks_is_not_emitted(
+    vectors: Vectors, numbers: tuple[Numbers, Numbers], problem: str
+) -> None:
+    spec = convolution(vectors, 1, 1, 4, numbers=numbers)
+    with pytest.raises(RuntimeUnavailable, match=problem):
+        emit_convolution(ir.Module("test"), "kernel", spec, vectors)
+
+
+def test_pooling_into_bfloat16_is_not_emitted_for_a_processor_that_cannot_convert_to_it() -> None:
+    layouts = blocked(16, 4, 4, 1, 16, BFLOAT16), blocked(16, 2, 2, 1, 16, BFLOAT16)
+    with pytest.raises(RuntimeUnavailable, match="no bf16"):
+        emit_max_pool(ir.Module("test"), "kernel", MaxPool(3, 2, 1, *layouts), PLAIN)

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from llvmlite import ir
 
 from artifact.preprocessing import Float32Array
+from service.engine.errors import RuntimeUnavailable
 from service.engine.runtimes.compiled.emitter import POINTER, Emitter
 from service.engine.runtimes.compiled.numbers import NUMBERS, Numbers, to_bfloat16
+from service.engine.runtimes.compiled.processor import Vectors, vectors
 from tests.service.engine.runtimes.compiled.kernels import (
     BFLOAT16,
     FLOAT32,
@@ -26,7 +30,7 @@ def _stored(numbers: Numbers, values: Float32Array) -> Float32Array:
     """What is left of a vector after it was kept, read back."""
 
     def emit(module: ir.Module, name: str) -> None:
-        emitter = Emitter(module, name, [POINTER] * 3, LANES)
+        emitter = Emitter(module, name, [POINTER] * 3, replace(vectors(), lanes=LANES))
         given, kept, read = emitter.function.args
         numbers.store(emitter, emitter.load(given), kept)
         emitter.store(numbers.load(emitter, kept), read)
@@ -75,3 +79,13 @@ def test_weights_are_rounded_as_features_are(rng: np.random.Generator, scale: fl
 def test_halves_keep_the_shape_and_need_not_lie_in_order() -> None:
     values = np.arange(12, dtype=np.float32).reshape(3, 4).T
     np.testing.assert_array_equal(as_float(BFLOAT16, to_bfloat16(values)), values)
+
+
+def test_bfloat16_is_not_written_by_a_processor_that_cannot_convert_to_it() -> None:
+    for without in (Vectors(16, 32), Vectors(16, 32, fours=True), Vectors(8, 16), Vectors(4, 32)):
+        emit = Emitter(ir.Module("test"), "kernel", [POINTER], without)
+        (pointer,) = emit.function.args
+        for numbers in (FLOAT32, UINT8):
+            numbers.store(emit, emit.zero, pointer)
+        with pytest.raises(RuntimeUnavailable, match="no bf16 arithmetic"):
+            BFLOAT16.store(emit, emit.zero, pointer)

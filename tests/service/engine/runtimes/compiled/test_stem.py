@@ -9,7 +9,7 @@ from service.engine.runtimes.compiled.buffers import Buffer
 from service.engine.runtimes.compiled.layers import Weights
 from service.engine.runtimes.compiled.layout import blocked, planar
 from service.engine.runtimes.compiled.numbers import Numbers
-from service.engine.runtimes.compiled.processor import Vectors
+from service.engine.runtimes.compiled.processor import vectors
 from service.engine.runtimes.compiled.program import Program
 from service.engine.runtimes.compiled.stem import emit_stem, halved_weights
 from service.engine.runtimes.compiled.window import Window
@@ -42,7 +42,7 @@ def _run(
     nodes: list[NodeProto], weights: Weights, image: Float32Array, numbers: Numbers, pairs: bool
 ) -> tuple[Float32Array, bool]:
     """What the stem gives for an image, after seeing its sums, and whether that was computed in pairs."""
-    program, side = Program(Vectors(LANES, 32), LANES), image.shape[1]
+    program, side = Program(vectors(), LANES), image.shape[1]
 
     def reserve(_: str, channels: int, side: int, border: int | None) -> Buffer:
         return program.buffers.allocate(blocked(channels, side, side, border or 0, LANES, numbers))
