@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from service.engine.runtimes.compiled.layout import Layout, blocked
 
-# In words of 32 bits: every region begins at a cache line, so that it shares none with the region before it.
-ALIGNMENT = 16
+# In bytes: the whole and every region begin at a cache line, so that no two regions share one.
+ALIGNMENT = 64
+_WORD = 4
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Arena:
     def reserve(self, size: int) -> int:
         """The offset of a new region of so many words."""
         offset = self.size
-        self.size += -(-size // ALIGNMENT) * ALIGNMENT
+        words = ALIGNMENT // _WORD
+        self.size += -(-size // words) * words
         return offset
 
 

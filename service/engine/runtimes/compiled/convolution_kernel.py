@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from llvmlite import ir
 
+from service.engine.runtimes.compiled.buffers import ALIGNMENT
 from service.engine.runtimes.compiled.convolution import Convolution
 from service.engine.runtimes.compiled.emitter import POINTER, Emitter, integer
 from service.engine.runtimes.compiled.layout import Layout
@@ -78,6 +79,21 @@ class _Kernel:
         self._emitter = Emitter(module, name, [POINTER] * 5, vectors)
         self._products = products_of(spec.source.numbers, self._emitter)
         self._input, self._weights, self._addend, self._output, self._sums = self._emitter.function.args
+        self._promise()
+
+    def _promise(self) -> None:
+        """What holds for the addresses: each is of a region of its own, but for what is added in the output's place.
+
+        Regions of an arena are disjoint and aligned, and `Program.convolve` refuses an output in the input's place.
+        What is added can only be in the output's place where it has the output's layout; then neither is promised to
+        be apart from the other. Where nothing is added its address is not used.
+        """
+        promise, in_place = self._emitter.promise, self._spec.adds == self._spec.target
+        for argument in (self._input, self._weights):
+            promise(argument, "noalias", "readonly", alignment=ALIGNMENT)
+        promise(self._addend, "readonly", *[] if in_place else ["noalias"], alignment=ALIGNMENT)
+        promise(self._output, *[] if in_place else ["noalias"], alignment=ALIGNMENT)
+        promise(self._sums, "noalias", alignment=ALIGNMENT)
 
     def emit(self) -> ir.Function:
         """The whole function."""

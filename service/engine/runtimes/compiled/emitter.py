@@ -49,6 +49,18 @@ class Emitter:
         self.zero = ir.Constant(self.vector, [0.0] * lanes)
         self._module = module
 
+    def promise(self, argument: ir.Argument, *attributes: str, alignment: int = 4) -> None:
+        """Promise LLVM what holds for an address that the function is called with.
+
+        Args:
+            argument: of the function.
+            attributes: LLVM's parameter attributes, such as "noalias". That no copy of the address outlives the call is
+                promised always: the functions here have nowhere to keep one.
+            alignment: of the address, in bytes.
+        """
+        argument.attributes.update({"captures(none)", *attributes})
+        argument.attributes.align = alignment
+
     def end(self) -> None:
         """Return from the function."""
         self.builder.ret_void()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
+from service.engine.runtimes.compiled.buffers import ALIGNMENT
 from service.engine.runtimes.compiled.emitter import POINTER, Emitter
 from service.engine.runtimes.compiled.layout import Layout
 from service.engine.runtimes.compiled.processor import Vectors
@@ -32,6 +33,10 @@ def emit_max_pool(module: ir.Module, name: str, pool: MaxPool, vectors: Vectors)
     source, target = pool.source, pool.target
     emit = Emitter(module, name, [POINTER] * 3, vectors)
     inputs, outputs, sums = emit.function.args
+    # Each is a region of its own in the arena, and aligned as all of its regions are.
+    emit.promise(inputs, "noalias", "readonly", alignment=ALIGNMENT)
+    emit.promise(outputs, "noalias", alignment=ALIGNMENT)
+    emit.promise(sums, "noalias", alignment=ALIGNMENT)
 
     def channels(block: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
         def row(index: ir.Value, totals: list[ir.Value]) -> list[ir.Value]:

@@ -9,7 +9,7 @@ import numpy as np
 from llvmlite import ir
 
 from artifact.preprocessing import Float32Array
-from service.engine.runtimes.compiled.buffers import Arena, Buffer, BufferPlan
+from service.engine.runtimes.compiled.buffers import ALIGNMENT, Arena, Buffer, BufferPlan
 from service.engine.runtimes.compiled.convolution import Convolution
 from service.engine.runtimes.compiled.convolution_kernel import emit_convolution
 from service.engine.runtimes.compiled.emitter import FLOAT, POINTER, Emitter, integer
@@ -49,6 +49,12 @@ class Program:
         self._kernels: dict[Convolution | MaxPool, ir.Function] = {}
         self._emit = Emitter(self.module, ENTRY, [POINTER, FLOAT, POINTER, POINTER, POINTER, POINTER], self._vectors)
         self._image, self._offset, self._constants, self._scratch, self.logits, self.margins = self._emit.function.args
+        # The runtime gives every call arrays of its own for each; and of those that a kernel gets, aligned ones.
+        self._emit.promise(self._image, "noalias", "readonly")
+        self._emit.promise(self._constants, "noalias", "readonly", alignment=ALIGNMENT)
+        self._emit.promise(self._scratch, "noalias", alignment=ALIGNMENT)
+        self._emit.promise(self.logits, "noalias", "writeonly")
+        self._emit.promise(self.margins, "noalias", "writeonly")
 
     @property
     def lanes(self) -> int:
@@ -109,8 +115,10 @@ class Program:
         """Run a convolution from one buffer to another, adding what is in a third where it is one that adds.
 
         Raises:
-            ValueError: the weights are of another shape or type.
+            ValueError: the weights are of another shape or type, or the output is in the input's place.
         """
+        if source.offset == target.offset:
+            raise ValueError("a convolution cannot write over its input")
         expected = target.layout.channels, source.layout.channels, convolution.kernel, convolution.kernel
         numbers = source.layout.numbers
         if weights.weight.shape != expected or weights.bias.shape != expected[:1]:

@@ -13,6 +13,7 @@ from artifact.manifest import INT8_NAME, ONNX_NAME, Manifest
 from artifact.preprocessing import Float32Array
 from service.engine.errors import RuntimeUnavailable
 from service.engine.runtimes.base import Candidate, Device, Model, Precision
+from service.engine.runtimes.compiled.buffers import ALIGNMENT
 from service.engine.runtimes.compiled.kept_program import KeptProgram
 from service.engine.runtimes.compiled.processor import NAME, MachineCode, compiled_code, require, vectors
 from service.engine.runtimes.machine_cache import MachineCache
@@ -21,7 +22,6 @@ from service.engine.runtimes.onnx_file import verified_onnx_file
 _log = logging.getLogger(__name__)
 
 _ENTRY = "classify"
-_ALIGNMENT = 64  # bytes in a line of the cache
 
 
 class CompiledRuntime:
@@ -114,9 +114,9 @@ def _address(array: Float32Array) -> int:
 
 
 def _aligned(values: Float32Array) -> Float32Array:
-    """A copy that begins at a line of the cache."""
-    room = np.empty(len(values) + _ALIGNMENT // 4, np.float32)
-    first = -_address(room) % _ALIGNMENT // 4
+    """A copy that begins where the program expects it."""
+    room = np.empty(len(values) + ALIGNMENT // 4, np.float32)
+    first = -_address(room) % ALIGNMENT // 4
     copy = room[first : first + len(values)]
     copy[:] = values
     return copy

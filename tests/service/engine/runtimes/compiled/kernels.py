@@ -17,7 +17,7 @@ from llvmlite import ir
 from numpy.lib.stride_tricks import sliding_window_view
 
 from artifact.preprocessing import Float32Array
-from service.engine.runtimes.compiled.buffers import Buffer
+from service.engine.runtimes.compiled.buffers import ALIGNMENT, Buffer
 from service.engine.runtimes.compiled.convolution import Convolution
 from service.engine.runtimes.compiled.convolution_kernel import emit_convolution
 from service.engine.runtimes.compiled.layers import Weights
@@ -27,7 +27,7 @@ from service.engine.runtimes.compiled.pooling import MaxPool, emit_max_pool
 from service.engine.runtimes.compiled.processor import MachineCode, Vectors, compiled_code, vectors
 from service.engine.runtimes.compiled.program import ENTRY, Program
 
-_GUARD = 64  # words on each side of what a kernel may touch
+_GUARD = 64  # words on each side of what a kernel may touch; a multiple of the alignment
 _UNTOUCHED = np.float32(1234.5)
 
 Emit = Callable[[ir.Module, str], object]
@@ -48,7 +48,10 @@ class Memory:
     def __init__(self, content: npt.NDArray[Any], guard: float = float(_UNTOUCHED)) -> None:
         self._guard = _GUARD * 4 // content.itemsize
         around = np.array([guard], np.float32).view(content.dtype)[-1]  # in bfloat16 the upper half of none is none
-        self._whole = np.pad(content, self._guard, constant_values=around)
+        room = np.full(content.size + 2 * self._guard + ALIGNMENT, around, content.dtype)
+        first = -room.ctypes.data % ALIGNMENT // content.itemsize
+        self._whole = room[first : first + content.size + 2 * self._guard]
+        self.content[:] = content
         self._before = self._whole.copy()
 
     @property

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import llvmlite.binding as llvm
 import numpy as np
 import pytest
 from llvmlite import ir
@@ -11,6 +12,7 @@ from service.engine.runtimes.compiled.convolution import Convolution
 from service.engine.runtimes.compiled.convolution_kernel import emit_convolution
 from service.engine.runtimes.compiled.layers import Weights
 from service.engine.runtimes.compiled.layout import blocked, planar
+from service.engine.runtimes.compiled.numbers import Numbers
 from service.engine.runtimes.compiled.processor import Vectors
 from tests.service.engine.runtimes.compiled.kernels import (
     assert_convolves,
@@ -169,3 +171,27 @@ def test_sums_are_of_this_call_alone(rng: np.random.Generator) -> None:
         assert_convolves(spec, MIDDLE, rng)
     # The same without: the sums' place is left alone, which `run_convolution` sees.
     assert_convolves(replace(spec, pools=False), MIDDLE, rng)
+
+
+def _promised(spec: Convolution) -> list[list[str]]:
+    """The attributes of the kernel's arguments: input, weights, what is added, output and sums."""
+    module = ir.Module("test")
+    emit_convolution(module, "kernel", spec, MIDDLE)
+    module = llvm.parse_assembly(str(module))
+    return [[attribute.decode() for attribute in each.attributes] for each in module.get_function("kernel").arguments]
+
+
+READ = ["align 64", "captures(none)", "noalias", "readonly"]
+WRITTEN = ["align 64", "captures(none)", "noalias"]
+
+
+def test_every_address_is_promised_to_be_of_a_region_of_its_own() -> None:
+    for adds in (False, Numbers.UINT8):  # nothing, or features of another layout, which are not in the output's place
+        found = [sorted(each) for each in _promised(convolution(MIDDLE, 1, 1, 4, adds=adds))]
+        assert found == [READ, READ, READ, WRITTEN, WRITTEN]
+
+
+def test_output_that_is_added_to_in_its_place_is_not_promised_to_be_apart() -> None:
+    found = [sorted(each) for each in _promised(convolution(MIDDLE, 1, 1, 4, adds=True))]
+    apart = [name for name in READ if name != "noalias"], [name for name in WRITTEN if name != "noalias"]
+    assert found == [READ, READ, *apart, WRITTEN]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
@@ -9,7 +10,7 @@ from service.engine.runtimes.compiled.layers import Weights
 from service.engine.runtimes.compiled.layout import blocked, planar
 from service.engine.runtimes.compiled.pooling import MaxPool
 from service.engine.runtimes.compiled.processor import Vectors
-from service.engine.runtimes.compiled.program import Program
+from service.engine.runtimes.compiled.program import ENTRY, Program
 from tests.service.engine.runtimes.compiled.kernels import (
     Answer,
     laid_out,
@@ -179,3 +180,24 @@ def test_every_layers_weights_begin_at_a_line() -> None:
         lines.append(program.weights())
         assert before % 16 == 0
         assert lines[-1][before : before + 20].tolist() == 4 * [1] + 16 * [number]
+
+
+def test_convolution_does_not_write_over_its_input(program: Program) -> None:
+    buffer = vector(program, LANES)
+    with pytest.raises(ValueError, match="over its input"):
+        program.connect(_constant([1]), buffer, buffer)
+
+
+def test_arguments_of_the_program_are_promised_to_be_apart(program: Program) -> None:
+    program.connect(_constant([1]), vector(program, LANES), logit := vector(program, LANES))
+    program.finish(logit, 1)
+    arguments = llvm.parse_assembly(str(program.module)).get_function(ENTRY).arguments
+    found = [sorted(attribute.decode() for attribute in each.attributes) for each in arguments]
+    assert found == [
+        ["align 4", "captures(none)", "noalias", "readonly"],
+        [],
+        ["align 64", "captures(none)", "noalias", "readonly"],
+        ["align 64", "captures(none)", "noalias"],
+        ["align 4", "captures(none)", "noalias", "writeonly"],
+        ["align 4", "captures(none)", "noalias", "writeonly"],
+    ]
