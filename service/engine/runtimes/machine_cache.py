@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import logging
 import os
 import platform
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import IO
 
 from artifact.manifest import INT8_NAME, ONNX_NAME, Manifest
 from service.engine.runtimes.compiled.caches import host_caches
@@ -19,6 +21,8 @@ _log = logging.getLogger(__name__)
 
 # Raised with every change to what is kept, so that what an earlier version made is not used.
 _FORMAT = "6"
+# What the file beside something kept holds while that is tried.
+_TRIED = b"tried\n"
 _LIBRARIES = ("llvmlite", "onnxruntime", "onnxruntime-gpu", "openvino")
 
 
@@ -47,6 +51,39 @@ class MachineCache:
                 return content
             _log.warning("%s is damaged and will be made again", folder / name)
         return None
+
+    @contextmanager
+    def trial(self, name: str) -> Iterator[bool]:
+        """Run what was kept for the first time in this process, in a way that is remembered if that ends the process.
+
+        A file beside what was kept tells of the trial until it is over. It is locked meanwhile: another process waits,
+        and does not take a trial that goes on for one that ended its process. Where no such file can be written,
+        nothing is remembered.
+
+        Yields:
+            Whether a process was ended in a trial since the last one that was not.
+        """
+        with ExitStack() as stack:
+            try:
+                mark = stack.enter_context(self._mark(name))
+                fcntl.flock(mark, fcntl.LOCK_EX)
+            except OSError:
+                yield False
+                return
+            mark.seek(0)
+            ended = bool(mark.read())
+            mark.write(_TRIED)
+            mark.flush()
+            try:
+                yield ended
+            finally:
+                mark.truncate(0)
+
+    def _mark(self, name: str) -> IO[bytes]:
+        for folder in self._folders:
+            if (folder / name).is_file():
+                return (folder / f"{name}.trial").open("a+b")
+        raise FileNotFoundError(name)
 
     def write(self, name: str, content: bytes) -> None:
         """Keep a file; other processes see it whole or not at all."""

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from artifact.manifest import Manifest
+from service.engine.errors import WorkerLost
+from service.engine.ipc.handshake import Opened
 from service.engine.runtimes.base import Runtime, RuntimeDescription, description
 from service.engine.runtimes.tuning import Tuning
 from service.engine.workers.base import Worker
@@ -48,7 +50,7 @@ def process_pool(manifest: Manifest, first: WorkerProcess, make_worker: Callable
     Raises:
         ArtifactError, RuntimeUnavailable, InferenceFailed, WorkerLost: the first could not open it.
     """
-    opened = first.opened()
+    opened = _opened(first)
     if opened.tuning is None:
         raise ValueError("the first worker process must be asked to tune")
     workers = [first, *(make_worker() for _ in range(opened.tuning.policy.workers - 1))]
@@ -56,3 +58,17 @@ def process_pool(manifest: Manifest, first: WorkerProcess, make_worker: Callable
     for worker in workers if opened.first else workers[1:]:
         worker.launch()
     return WorkerPool(manifest, opened.runtime, opened.tuning, workers)
+
+
+def _opened(first: WorkerProcess) -> Opened:
+    """What the first process says of the model; one that dies before it says anything is replaced, once.
+
+    What it died of may have been machine code that was kept: then its successor knows, and makes that anew.
+    """
+    try:
+        return first.opened()
+    except WorkerLost as loss:
+        if loss.reason != "died":
+            raise
+    first.launch(tune=True)
+    return first.opened()

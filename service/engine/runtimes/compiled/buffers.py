@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from service.engine.runtimes.compiled.kept_program import ALIGNMENT
 from service.engine.runtimes.compiled.layout import Layout, blocked
 
-# In bytes: the whole and every region begin at a cache line, so that no two regions share one.
-ALIGNMENT = 64
-_WORD = 4
+# In words of 32 bits: every region begins at a cache line, so that no two share one.
+_LINE = ALIGNMENT // 4
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,7 @@ class Arena:
     def reserve(self, size: int) -> int:
         """The offset of a new region of so many words."""
         offset = self.size
-        words = ALIGNMENT // _WORD
-        self.size += -(-size // words) * words
+        self.size += -(-size // _LINE) * _LINE
         return offset
 
 

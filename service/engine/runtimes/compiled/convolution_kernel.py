@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 
 from llvmlite import ir
 
-from service.engine.runtimes.compiled.buffers import ALIGNMENT
 from service.engine.runtimes.compiled.convolution import Convolution
 from service.engine.runtimes.compiled.emitter import POINTER, Emitter, integer
+from service.engine.runtimes.compiled.kept_program import ALIGNMENT
 from service.engine.runtimes.compiled.layout import Layout
 from service.engine.runtimes.compiled.processor import Vectors
 from service.engine.runtimes.compiled.products import products_of

@@ -9,6 +9,9 @@ import numpy as np
 
 from artifact.preprocessing import Float32Array
 
+# Of the memory for weights and for scratch that the code is called with, in bytes: that of a cache line.
+ALIGNMENT = 64
+
 
 @dataclass(frozen=True)
 class KeptProgram:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from service.engine.runtimes.compiled.buffers import ALIGNMENT
 from service.engine.runtimes.compiled.emitter import POINTER, Emitter
+from service.engine.runtimes.compiled.kept_program import ALIGNMENT
 from service.engine.runtimes.compiled.layout import Layout
 from service.engine.runtimes.compiled.processor import Vectors
 

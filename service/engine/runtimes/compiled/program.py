@@ -9,10 +9,11 @@ import numpy as np
 from llvmlite import ir
 
 from artifact.preprocessing import Float32Array
-from service.engine.runtimes.compiled.buffers import ALIGNMENT, Arena, Buffer, BufferPlan
+from service.engine.runtimes.compiled.buffers import Arena, Buffer, BufferPlan
 from service.engine.runtimes.compiled.convolution import Convolution
 from service.engine.runtimes.compiled.convolution_kernel import emit_convolution
 from service.engine.runtimes.compiled.emitter import FLOAT, POINTER, Emitter, integer
+from service.engine.runtimes.compiled.kept_program import ALIGNMENT
 from service.engine.runtimes.compiled.layers import Weights
 from service.engine.runtimes.compiled.layout import packed_weights, padded_outputs
 from service.engine.runtimes.compiled.numbers import Numbers, to_bfloat16

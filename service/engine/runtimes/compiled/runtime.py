@@ -14,7 +14,7 @@ from artifact.preprocessing import Float32Array
 from service.engine.errors import RuntimeUnavailable
 from service.engine.runtimes.base import Candidate, Device, Model, Precision
 from service.engine.runtimes.compiled.buffers import ALIGNMENT
-from service.engine.runtimes.compiled.kept_program import KeptProgram
+from service.engine.runtimes.compiled.kept_program import ALIGNMENT, KeptProgram
 from service.engine.runtimes.compiled.processor import NAME, MachineCode, compiled_code, require, vectors
 from service.engine.runtimes.machine_cache import MachineCache
 from service.engine.runtimes.onnx_file import verified_onnx_file
@@ -22,6 +22,7 @@ from service.engine.runtimes.onnx_file import verified_onnx_file
 _log = logging.getLogger(__name__)
 
 _ENTRY = "classify"
+_ALL_OPEN = 1e4  # an offset beyond every margin
 
 
 class CompiledRuntime:
@@ -51,20 +52,42 @@ class CompiledRuntime:
         # Checked where they are not read as well: whether a damaged model is refused must not depend on what was kept.
         path = verified_onnx_file(folder, manifest, ONNX_NAME)
         int8_path = verified_onnx_file(folder, manifest, INT8_NAME) if precision == "int8" else None
+        self._scratches: list[Float32Array] = []
         file = f"compiled-{precision}.bin"
-        kept = _kept(cache, file)
-        program = kept or _build(path, int8_path, manifest, precision)
+        if not self._load_kept(cache, file):
+            program = _build(path, int8_path, manifest, precision)
+            self._load(program)
+            cache.write(file, program.to_bytes())
+
+    def _load_kept(self, cache: MachineCache, file: str) -> bool:
+        """Load the program that was made before and run it once; whether there is one that can be trusted.
+
+        Code that was made for another processor, or is damaged in spite of its digest, may end the process. That is
+        remembered, and the next process makes the program anew.
+        """
+        with cache.trial(file) as ended:
+            if ended:
+                _log.warning("the kept %s has ended the process that ran it; it will be made again", file)
+                return False
+            program = _kept(cache, file)
+            if program is None:
+                return False
+            self._load(program)
+            image = np.zeros((1, 3, self.manifest.input_size, self.manifest.input_size), np.float32)
+            for offset in (_ALL_OPEN, -_ALL_OPEN):  # so that every kernel is run
+                self.run(image, np.full(1, offset, np.float32))
+        return True
+
+    def _load(self, program: KeptProgram) -> None:
+        manifest = self.manifest
         if (program.logits, program.margins) != (len(manifest.labels), len(manifest.gated_indices)):
-            raise RuntimeUnavailable(f"{path} has {program.logits} classes for {len(manifest.labels)} labels")
+            raise RuntimeUnavailable(f"the network has {program.logits} classes for {len(manifest.labels)} labels")
         self._scratch_size = program.scratch_size
         self._code = MachineCode(program.code)
         self._weights = _aligned(program.weights)
         pointer = ctypes.c_void_p
         function = ctypes.CFUNCTYPE(None, pointer, ctypes.c_float, *[pointer] * 4)
         self._classify = function(self._code.address(_ENTRY))
-        self._scratches: list[Float32Array] = []
-        if kept is None:
-            cache.write(file, program.to_bytes())
 
     def run(self, images: Float32Array, gate_offset: Float32Array) -> LogitsAndMargins:
         """See `Runtime.run`."""

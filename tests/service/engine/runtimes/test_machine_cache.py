@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -14,8 +18,9 @@ from artifact.manifest import ONNX_NAME, Manifest
 from service.engine.runtimes import machine_cache as module
 from service.engine.runtimes.compiled.caches import host_caches
 from service.engine.runtimes.machine_cache import MachineCache, machine_cache
-from tests.runtimes import echo_manifest
+from tests.runtimes import PATIENCE_S, echo_manifest
 
+ROOT = Path(__file__).parents[3]
 CONTENT = b"a graph\nof several lines\n\x00\xff"
 
 
@@ -241,3 +246,75 @@ def test_folder_asked_for_is_the_only_one(tmp_path: Path, blocked: Path, manifes
     assert file.is_relative_to(tmp_path / "asked")
     machine_cache(tmp_path / "model", manifest, blocked).write("graph", CONTENT)
     assert machine_cache(tmp_path / "model", manifest).read("graph") is None
+
+
+def _end_in_a_trial(folder: Path, name: str = "graph") -> None:
+    program = f"""
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from service.engine.runtimes.machine_cache import MachineCache
+from tests.service.engine.test_machine_cache import _manifest_with
+with MachineCache([Path({str(folder)!r})], _manifest_with("1" * 64)).trial({name!r}):
+    os.abort()
+"""
+    finished = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=PATIENCE_S, check=False)
+    assert finished.returncode == -signal.SIGABRT
+
+
+def test_trial_that_ended_its_process_is_known_to_the_next_one_and_then_forgotten(
+    tmp_path: Path, manifest: Manifest
+) -> None:
+    cache = MachineCache([tmp_path], manifest)
+    cache.write("graph", CONTENT)
+    _end_in_a_trial(tmp_path)
+    for expected in (True, False, False):
+        with cache.trial("graph") as ended:
+            assert ended is expected
+    assert cache.read("graph") == CONTENT
+
+
+def test_trial_that_fails_without_ending_its_process_is_over(tmp_path: Path, manifest: Manifest) -> None:
+    cache = MachineCache([tmp_path], manifest)
+    cache.write("graph", CONTENT)
+    with pytest.raises(LookupError), cache.trial("graph") as ended:
+        raise LookupError
+    with cache.trial("graph") as ended:
+        assert not ended
+
+
+def test_trial_waits_for_one_that_goes_on(tmp_path: Path, manifest: Manifest) -> None:
+    cache, found = MachineCache([tmp_path], manifest), []
+    cache.write("graph", CONTENT)
+
+    def try_it() -> None:
+        with MachineCache([tmp_path], manifest).trial("graph") as ended:
+            found.append(ended)
+
+    with cache.trial("graph"):
+        other = Thread(target=try_it)
+        other.start()
+        other.join(0.05)
+        assert found == []
+    other.join(PATIENCE_S)
+    assert found == [False]
+
+
+def test_trial_of_what_is_not_kept_or_cannot_be_marked_leaves_no_mark(
+    tmp_path: Path, blocked: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = MachineCache([blocked, tmp_path / "second"], manifest)
+    with cache.trial("graph") as ended:
+        assert not ended
+    assert not (tmp_path / "second").exists()
+    cache.write("graph", CONTENT)
+
+    def refuse(*_: object) -> None:
+        raise OSError("no locks available")
+
+    monkeypatch.setattr(module.fcntl, "flock", refuse)
+    for _ in range(2):
+        with cache.trial("graph") as ended:
+            assert not ended

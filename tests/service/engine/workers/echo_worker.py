@@ -12,6 +12,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from threading import Event
 from typing import Any, NoReturn
 
@@ -47,6 +48,9 @@ def _open(connection: socket.socket, options: dict[str, Any]) -> tuple[Opened, M
     orders = Orders(connection)
     if "before" in options:
         orders.follow(options["before"])
+    if "dies_once" in options and (mark := Path(options["dies_once"])).exists():
+        mark.unlink()
+        orders.follow("die")
     if "refuse" in options:
         kind, message = options["refuse"]
         raise InferenceFailed if kind == "InferenceFailed" else _REFUSALS[kind](message)

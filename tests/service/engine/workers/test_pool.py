@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
+from service.engine.errors import WorkerLost
 from service.engine.runtimes.tuning import BatchPolicy, Tuning
 from service.engine.workers.base import Worker
 from service.engine.workers.local import LocalWorker
@@ -59,6 +61,18 @@ def test_first_process_is_replaced_where_it_tried_every_runtime(make_worker: Mak
     assert pool.workers[0].pid not in (None, pid)
     with _working(pool.workers[0]) as master:
         assert values(master.work(jobs("7"))) == [7.0]
+
+
+def test_first_process_that_dies_while_it_opens_the_model_is_replaced_once(
+    make_worker: MakeWorker, tmp_path: Path
+) -> None:
+    mark = tmp_path / "mark"
+    mark.touch()
+    pool = process_pool(echo_manifest(), _first(make_worker, dies_once=str(mark)), make_worker)
+    assert not mark.exists()
+    assert pool.workers[0].alive
+    with pytest.raises(WorkerLost):
+        process_pool(echo_manifest(), _first(make_worker, before="die"), make_worker)
 
 
 def test_first_process_must_have_tuned(make_worker: MakeWorker) -> None:

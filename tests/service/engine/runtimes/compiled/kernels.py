@@ -17,9 +17,10 @@ from llvmlite import ir
 from numpy.lib.stride_tricks import sliding_window_view
 
 from artifact.preprocessing import Float32Array
-from service.engine.runtimes.compiled.buffers import ALIGNMENT, Buffer
+from service.engine.runtimes.compiled.buffers import Buffer
 from service.engine.runtimes.compiled.convolution import Convolution
 from service.engine.runtimes.compiled.convolution_kernel import emit_convolution
+from service.engine.runtimes.compiled.kept_program import ALIGNMENT
 from service.engine.runtimes.compiled.layers import Weights
 from service.engine.runtimes.compiled.layout import Layout, blocked, packed_weights
 from service.engine.runtimes.compiled.numbers import Numbers, to_bfloat16

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,7 @@ from tests.service.engine.runtimes.artifacts import (
     export,
     exported_shape,
 )
+from tests.service.engine.runtimes.compiled.kept import trapping
 
 OPEN, CLOSED, AS_IT_COMES = np.float32(1e4), np.float32(-1e4), np.float32(0)
 
@@ -244,3 +246,25 @@ except RuntimeUnavailable as error:
 """
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert finished.stdout == "the compiled runtime needs llvmlite, which is not installed\n", finished.stderr
+
+
+def test_kept_code_that_ends_the_process_is_made_again_by_the_next_one(
+    gated: Exported, kept: KeptProgram, cache: MachineCache, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache.write("compiled-fp32.bin", trapping(kept).to_bytes())
+    program = f"""
+from pathlib import Path
+from artifact.manifest import read_manifest
+from service.engine.runtimes.compiled.runtime import CompiledRuntime
+from service.engine.runtimes.machine_cache import MachineCache
+folder = Path({str(gated.folder)!r})
+manifest = read_manifest(folder)
+CompiledRuntime(folder, manifest, MachineCache([Path({str(tmp_path)!r})], manifest))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=False)
+    assert ended.returncode == -signal.SIGILL, ended.stderr
+    assert_like_portable(CompiledRuntime(gated.folder, gated.manifest, cache), gated)
+    assert caplog.messages == ["the kept compiled-fp32.bin has ended the process that ran it; it will be made again"]
+    assert cache.read("compiled-fp32.bin") == kept.to_bytes()
+    CompiledRuntime(gated.folder, gated.manifest, cache)
+    assert len(caplog.messages) == 1
