@@ -125,6 +125,12 @@ def compiled_code(assembly: str) -> bytes:
     return bytes(_target_machine().emit_object(module))
 
 
+def instructions(assembly: str) -> str:
+    """The instructions that `compiled_code` makes of a module, as text."""
+    _initialise()
+    return str(_target_machine().emit_assembly(llvm.parse_assembly(assembly)))
+
+
 @cache
 def _initialise() -> None:
     """Load what LLVM knows of this processor, once."""

@@ -74,6 +74,11 @@ class Program:
             whole[offset : offset + len(values)] = values
         return whole
 
+    @property
+    def kernels(self) -> dict[str, Convolution | MaxPool]:
+        """What each kernel does, by its name."""
+        return {function.name: spec for spec, function in self._kernels.items()}
+
     def load_image(self, target: Buffer) -> None:
         """Copy the image, (C, H, W) without a border, to a buffer with one."""
         emit, layout = self._emit, target.layout

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,11 +15,13 @@ from artifact.manifest import INT8_NAME, ONNX_NAME, Manifest
 from artifact.preprocessing import Float32Array
 from service.engine.errors import RuntimeUnavailable
 from service.engine.runtimes.base import Candidate, Device, Model, Precision
-from service.engine.runtimes.compiled.buffers import ALIGNMENT
 from service.engine.runtimes.compiled.kept_program import ALIGNMENT, KeptProgram
 from service.engine.runtimes.compiled.processor import NAME, MachineCode, compiled_code, require, vectors
 from service.engine.runtimes.machine_cache import MachineCache
 from service.engine.runtimes.onnx_file import verified_onnx_file
+
+if TYPE_CHECKING:  # its packages need not be installed
+    from service.engine.runtimes.compiled.program import Program
 
 _log = logging.getLogger(__name__)
 
@@ -50,12 +54,11 @@ class CompiledRuntime:
         self.precision = precision
         self.name = NAME
         # Checked where they are not read as well: whether a damaged model is refused must not depend on what was kept.
-        path = verified_onnx_file(folder, manifest, ONNX_NAME)
-        int8_path = verified_onnx_file(folder, manifest, INT8_NAME) if precision == "int8" else None
+        files = onnx_files(folder, manifest, precision)
         self._scratches: list[Float32Array] = []
         file = f"compiled-{precision}.bin"
         if not self._load_kept(cache, file):
-            program = _build(path, int8_path, manifest, precision)
+            program = _build(files, manifest, precision)
             self._load(program)
             cache.write(file, program.to_bytes())
 
@@ -145,7 +148,22 @@ def _aligned(values: Float32Array) -> Float32Array:
     return copy
 
 
-def _build(path: Path, int8_path: Path | None, manifest: Manifest, precision: Precision) -> KeptProgram:
+def onnx_files(folder: Path, manifest: Manifest, precision: Precision) -> list[Path]:
+    """The portable graph, and for int8 the int8 graph.
+
+    Raises:
+        ArtifactError: one is missing or damaged.
+    """
+    names = [ONNX_NAME, INT8_NAME] if precision == "int8" else [ONNX_NAME]
+    return [verified_onnx_file(folder, manifest, name) for name in names]
+
+
+def lowered(files: Sequence[Path], manifest: Manifest, precision: Precision) -> Program:
+    """The network of `onnx_files` as a program in LLVM's language, for this processor.
+
+    Raises:
+        RuntimeUnavailable: a package is not installed, or the network has parts that cannot be compiled.
+    """
     # The onnx package is needed to make the program, not to run it.
     try:
         from service.engine.runtimes.compiled.layers import FloatLayers, Int8Layers, Layers
@@ -157,14 +175,18 @@ def _build(path: Path, int8_path: Path | None, manifest: Manifest, precision: Pr
         raise RuntimeUnavailable(f"the compiled runtime needs {error.name}, which is not installed") from error
 
     try:
-        graph = read_portable_graph(path, manifest)
+        graph = read_portable_graph(files[0], manifest)
         layers: Layers = (
-            Int8Layers(graph.weights, read_int8_graph(int8_path))
-            if int8_path
+            Int8Layers(graph.weights, read_int8_graph(files[1]))
+            if precision == "int8"
             else FloatLayers(graph.weights, NUMBERS[precision])
         )
-        program = compile_network(graph, manifest.gate_threshold, vectors(), layers)
+        return compile_network(graph, manifest.gate_threshold, vectors(), layers)
     except UnknownGraph as error:
-        raise RuntimeUnavailable(f"{path} cannot be compiled: {error}") from error
+        raise RuntimeUnavailable(f"{files[0]} cannot be compiled: {error}") from error
+
+
+def _build(files: Sequence[Path], manifest: Manifest, precision: Precision) -> KeptProgram:
+    program = lowered(files, manifest, precision)
     code = compiled_code(str(program.module))
     return KeptProgram(program.scratch_size, program.logits_count, program.margins_count, code, program.weights())
