@@ -53,8 +53,9 @@ class Layout:
 
     @property
     def size(self) -> int:
-        """Of the whole, border included."""
-        return self.blocks * self.block
+        """Of the whole, border included, up to the last word that is read or written."""
+        corner = (self.height + 2 * self.padding - 1) * self.row + (self.width + 2 * self.padding - 1) * self.pixel
+        return (self.blocks - 1) * self.block + corner + (self.words - 1) * self.lane + 1
 
     def start(self, reach: int = 0) -> int:
         """Where the first pixel is, or one `reach` pixels above and to the left of it."""

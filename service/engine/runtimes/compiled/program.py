@@ -33,18 +33,17 @@ class Program:
     Args:
         vectors: of the processor.
         lanes: channels in a block; all channel counts but the image's are multiples.
-        arena: makes what reserves regions of the scratch memory, and of the weights.
 
     Attributes:
         buffers: the plan of the scratch memory.
         logits_count, margins_count: how many the program gives for an image.
     """
 
-    def __init__(self, vectors: Vectors, lanes: int, arena: Callable[[], Arena] = Arena) -> None:
+    def __init__(self, vectors: Vectors, lanes: int) -> None:
         self.module = ir.Module(ENTRY)
         self.logits_count = self.margins_count = 0
         self._vectors = replace(vectors, lanes=lanes)
-        self._scratch_arena, self._weights_arena = arena(), arena()
+        self._scratch_arena, self._weights_arena = Arena(), Arena()
         self.buffers = BufferPlan(self._scratch_arena)
         self._weights: dict[int, Float32Array] = {}
         self._kernels: dict[Convolution | MaxPool, ir.Function] = {}

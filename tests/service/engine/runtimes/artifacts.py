@@ -13,13 +13,16 @@ import numpy as np
 import pytest
 
 from artifact.agreement import Agreement, LogitsAndMargins
-from artifact.manifest import ONNX_NAME, Manifest, file_digest, read_manifest
+from artifact.manifest import INT8_NAME, ONNX_NAME, Manifest, file_digest, read_manifest, write_manifest
 from artifact.preprocessing import Float32Array
 from export import artifact_writer
+from export.calibration import calibrate
+from export.inference import InferenceNetwork
+from export.int8_graph import write_int8
 from models.resnet import AdaptiveResNet
 from service.engine.runtimes.base import Runtime
 from service.engine.runtimes.onnx import OnnxRuntime
-from tests.networks import SOURCE_DIGEST, checkpoint_of, inputs, small_network
+from tests.networks import SIDE, SOURCE_DIGEST, checkpoint_of, inputs, small_network
 from tests.runtimes import echo_manifest
 
 HALF = 0.5
@@ -55,6 +58,15 @@ OTHERS: dict[str, dict[str, object]] = {
     "wide and plain": WIDE | PLAIN,
 }
 SHAPES = BLOCKABLE | OTHERS
+# For the compiled network in fewer bits. The last two stages are of a single pixel, and of more channels than are
+# computed together.
+SINGLE_PIXEL = IMAGENET | {
+    "stage_blocks": (1,) * 5,
+    "stage_widths": (16, 16, 16, 144, 144),
+    "target_rates": (HALF,) * 5,
+}
+LOW_PRECISION = BLOCKABLE | {"projection of a single pixel": SINGLE_PIXEL}
+NARROW = {"widths 8, 16, 32": {"stage_widths": (8, 16, 32)}}
 
 OFFSETS: tuple[float, ...] = (0.0, 0.3, -0.3, 1.0, -1.0, 1e4, -1e4)
 
@@ -93,6 +105,21 @@ def exported_shape(root: Path, shape: str, gate_threshold: float = 0.0) -> Expor
 def _exported_once(root: Path, shape: str, gate_threshold: float) -> Exported:
     network = small_network(**SHAPES[shape])
     return Exported.opened(network, export(network, root / f"{shape} at {gate_threshold}", gate_threshold))
+
+
+@cache
+def exported_in_8_bits(root: Path, shape: str) -> Exported:
+    """The network of a shape with its int8 graph, exported by the first who asks; nobody may write to it."""
+    # Of two classes, whose predictions 8 bits do not turn.
+    network = small_network(seed=3, labels=("ant", "bee"), **(LOW_PRECISION | NARROW)[shape])
+    folder = export(network, root / f"{shape} in 8 bits")
+    exported = Exported.opened(network, folder)
+    inference, names = InferenceNetwork(network, 0.0), list(network.blocks)
+    quantisations = calibrate(inference, names, inputs(network, 100, seed=5))
+    write_int8(inference, names, SIDE, quantisations, folder / INT8_NAME)
+    files = exported.manifest.files | {INT8_NAME: file_digest(folder / INT8_NAME)}
+    write_manifest(folder, exported.manifest.model_copy(update={"files": files}))
+    return Exported.opened(network, folder)
 
 
 def assert_like_portable(runtime: Runtime, exported: Exported, tolerance: float = 1e-4) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -37,6 +38,13 @@ def test_what_lies_a_pixel_up_or_left_is_a_stride_before(layout: Layout) -> None
     assert (found[:, :, 1:] - found[:, :, :-1] == layout.pixel * in_a_word).all()
     assert layout.start(layout.padding) == 0
     assert layout.start() - layout.start(1) == layout.row + layout.pixel
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_features_end_with_the_last_pixel_of_the_border(layout: Layout) -> None:
+    height, width = layout.height + 2 * layout.padding, layout.width + 2 * layout.padding
+    whole = replace(layout, height=height, width=width, padding=0)
+    assert positions(whole).max() == layout.size * layout.numbers.value - 1
 
 
 def test_channels_of_a_block_lie_side_by_side() -> None:
@@ -78,7 +86,7 @@ def test_large_blocks_do_not_drive_each_other_out_of_the_cache(lanes: int) -> No
         else:
             assert needed <= layout.block < needed + 1024
             assert layout.block % 1024 == 64
-        assert layout.size == 4 * layout.block
+        assert layout.size == 3 * layout.block + needed
 
 
 def test_blocks_are_moved_apart_by_the_ways_of_the_cache_at_hand() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,7 @@ import pytest
 pytest.importorskip("llvmlite", reason="needs llvmlite")
 
 from artifact.agreement import Agreement
-from artifact.manifest import INT8_NAME, ArtifactError, Manifest, file_digest, write_manifest
-from export.calibration import calibrate
-from export.inference import InferenceNetwork
-from export.int8_graph import write_int8
+from artifact.manifest import INT8_NAME, ArtifactError, Manifest, file_digest
 from service.engine.errors import RuntimeUnavailable
 from service.engine.runtimes import selection
 from service.engine.runtimes.base import Precision, Runtime
@@ -28,46 +24,23 @@ from service.engine.runtimes.machine_cache import MachineCache
 from service.engine.runtimes.selection import open_runtime
 from tests.networks import SIDE, inputs, small_network
 from tests.service.engine.runtimes.artifacts import (
-    BLOCKABLE,
-    IMAGENET,
+    LOW_PRECISION,
+    NARROW,
     Exported,
     assert_batches_are_their_images,
     assert_threads_get_their_own_answers,
-    export,
+    exported_in_8_bits,
 )
 from tests.service.engine.runtimes.compiled.kernels import needs_fours, needs_pairs
 
 EACH = pytest.mark.parametrize(
     "precision", [pytest.param("bf16", marks=needs_pairs), pytest.param("int8", marks=needs_fours)]
 )
-# The last two stages are of a single pixel, and of more channels than are computed together.
-SINGLE_PIXEL = IMAGENET | {
-    "stage_blocks": (1,) * 5,
-    "stage_widths": (16, 16, 16, 144, 144),
-    "target_rates": (0.5,) * 5,
-}
-SHAPES = BLOCKABLE | {"projection of a single pixel": SINGLE_PIXEL}
-NARROW = {"widths 8, 16, 32": {"stage_widths": (8, 16, 32)}}
-
-
-@cache
-def _exported(root: Path, shape: str) -> Exported:
-    """The network of a shape with its int8 graph, exported by the first who asks; nobody may write to it."""
-    # Of two classes, whose predictions 8 bits do not turn.
-    network = small_network(seed=3, labels=("ant", "bee"), **(SHAPES | NARROW)[shape])
-    folder = export(network, root / f"{shape} in 8 bits")
-    exported = Exported.opened(network, folder)
-    inference, names = InferenceNetwork(network, 0.0), list(network.blocks)
-    quantisations = calibrate(inference, names, inputs(network, 100, seed=5))
-    write_int8(inference, names, SIDE, quantisations, folder / INT8_NAME)
-    files = exported.manifest.files | {INT8_NAME: file_digest(folder / INT8_NAME)}
-    write_manifest(folder, exported.manifest.model_copy(update={"files": files}))
-    return Exported.opened(network, folder)
 
 
 @pytest.fixture(scope="module")
 def gated(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    return _exported(tmp_path_factory.getbasetemp(), "all gated")
+    return exported_in_8_bits(tmp_path_factory.getbasetemp(), "all gated")
 
 
 def _open(exported: Exported, precision: Precision, cache: MachineCache | None = None) -> CompiledRuntime:
@@ -85,9 +58,9 @@ OFFSETS = (0.0, 0.3, 1e4, -1e4)
 
 
 @needs_pairs
-@pytest.mark.parametrize("shape", list(SHAPES))
+@pytest.mark.parametrize("shape", list(LOW_PRECISION))
 def test_network_in_bf16_is_nearly_that_in_fp32(tmp_path_factory: pytest.TempPathFactory, shape: str) -> None:
-    exported = _exported(tmp_path_factory.getbasetemp(), shape)
+    exported = exported_in_8_bits(tmp_path_factory.getbasetemp(), shape)
     runtime = _open(exported, "bf16")
     for offset in OFFSETS:
         agreement = _agreement(runtime, exported, offset)
@@ -96,11 +69,11 @@ def test_network_in_bf16_is_nearly_that_in_fp32(tmp_path_factory: pytest.TempPat
 
 
 @needs_fours
-@pytest.mark.parametrize("shape", list(SHAPES))
+@pytest.mark.parametrize("shape", list(LOW_PRECISION))
 def test_network_in_int8_is_as_near_to_fp32_as_in_another_library(
     tmp_path_factory: pytest.TempPathFactory, shape: str
 ) -> None:
-    exported = _exported(tmp_path_factory.getbasetemp(), shape)
+    exported = exported_in_8_bits(tmp_path_factory.getbasetemp(), shape)
     runtime, other = _open(exported, "int8"), Int8Runtime(exported.folder, exported.manifest)
     for offset in OFFSETS:
         ours, theirs = _agreement(runtime, exported, offset), _agreement(other, exported, offset)
@@ -140,7 +113,7 @@ def test_every_precision_is_kept_by_itself(
 def test_channels_that_fill_no_widest_vectors_are_refused(
     precision: Precision, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    exported = _exported(tmp_path_factory.getbasetemp(), *NARROW)
+    exported = exported_in_8_bits(tmp_path_factory.getbasetemp(), *NARROW)
     with pytest.raises(RuntimeUnavailable, match="channels fill no vectors"):
         _open(exported, precision)
 
@@ -153,7 +126,7 @@ def test_int8_does_without_pairs(tmp_path_factory: pytest.TempPathFactory, monke
 
     monkeypatch.setattr(module, "vectors", lambda: Vectors(16, 32, fours=True))
     monkeypatch.setattr(module, "compiled_code", compiled_without_pairs)
-    exported = _exported(tmp_path_factory.getbasetemp(), "imagenet stem, bottlenecks")
+    exported = exported_in_8_bits(tmp_path_factory.getbasetemp(), "imagenet stem, bottlenecks")
     agreement = _agreement(_open(exported, "int8"), exported, 0.0)
     assert agreement.low_precision_problem(0.9) is None
 
@@ -193,7 +166,7 @@ def test_damaged_int8_graph_is_refused_whatever_was_kept(gated: Exported, tmp_pa
 
 @needs_fours
 def test_graph_of_another_network_is_refused(gated: Exported, tmp_path_factory: pytest.TempPathFactory) -> None:
-    other = _exported(tmp_path_factory.getbasetemp(), "bottlenecks")
+    other = exported_in_8_bits(tmp_path_factory.getbasetemp(), "bottlenecks")
     folder = shutil.copytree(gated.folder, tmp_path_factory.mktemp("mixed") / "copy")
     shutil.copy(other.folder / INT8_NAME, folder / INT8_NAME)
     files = gated.manifest.files | {INT8_NAME: file_digest(folder / INT8_NAME)}
