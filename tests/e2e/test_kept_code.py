@@ -9,7 +9,7 @@ pytest.importorskip("llvmlite", reason="needs llvmlite")
 from service.settings import Settings
 from tests.e2e.process import ROOT, ServerProcess
 from tests.image_files import encoded, photograph
-from tests.service.engine.runtimes.compiled.kept import keep_trapping
+from tests.service.engine.runtimes.compiled.trapping import keep_trapping
 
 MODEL = ROOT / Settings.model_fields["model"].default
 

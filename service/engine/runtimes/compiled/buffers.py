@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.engine.runtimes.compiled.kept_program import ALIGNMENT
-from service.engine.runtimes.compiled.layout import Layout, blocked
+from service.engine.runtimes.compiled.executable import ALIGNMENT
+from service.engine.runtimes.compiled.layout import Layout, nchwc
 
 # In words of 32 bits: every region begins at a cache line, so that no two share one.
 _LINE = ALIGNMENT // 4
@@ -29,7 +29,7 @@ class Buffer:
 
     def pooled(self) -> Buffer:
         """The sums as features of a single pixel."""
-        return Buffer(blocked(self.layout.channels, 1, 1, 0, self.layout.lanes), self.sums)
+        return Buffer(nchwc(self.layout.channels, 1, 1, 0, self.layout.lanes), self.sums)
 
 
 class Arena:

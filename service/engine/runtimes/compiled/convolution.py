@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from service.engine.runtimes.compiled.caches import Caches
+from service.engine.runtimes.compiled.element_type import ElementType
 from service.engine.runtimes.compiled.layout import Layout
-from service.engine.runtimes.compiled.numbers import Numbers
 
 # Most vectors of output channels that are computed together; with more, fewer pixels share a load of weights.
-_MOST_TOGETHER = 2
-_MOST_TOGETHER_OF_ONE_PIXEL = 8  # which has no pixels to share anything with
+_MOST_VECTORS = 2
+_MOST_VECTORS_OF_ONE_PIXEL = 8  # which has no pixels to share anything with
 # Bytes of a word; sizes of features and weights are in words.
 _WORD = 4
 
@@ -33,25 +33,25 @@ class Convolution:
     source: Layout
     target: Layout
     relu: bool = False
-    adds: Layout | None = None
+    residual: Layout | None = None
     pools: bool = False
 
-    def together(self) -> int:
+    def vectors_per_tile(self) -> int:
         """How many vectors of output channels are computed together."""
-        most = _MOST_TOGETHER_OF_ONE_PIXEL if self.target.width * self.target.height == 1 else _MOST_TOGETHER
+        most = _MOST_VECTORS_OF_ONE_PIXEL if self.target.width * self.target.height == 1 else _MOST_VECTORS
         return max(count for count in range(1, most + 1) if self.target.blocks % count == 0)
 
     @property
-    def group(self) -> int:
+    def channels_per_tile(self) -> int:
         """How many output channels are computed together."""
-        return self.together() * self.target.lanes
+        return self.vectors_per_tile() * self.target.lanes
 
     @property
     def taps(self) -> int:
         """Words of weights for one output channel."""
         return self.kernel**2 * self.source.blocks * self.source.words
 
-    def rows_at_a_time(self, caches: Caches) -> int:
+    def row_block(self, caches: Caches) -> int:
         """How many rows are done for one group of output channels before the next group.
 
         All of them, unless the weights of all groups stay in the second-level cache, of which they may take three
@@ -63,7 +63,7 @@ class Convolution:
         row = self.source.blocks * self.source.words * self.source.width * self.stride * _WORD
         return max(rows for rows in _divisors(height) if rows * row <= most_input or rows == 1)
 
-    def blocks_at_a_time(self, caches: Caches) -> int:
+    def reduction_block(self, caches: Caches) -> int:
         """How many blocks of input channels are summed for all pixels before the next.
 
         The weights of a group are read again for every tile. More than twice what the first-level cache holds are read
@@ -73,14 +73,16 @@ class Convolution:
         have not, and then weights have fewer as well, so that nothing is gained.
         """
         blocks = self.source.blocks
-        weights = self.kernel**2 * self.source.lanes * self.group * _WORD  # of one block
-        if blocks * weights <= 2 * caches.l1 or {self.source.numbers, self.target.numbers} != {Numbers.FLOAT32}:
+        weights = self.kernel**2 * self.source.lanes * self.channels_per_tile * _WORD  # of one block
+        if blocks * weights <= 2 * caches.l1 or {self.source.element_type, self.target.element_type} != {
+            ElementType.FLOAT32
+        }:
             return blocks
         return max(count for count in _divisors(blocks) if count * weights <= caches.l1 * 3 // 4 or count == 1)
 
     def tiles(self, width: int, registers: int) -> list[tuple[int, int]]:
         """How a row is cut: as few tiles as the registers allow, of nearly the same width, as counts and pixels."""
-        most = max(1, registers * 3 // 4 // self.together())  # what is left is for weights and inputs
+        most = max(1, registers * 3 // 4 // self.vectors_per_tile())  # what is left is for weights and inputs
         tiles = -(-width // most)
         narrow, wider = width // tiles, width % tiles
         return [(count, pixels) for count, pixels in ((wider, narrow + 1), (tiles - wider, narrow)) if count]

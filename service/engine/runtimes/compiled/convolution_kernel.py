@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 from llvmlite import ir
 
 from service.engine.runtimes.compiled.convolution import Convolution
+from service.engine.runtimes.compiled.dot_products import dot_product_of
 from service.engine.runtimes.compiled.emitter import POINTER, Emitter, integer
-from service.engine.runtimes.compiled.kept_program import ALIGNMENT
+from service.engine.runtimes.compiled.executable import ALIGNMENT
 from service.engine.runtimes.compiled.layout import Layout
-from service.engine.runtimes.compiled.processor import Vectors
-from service.engine.runtimes.compiled.products import products_of
+from service.engine.runtimes.compiled.processor import VectorUnit
 
 # Rows up to this wide are joined where they may be, so that fewer tiles are cut off at their ends.
 _WIDEST_JOINED = 14
@@ -51,7 +51,7 @@ class _Tile:
     pixels: int
 
 
-def emit_convolution(module: ir.Module, name: str, convolution: Convolution, vectors: Vectors) -> ir.Function:
+def emit_convolution(module: ir.Module, name: str, convolution: Convolution, vectors: VectorUnit) -> ir.Function:
     """Add the kernel: a function of the addresses of input, weights, what is added to the output, output, and sums.
 
     The addresses of features are those of their first number, border included. Weights are as `packed_weights` has
@@ -62,22 +62,22 @@ def emit_convolution(module: ir.Module, name: str, convolution: Convolution, vec
 
 def _joined(spec: Convolution) -> Convolution:
     """The same with all rows as one, where that may be and is worth it."""
-    layouts = [spec.source, spec.target, *([spec.adds] if spec.adds else [])]
+    layouts = [spec.source, spec.target, *([spec.residual] if spec.residual else [])]
     if spec.kernel * spec.stride > 1 or any(layout.padding for layout in layouts) or spec.target.width > _WIDEST_JOINED:
         return spec
-    adds = spec.adds and spec.adds.as_one_row()
-    return replace(spec, source=spec.source.as_one_row(), target=spec.target.as_one_row(), adds=adds)
+    residual = spec.residual and spec.residual.as_one_row()
+    return replace(spec, source=spec.source.as_one_row(), target=spec.target.as_one_row(), residual=residual)
 
 
 class _Kernel:
     """Emits one kernel."""
 
-    def __init__(self, module: ir.Module, name: str, spec: Convolution, vectors: Vectors) -> None:
+    def __init__(self, module: ir.Module, name: str, spec: Convolution, vectors: VectorUnit) -> None:
         self._spec = spec
-        self._together = spec.together()
+        self._vectors_per_tile = spec.vectors_per_tile()
         self._registers, self._caches = vectors.registers, vectors.caches
         self._emitter = Emitter(module, name, [POINTER] * 5, vectors)
-        self._products = products_of(spec.source.numbers, self._emitter)
+        self._dot = dot_product_of(spec.source.element_type, self._emitter)
         self._input, self._weights, self._addend, self._output, self._sums = self._emitter.function.args
         self._promise()
 
@@ -88,7 +88,7 @@ class _Kernel:
         What is added can only be in the output's place where it has the output's layout; then neither is promised to
         be apart from the other. Where nothing is added its address is not used.
         """
-        promise, in_place = self._emitter.promise, self._spec.adds == self._spec.target
+        promise, in_place = self._emitter.promise, self._spec.residual == self._spec.target
         for argument in (self._input, self._weights):
             promise(argument, "noalias", "readonly", alignment=ALIGNMENT)
         promise(self._addend, "readonly", *[] if in_place else ["noalias"], alignment=ALIGNMENT)
@@ -100,12 +100,12 @@ class _Kernel:
         emit, target = self._emitter, self._spec.target
         if self._spec.pools:
             self._emitter.each(target.blocks, lambda block: emit.store(emit.zero, self._sums, (block, emit.lanes)))
-        rows = self._spec.rows_at_a_time(self._caches)
+        rows = self._spec.row_block(self._caches)
 
         def chunk(index: ir.Value) -> None:
             first = emit.builder.mul(index, ir.Constant(index.type, rows))
             emit.each(
-                target.blocks // self._together,
+                target.blocks // self._vectors_per_tile,
                 lambda group: self._parts(lambda part: self._rows(group, first, rows, part)),
             )
 
@@ -115,7 +115,7 @@ class _Kernel:
 
     def _parts(self, body: Callable[[_Part], None]) -> None:
         """Do something for each part of the input in turn."""
-        emit, blocks, count = self._emitter, self._spec.source.blocks, self._spec.blocks_at_a_time(self._caches)
+        emit, blocks, count = self._emitter, self._spec.source.blocks, self._spec.reduction_block(self._caches)
         parts = blocks // count
         body(_Part(integer(0), count, begins=True, ends=parts == 1))
         if parts > 2:
@@ -154,7 +154,7 @@ class _Kernel:
                 (row, spec.stride * source.row),
                 (column, spec.stride * source.pixel),
             )
-            weights = emit.address(self._weights, (group, spec.group * (self._products.constants + spec.taps)))
+            weights = emit.address(self._weights, (group, spec.channels_per_tile * (self._dot.constants + spec.taps)))
             sums = self._begun(here, weights, part)
             sums = self._summed(sums, inputs, weights, pixels, part)
             self._write(sums, here, weights, part)
@@ -169,48 +169,51 @@ class _Kernel:
         first = emit.address(
             features,
             layout.start(),
-            (tile.group, self._together * layout.block),
+            (tile.group, self._vectors_per_tile * layout.block),
             (tile.row, layout.row),
             (tile.column, layout.pixel),
         )
         return [
             emit.address(first, vector * layout.block + pixel * layout.pixel)
-            for vector in range(self._together)
+            for vector in range(self._vectors_per_tile)
             for pixel in range(tile.pixels)
         ]
 
     def _constant(self, weights: ir.Value, number: int, pixels: int) -> list[ir.Value]:
         """One of the constants before the weights, for the vectors of a tile."""
         emit = self._emitter
-        at = number * self._spec.group
-        vectors = [emit.load(weights, at + vector * emit.lanes) for vector in range(self._together)]
+        at = number * self._spec.channels_per_tile
+        vectors = [emit.load(weights, at + vector * emit.lanes) for vector in range(self._vectors_per_tile)]
         return [each for each in vectors for _ in range(pixels)]
 
     def _begun(self, tile: _Tile, weights: ir.Value, part: _Part) -> list[ir.Value]:
         """The sums of a tile before a part."""
         target = self._spec.target
         if not part.begins:
-            return [target.numbers.load(self._emitter, at) for at in self._addresses(tile, self._output, target)]
-        return self._products.begun(
-            self._together * tile.pixels,
+            return [target.element_type.load(self._emitter, at) for at in self._addresses(tile, self._output, target)]
+        return self._dot.begun(
+            self._vectors_per_tile * tile.pixels,
             lambda number: self._constant(weights, number, tile.pixels),
             lambda sums: self._with_addend(sums, tile),
         )
 
     def _with_addend(self, sums: list[ir.Value], tile: _Tile) -> list[ir.Value]:
-        emit, adds = self._emitter, self._spec.adds
-        if adds is None:
+        emit, residual = self._emitter, self._spec.residual
+        if residual is None:
             return sums
-        addresses = self._addresses(tile, self._addend, adds)
-        return [emit.builder.fadd(each, adds.numbers.load(emit, at)) for each, at in zip(sums, addresses, strict=True)]
+        addresses = self._addresses(tile, self._addend, residual)
+        return [
+            emit.builder.fadd(each, residual.element_type.load(emit, at))
+            for each, at in zip(sums, addresses, strict=True)
+        ]
 
     def _summed(
         self, sums: list[ir.Value], inputs: ir.Value, weights: ir.Value, pixels: int, part: _Part
     ) -> list[ir.Value]:
         """The sums of a tile with the products of a part."""
-        emit, spec, source, products = self._emitter, self._spec, self._spec.source, self._products
-        together, lanes = self._together, emit.lanes
-        step = source.words * spec.group  # words of weights for one offset of the filter
+        emit, spec, source, products = self._emitter, self._spec, self._spec.source, self._dot
+        vectors_per_tile, lanes = self._vectors_per_tile, emit.lanes
+        step = source.words * spec.channels_per_tile  # words of weights for one offset of the filter
 
         # The loops are left to run: unrolled, the same inputs at several offsets would be kept in registers, of which
         # there are none to spare.
@@ -220,18 +223,21 @@ class _Kernel:
             here = emit.address(inputs, (block, source.block), (down, source.row), (right, source.pixel))
             taps = emit.address(
                 weights,
-                products.constants * spec.group,
+                products.constants * spec.channels_per_tile,
                 (block, spec.kernel**2 * step),
                 (down, spec.kernel * step),
                 (right, step),
             )
             for word in range(source.words):
-                row = [products.weights(taps, word * spec.group + vector * lanes) for vector in range(together)]
+                row = [
+                    products.weights(taps, word * spec.channels_per_tile + vector * lanes)
+                    for vector in range(vectors_per_tile)
+                ]
                 for pixel in range(pixels):
-                    spread = products.inputs(here, pixel * spec.stride * source.pixel + word * source.lane)
-                    for vector in range(together):
+                    broadcast = products.inputs(here, pixel * spec.stride * source.pixel + word * source.lane)
+                    for vector in range(vectors_per_tile):
                         at = vector * pixels + pixel
-                        sums[at] = products.add(sums[at], row[vector], spread)
+                        sums[at] = products.add(sums[at], row[vector], broadcast)
             return sums
 
         return emit.loop(
@@ -248,7 +254,7 @@ class _Kernel:
         """What is done with the sums of a tile after a part."""
         emit, spec = self._emitter, self._spec
         if part.ends:
-            sums = self._products.ended(
+            sums = self._dot.ended(
                 sums,
                 lambda number: self._constant(weights, number, tile.pixels),
                 lambda sums: self._with_addend(sums, tile),
@@ -256,11 +262,11 @@ class _Kernel:
         if part.ends and spec.relu:
             sums = [emit.larger(each, emit.zero) for each in sums]
         for each, at in zip(sums, self._addresses(tile, self._output, spec.target), strict=True):
-            spec.target.numbers.store(emit, each, at)
+            spec.target.element_type.store(emit, each, at)
         if not (part.ends and spec.pools):
             return
-        for vector in range(self._together):
-            place = (tile.group, spec.group), vector * emit.lanes
+        for vector in range(self._vectors_per_tile):
+            place = (tile.group, spec.channels_per_tile), vector * emit.lanes
             total = emit.load(self._sums, *place)
             for each in sums[vector * tile.pixels : (vector + 1) * tile.pixels]:
                 total = emit.builder.fadd(total, each)

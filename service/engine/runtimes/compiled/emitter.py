@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from llvmlite import ir
 
-from service.engine.runtimes.compiled.processor import Vectors
+from service.engine.runtimes.compiled.processor import VectorUnit
 
 
 class _BFloat(ir.Type):  # type: ignore[misc]  # llvmlite has no types
@@ -40,7 +40,7 @@ class Emitter:
         vectors: of the processor that is to run it.
     """
 
-    def __init__(self, module: ir.Module, name: str, arguments: Sequence[ir.Type], vectors: Vectors) -> None:
+    def __init__(self, module: ir.Module, name: str, arguments: Sequence[ir.Type], vectors: VectorUnit) -> None:
         self.function = ir.Function(module, ir.FunctionType(VOID, arguments), name)
         self.builder = ir.IRBuilder(self.function.append_basic_block("entry"))
         self.vectors = vectors
@@ -124,30 +124,30 @@ class Emitter:
         """The type of a vector of something else, with one or several for each lane."""
         return ir.VectorType(kind, of_each * self.lanes)
 
-    def read(self, kind: ir.Type, pointer: ir.Value, *terms: Term) -> ir.Value:
+    def load_as(self, kind: ir.Type, pointer: ir.Value, *terms: Term) -> ir.Value:
         """What is in memory, taken as that type."""
         return self.builder.load(self.address(pointer, *terms), align=4, typ=kind)
 
     def load(self, pointer: ir.Value, *terms: Term) -> ir.Value:
         """A vector from memory."""
-        return self.read(self.vector, pointer, *terms)
+        return self.load_as(self.vector, pointer, *terms)
 
     def store(self, value: ir.Value, pointer: ir.Value, *terms: Term) -> None:
         """Write a vector, or a number, to memory."""
         self.builder.store(value, self.address(pointer, *terms), align=4)
 
-    def number(self, pointer: ir.Value, *terms: Term) -> ir.Value:
+    def load_scalar(self, pointer: ir.Value, *terms: Term) -> ir.Value:
         """A single number from memory."""
-        return self.read(FLOAT, pointer, *terms)
+        return self.load_as(FLOAT, pointer, *terms)
 
-    def spread(self, number: ir.Value) -> ir.Value:
+    def broadcast(self, number: ir.Value) -> ir.Value:
         """A vector of one number."""
         undefined = ir.Constant(self.vector_of(number.type), ir.Undefined)
         first = self.builder.insert_element(undefined, number, ir.Constant(WORD, 0))
         everywhere = ir.Constant(self.vector_of(WORD), [0] * self.lanes)
         return self.builder.shuffle_vector(first, undefined, everywhere)
 
-    def multiply_add(self, left: ir.Value, right: ir.Value, addend: ir.Value) -> ir.Value:
+    def fma(self, left: ir.Value, right: ir.Value, addend: ir.Value) -> ir.Value:
         """left * right + addend, of vectors, fused where the processor can."""
         return self.intrinsic("llvm.fmuladd", self.vector, left, right, addend)
 

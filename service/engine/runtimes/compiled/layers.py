@@ -11,7 +11,7 @@ import numpy.typing as npt
 from onnx import NodeProto, TensorProto, numpy_helper
 
 from artifact.preprocessing import Float32Array
-from service.engine.runtimes.compiled.numbers import Numbers
+from service.engine.runtimes.compiled.element_type import ElementType
 from service.engine.runtimes.int8_graph import Int8Convolution, Int8Graph
 
 
@@ -37,7 +37,7 @@ class Layers(Protocol):
         numbers: that features are kept in.
     """
 
-    numbers: Numbers
+    element_type: ElementType
 
     def unit_before(self, block: str) -> float:
         """What 1 in a block's input stands for."""
@@ -63,8 +63,8 @@ class FloatLayers:
         numbers: that features are kept in, and weights for them.
     """
 
-    def __init__(self, weights: Mapping[str, TensorProto], numbers: Numbers) -> None:
-        self.numbers = numbers
+    def __init__(self, weights: Mapping[str, TensorProto], element_type: ElementType) -> None:
+        self.element_type = element_type
         self._weights = weights
 
     def unit_before(self, _block: str) -> float:
@@ -99,10 +99,10 @@ class Int8Layers:
         graph: the int8 graph.
     """
 
-    numbers = Numbers.UINT8
+    element_type = ElementType.UINT8
 
     def __init__(self, weights: Mapping[str, TensorProto], graph: Int8Graph) -> None:
-        self._float = FloatLayers(weights, Numbers.FLOAT32)
+        self._float = FloatLayers(weights, ElementType.FLOAT32)
         self._graph = graph
 
     def unit_before(self, block: str) -> float:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from artifact.preprocessing import Float32Array
 from service.engine.runtimes.compiled.caches import USUAL_CACHES
-from service.engine.runtimes.compiled.numbers import Numbers
+from service.engine.runtimes.compiled.element_type import ElementType
 
 # How far apart blocks are moved that would compete for the same sets of the first-level cache, in words.
 _APART = 64
@@ -35,7 +35,7 @@ class Layout:
     width: int
     padding: int
     lanes: int
-    numbers: Numbers
+    element_type: ElementType
     block: int
     row: int
     pixel: int
@@ -49,7 +49,7 @@ class Layout:
     @property
     def words(self) -> int:
         """How many words a pixel's channels in a block take."""
-        return self.lanes // self.numbers.value
+        return self.lanes // self.element_type.value
 
     @property
     def size(self) -> int:
@@ -66,13 +66,13 @@ class Layout:
         return replace(self, height=1, width=self.height * self.width)
 
 
-def blocked(
+def nchwc(
     channels: int,
     height: int,
     width: int,
     padding: int,
     lanes: int,
-    numbers: Numbers = Numbers.FLOAT32,
+    element_type: ElementType = ElementType.FLOAT32,
     way: int = USUAL_CACHES.l1_way,
 ) -> Layout:
     """Features in blocks, the channels of a block side by side.
@@ -81,22 +81,22 @@ def blocked(
     cache and in bytes, would drive each other out of it, so such blocks are moved apart.
     """
     words = way // 4
-    pixel = lanes // numbers.value
+    pixel = lanes // element_type.value
     row = (width + 2 * padding) * pixel
     block = (height + 2 * padding) * row
     if block >= words:
         block += (_APART - block) % words
-    return Layout(channels, height, width, padding, lanes, numbers, block, row, pixel, lane=1)
+    return Layout(channels, height, width, padding, lanes, element_type, block, row, pixel, lane=1)
 
 
-def planar(channels: int, side: int, padding: int) -> Layout:
+def nchw(channels: int, side: int, padding: int) -> Layout:
     """An image as it comes, one channel after the other: a single block."""
     row = side + 2 * padding
     size = channels * row**2
-    return Layout(channels, side, side, padding, channels, Numbers.FLOAT32, size, row, pixel=1, lane=row**2)
+    return Layout(channels, side, side, padding, channels, ElementType.FLOAT32, size, row, pixel=1, lane=row**2)
 
 
-def halved(channels: int, side: int, padding: int) -> Layout:
+def space_to_depth(channels: int, side: int, padding: int) -> Layout:
     """An image in which a pixel holds two by two of the original's, in bfloat16: a single block.
 
     A word has two neighbours of a row, so that a row of the original, once it is in bfloat16, lies there as it comes.
@@ -104,7 +104,7 @@ def halved(channels: int, side: int, padding: int) -> Layout:
     half = side // 2
     row = half + 2 * padding
     lanes = 4 * channels
-    return Layout(lanes, half, half, padding, lanes, Numbers.BFLOAT16, 2 * channels * row**2, row, 1, lane=row**2)
+    return Layout(lanes, half, half, padding, lanes, ElementType.BFLOAT16, 2 * channels * row**2, row, 1, lane=row**2)
 
 
 def packed_weights(

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from service.engine.runtimes.compiled.emitter import POINTER, Emitter
-from service.engine.runtimes.compiled.kept_program import ALIGNMENT
+from service.engine.runtimes.compiled.executable import ALIGNMENT
 from service.engine.runtimes.compiled.layout import Layout
-from service.engine.runtimes.compiled.processor import Vectors
+from service.engine.runtimes.compiled.processor import VectorUnit
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class MaxPool:
     target: Layout
 
 
-def emit_max_pool(module: ir.Module, name: str, pool: MaxPool, vectors: Vectors) -> ir.Function:
+def emit_max_pool(module: ir.Module, name: str, pool: MaxPool, vectors: VectorUnit) -> ir.Function:
     """Add the kernel: a function of the addresses of input, output, and the sums of the output over all pixels."""
     source, target = pool.source, pool.target
     emit = Emitter(module, name, [POINTER] * 3, vectors)
@@ -51,14 +51,14 @@ def emit_max_pool(module: ir.Module, name: str, pool: MaxPool, vectors: Vectors)
                 (column, pool.stride * source.pixel),
             )
             largest = emit.zero
-            numbers = target.numbers
+            element_type = target.element_type
             for down in range(pool.kernel):
                 for right in range(pool.kernel):
                     largest = emit.largest(
-                        numbers.load(emit, window, down * source.row + right * source.pixel), largest
+                        element_type.load(emit, window, down * source.row + right * source.pixel), largest
                     )
             place = target.start(), (block, target.block), (row, target.row), (column, target.pixel)
-            numbers.store(emit, largest, outputs, *place)
+            element_type.store(emit, largest, outputs, *place)
             return [emit.builder.fadd(totals[0], largest)]
 
         (total,) = emit.loop(target.height, row, [emit.zero])

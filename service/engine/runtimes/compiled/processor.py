@@ -22,7 +22,7 @@ LLVM_VERSION = ".".join(map(str, llvm.llvm_version_info))
 
 
 @dataclass(frozen=True)
-class Vectors:
+class VectorUnit:
     """The vector unit.
 
     Attributes:
@@ -35,25 +35,25 @@ class Vectors:
 
     lanes: int
     registers: int
-    pairs: bool = False
-    fours: bool = False
+    bf16_dot: bool = False
+    int8_dot: bool = False
     caches: Caches = USUAL_CACHES
 
-    def require_pairs(self, lanes: int | None = None) -> None:
+    def require_bf16(self, lanes: int | None = None) -> None:
         """Return where instructions for bfloat16 may be emitted, for vectors of so many lanes if that is asked.
 
         Raises:
             RuntimeUnavailable: the processor has none.
         """
-        self._require(self.pairs, "bf16", lanes)
+        self._require(self.bf16_dot, "bf16", lanes)
 
-    def require_fours(self, lanes: int | None = None) -> None:
+    def require_int8(self, lanes: int | None = None) -> None:
         """The same for products of 8 bits.
 
         Raises:
             RuntimeUnavailable: the processor has none.
         """
-        self._require(self.fours, "int8", lanes)
+        self._require(self.int8_dot, "int8", lanes)
 
     def _require(self, has: bool, precision: Precision, lanes: int | None) -> None:
         if not has:
@@ -88,14 +88,14 @@ class MachineCode:
         return address
 
 
-def vectors() -> Vectors:
+def host_vector_unit() -> VectorUnit:
     """The widest vectors of this processor, and its caches."""
     features, caches = llvm.get_host_cpu_features(), host_caches()
     if features.get("avx512f"):
-        return Vectors(16, 32, bool(features.get("avx512bf16")), bool(features.get("avx512vnni")), caches)
+        return VectorUnit(16, 32, bool(features.get("avx512bf16")), bool(features.get("avx512vnni")), caches)
     if features.get("avx2") and features.get("fma"):
-        return Vectors(lanes=8, registers=16, caches=caches)
-    return Vectors(lanes=4, registers=32 if features.get("neon") else 16, caches=caches)
+        return VectorUnit(lanes=8, registers=16, caches=caches)
+    return VectorUnit(lanes=4, registers=32 if features.get("neon") else 16, caches=caches)
 
 
 def require(precision: Precision) -> None:
@@ -104,11 +104,11 @@ def require(precision: Precision) -> None:
     Raises:
         RuntimeUnavailable: it has none.
     """
-    here = vectors()
+    here = host_vector_unit()
     if precision == "bf16":
-        here.require_pairs()
+        here.require_bf16()
     elif precision == "int8":
-        here.require_fours()
+        here.require_int8()
 
 
 def compiled_code(assembly: str) -> bytes:
@@ -134,7 +134,7 @@ def instructions(assembly: str) -> str:
 @cache
 def _initialise() -> None:
     """Load what LLVM knows of this processor, once."""
-    if vectors().registers > _MOST_IN_ORDER:
+    if host_vector_unit().registers > _MOST_IN_ORDER:
         llvm.set_option("convnet-aig", "-enable-misched=false")
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()

@@ -12,13 +12,13 @@ from artifact.preprocessing import Float32Array
 from service.engine.runtimes.compiled.buffers import Arena, Buffer, BufferPlan
 from service.engine.runtimes.compiled.convolution import Convolution
 from service.engine.runtimes.compiled.convolution_kernel import emit_convolution
+from service.engine.runtimes.compiled.element_type import ElementType, to_bfloat16
 from service.engine.runtimes.compiled.emitter import FLOAT, POINTER, Emitter, integer
-from service.engine.runtimes.compiled.kept_program import ALIGNMENT
+from service.engine.runtimes.compiled.executable import ALIGNMENT
 from service.engine.runtimes.compiled.layers import Weights
 from service.engine.runtimes.compiled.layout import packed_weights, padded_outputs
-from service.engine.runtimes.compiled.numbers import Numbers, to_bfloat16
 from service.engine.runtimes.compiled.pooling import MaxPool, emit_max_pool
-from service.engine.runtimes.compiled.processor import Vectors
+from service.engine.runtimes.compiled.processor import VectorUnit
 
 ENTRY = "classify"
 # Adds to a program what is to be done.
@@ -39,7 +39,7 @@ class Program:
         logits_count, margins_count: how many the program gives for an image.
     """
 
-    def __init__(self, vectors: Vectors, lanes: int) -> None:
+    def __init__(self, vectors: VectorUnit, lanes: int) -> None:
         self.module = ir.Module(ENTRY)
         self.logits_count = self.margins_count = 0
         self._vectors = replace(vectors, lanes=lanes)
@@ -92,13 +92,15 @@ class Program:
 
         emit.each(layout.channels, lambda channel: emit.each(layout.height, lambda index: row(channel, index)))
 
-    def load_halved_image(self, target: Buffer) -> None:
+    def load_image_to_depth(self, target: Buffer) -> None:
         """Copy the image, (C, H, W) without a border, to a buffer that is `halved`; W is a multiple of the lanes."""
         emit, layout, lanes = self._emit, target.layout, self.lanes
         to = emit.address(self._scratch, target.offset, layout.start())
 
         def copy(source: ir.Value, here: ir.Value, part: ir.Value) -> None:
-            layout.numbers.store(emit, emit.load(source, (part, lanes)), here, (part, lanes // layout.numbers.value))
+            layout.element_type.store(
+                emit, emit.load(source, (part, lanes)), here, (part, lanes // layout.element_type.value)
+            )
 
         # Of every two rows the second goes where the other channels of the same pixels are.
         def row(lane: ir.Value, index: ir.Value) -> None:
@@ -125,20 +127,20 @@ class Program:
         if source.offset == target.offset:
             raise ValueError("a convolution cannot write over its input")
         expected = target.layout.channels, source.layout.channels, convolution.kernel, convolution.kernel
-        numbers = source.layout.numbers
+        element_type = source.layout.element_type
         if weights.weight.shape != expected or weights.bias.shape != expected[:1]:
             raise ValueError(f"weights of {weights.weight.shape} where {expected} belong")
-        if weights.weight.dtype != (kind := np.dtype(np.int8 if numbers is Numbers.UINT8 else np.float32)):
+        if weights.weight.dtype != (kind := np.dtype(np.int8 if element_type is ElementType.UINT8 else np.float32)):
             raise ValueError(f"weights in {weights.weight.dtype} where {kind} belongs")
         kernel = self._kernel(convolution)
-        weight = to_bfloat16(weights.weight) if numbers is Numbers.BFLOAT16 else weights.weight
+        weight = to_bfloat16(weights.weight) if element_type is ElementType.BFLOAT16 else weights.weight
         before = [weights.bias] if weights.scale is None else [weights.bias, weights.scale]
-        packed = packed_weights(weight, before, source.layout.lanes, convolution.group)
+        packed = packed_weights(weight, before, source.layout.lanes, convolution.channels_per_tile)
         constants = self._emit.address(self._constants, self._constant(packed))
         addresses = self._at(source.offset), constants, self._at((addend or target).offset), self._at(target.offset)
         self._emit.builder.call(kernel, [*addresses, self._at(target.sums)])
 
-    def connect(self, weights: Weights, source: Buffer, target: Buffer, relu: bool = False) -> None:
+    def fully_connected(self, weights: Weights, source: Buffer, target: Buffer, relu: bool = False) -> None:
         """Run a fully connected layer on a single pixel; outputs beyond its own, up to the target's, become zero."""
         weight, bias = padded_outputs(weights.weight, weights.bias, target.layout.channels)
         spec = Convolution(1, 1, 0, source.layout, target.layout, relu=relu)
@@ -152,7 +154,7 @@ class Program:
     def branch(self, margin: Buffer, index: int, threshold: float, opened: Emission, closed: Emission) -> None:
         """Note a gate's margin, and do one thing or the other as the gate is open or closed."""
         builder = self._emit.builder
-        value = self._emit.number(self._scratch, margin.offset)
+        value = self._emit.load_scalar(self._scratch, margin.offset)
         self._emit.store(value, self.margins, index)
         self.margins_count = max(self.margins_count, index + 1)
         limit = ir.Constant(FLOAT, float(np.float32(threshold)))
@@ -167,7 +169,7 @@ class Program:
         """Hand the logits over and end."""
 
         def one(index: ir.Value) -> None:
-            self._emit.store(self._emit.number(self._scratch, logits.offset, index), self.logits, index)
+            self._emit.store(self._emit.load_scalar(self._scratch, logits.offset, index), self.logits, index)
 
         self._emit.each(count, one)
         self.logits_count = count

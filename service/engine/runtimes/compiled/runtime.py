@@ -15,8 +15,9 @@ from artifact.manifest import INT8_NAME, ONNX_NAME, Manifest
 from artifact.preprocessing import Float32Array
 from service.engine.errors import RuntimeUnavailable
 from service.engine.runtimes.base import Candidate, Device, Model, Precision
+from service.engine.runtimes.compiled.executable import ALIGNMENT, Executable
 from service.engine.runtimes.compiled.kept_program import ALIGNMENT, KeptProgram
-from service.engine.runtimes.compiled.processor import NAME, MachineCode, compiled_code, require, vectors
+from service.engine.runtimes.compiled.processor import MachineCode, NAME, compiled_code, host_vector_unit, require, vectors
 from service.engine.runtimes.machine_cache import MachineCache
 from service.engine.runtimes.onnx_file import verified_onnx_file
 
@@ -81,7 +82,7 @@ class CompiledRuntime:
                 self.run(image, np.full(1, offset, np.float32))
         return True
 
-    def _load(self, program: KeptProgram) -> None:
+    def _load(self, program: Executable) -> None:
         manifest = self.manifest
         if (program.logits, program.margins) != (len(manifest.labels), len(manifest.gated_indices)):
             raise RuntimeUnavailable(f"the network has {program.logits} classes for {len(manifest.labels)} labels")
@@ -122,13 +123,13 @@ def open_model(model: Model, _: Device, precision: Precision) -> CompiledRuntime
     return CompiledRuntime(model.folder, model.manifest, model.cache, precision)
 
 
-def _kept(cache: MachineCache, file: str) -> KeptProgram | None:
+def _kept(cache: MachineCache, file: str) -> Executable | None:
     """The program, if it was made before and can be trusted to be one."""
     content = cache.read(file)
     if content is None:
         return None
     try:
-        return KeptProgram.from_bytes(content)
+        return Executable.from_bytes(content)
     except ValueError as error:
         _log.warning("%s; it will be made again", error)
         return None
@@ -166,9 +167,9 @@ def lowered(files: Sequence[Path], manifest: Manifest, precision: Precision) -> 
     """
     # The onnx package is needed to make the program, not to run it.
     try:
+        from service.engine.runtimes.compiled.element_type import ELEMENT_TYPES
         from service.engine.runtimes.compiled.layers import FloatLayers, Int8Layers, Layers
-        from service.engine.runtimes.compiled.network import compile_network
-        from service.engine.runtimes.compiled.numbers import NUMBERS
+        from service.engine.runtimes.compiled.lowering import lower_network
         from service.engine.runtimes.int8_graph import read_int8_graph
         from service.engine.runtimes.portable_graph import UnknownGraph, read_portable_graph
     except ImportError as error:
@@ -179,14 +180,14 @@ def lowered(files: Sequence[Path], manifest: Manifest, precision: Precision) -> 
         layers: Layers = (
             Int8Layers(graph.weights, read_int8_graph(files[1]))
             if precision == "int8"
-            else FloatLayers(graph.weights, NUMBERS[precision])
+            else FloatLayers(graph.weights, ELEMENT_TYPES[precision])
         )
-        return compile_network(graph, manifest.gate_threshold, vectors(), layers)
+        return lower_network(graph, manifest.gate_threshold, host_vector_unit(), layers)
     except UnknownGraph as error:
         raise RuntimeUnavailable(f"{files[0]} cannot be compiled: {error}") from error
 
 
-def _build(files: Sequence[Path], manifest: Manifest, precision: Precision) -> KeptProgram:
+def _build(files: Sequence[Path], manifest: Manifest, precision: Precision) -> Executable:
     program = lowered(files, manifest, precision)
     code = compiled_code(str(program.module))
-    return KeptProgram(program.scratch_size, program.logits_count, program.margins_count, code, program.weights())
+    return Executable(program.scratch_size, program.logits_count, program.margins_count, code, program.weights())

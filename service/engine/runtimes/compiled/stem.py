@@ -17,7 +17,7 @@ from artifact.preprocessing import Float32Array
 from service.engine.runtimes.compiled.buffers import Buffer
 from service.engine.runtimes.compiled.convolution import Convolution
 from service.engine.runtimes.compiled.layers import Weights
-from service.engine.runtimes.compiled.layout import halved, planar
+from service.engine.runtimes.compiled.layout import nchw, space_to_depth
 from service.engine.runtimes.compiled.program import Program
 from service.engine.runtimes.compiled.window import Window, expect, window_of
 
@@ -30,7 +30,7 @@ Reserve = Callable[[str, int, int, int | None], Buffer]
 
 
 def emit_stem(
-    program: Program, nodes: Sequence[NodeProto], weights: Weights, side: int, reserve: Reserve, pairs: bool
+    program: Program, nodes: Sequence[NodeProto], weights: Weights, side: int, reserve: Reserve, bf16_dot: bool
 ) -> Buffer:
     """Add the stem, and return where the features are that it gives.
 
@@ -49,10 +49,10 @@ def emit_stem(
     expect(nodes, "Conv Relu", "Conv Relu MaxPool")
     window = window_of(first)
     features = reserve("stem", len(weights.bias), window.over(side), _BORDER)
-    if pairs and window.stride == 2 and side % program.lanes == 0:
-        _convolve_halved(program, window, weights, side, features)
+    if bf16_dot and window.stride == 2 and side % program.lanes == 0:
+        _convolve_space_to_depth(program, window, weights, side, features)
     else:
-        image = program.buffers.allocate(planar(_COLOURS, side, window.padding))
+        image = program.buffers.allocate(nchw(_COLOURS, side, window.padding))
         program.load_image(image)
         spec = window.convolution(image.layout, features.layout, relu=True, pools=True)
         program.convolve(spec, weights, image, features)
@@ -64,17 +64,17 @@ def emit_stem(
     return pooled
 
 
-def _convolve_halved(program: Program, window: Window, weights: Weights, side: int, features: Buffer) -> None:
+def _convolve_space_to_depth(program: Program, window: Window, weights: Weights, side: int, features: Buffer) -> None:
     lead = window.padding % 2  # so that the filter begins with the first of two
     kernel, padding = -(-(lead + window.kernel) // 2), (window.padding + lead) // 2
-    image = program.buffers.allocate(halved(_COLOURS, side, padding))
-    program.load_halved_image(image)
+    image = program.buffers.allocate(space_to_depth(_COLOURS, side, padding))
+    program.load_image_to_depth(image)
     # Rows of the output may end before the window does: what is left over takes no part.
     spec = Convolution(kernel, 1, padding, image.layout, features.layout, relu=True, pools=True)
-    program.convolve(spec, replace(weights, weight=halved_weights(weights.weight, lead)), image, features)
+    program.convolve(spec, replace(weights, weight=space_to_depth_weights(weights.weight, lead)), image, features)
 
 
-def halved_weights(weight: Float32Array, lead: int) -> Float32Array:
+def space_to_depth_weights(weight: Float32Array, lead: int) -> Float32Array:
     """A filter (K, C, k, k) with steps of 2 as one (K, 4 C, k', k') with steps of 1 over the halved image.
 
     Args:

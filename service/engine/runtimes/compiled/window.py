@@ -32,7 +32,7 @@ class Window:
         return (size + 2 * self.padding - self.kernel) // self.stride + 1
 
     def convolution(
-        self, source: Layout, target: Layout, relu: bool = False, adds: Layout | None = None, pools: bool = False
+        self, source: Layout, target: Layout, relu: bool = False, residual: Layout | None = None, pools: bool = False
     ) -> Convolution:
         """The convolution from one layout to another.
 
@@ -40,7 +40,7 @@ class Window:
             UnknownGraph: it would read or write where no features are.
         """
         self._check(source, target)
-        return Convolution(self.kernel, self.stride, self.padding, source, target, relu, adds, pools)
+        return Convolution(self.kernel, self.stride, self.padding, source, target, relu, residual, pools)
 
     def max_pool(self, source: Layout, target: Layout) -> MaxPool:
         """The pooling from one layout to another.

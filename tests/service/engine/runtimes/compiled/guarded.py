@@ -26,7 +26,7 @@ from service.engine.runtimes.base import Precision
 from service.engine.runtimes.compiled import program as program_module
 from service.engine.runtimes.compiled.buffers import Arena
 from service.engine.runtimes.compiled.emitter import Emitter, Term
-from service.engine.runtimes.compiled.kept_program import ALIGNMENT
+from service.engine.runtimes.compiled.executable import ALIGNMENT
 from service.engine.runtimes.compiled.layout import Layout
 from service.engine.runtimes.compiled.processor import MachineCode, compiled_code
 from service.engine.runtimes.compiled.program import ENTRY

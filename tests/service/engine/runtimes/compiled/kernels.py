@@ -20,12 +20,12 @@ from artifact.preprocessing import Float32Array
 from service.engine.runtimes.compiled.buffers import Buffer
 from service.engine.runtimes.compiled.convolution import Convolution
 from service.engine.runtimes.compiled.convolution_kernel import emit_convolution
-from service.engine.runtimes.compiled.kept_program import ALIGNMENT
+from service.engine.runtimes.compiled.element_type import ElementType, to_bfloat16
+from service.engine.runtimes.compiled.executable import ALIGNMENT
 from service.engine.runtimes.compiled.layers import Weights
-from service.engine.runtimes.compiled.layout import Layout, blocked, packed_weights
-from service.engine.runtimes.compiled.numbers import Numbers, to_bfloat16
+from service.engine.runtimes.compiled.layout import Layout, nchwc, packed_weights
 from service.engine.runtimes.compiled.pooling import MaxPool, emit_max_pool
-from service.engine.runtimes.compiled.processor import MachineCode, Vectors, compiled_code, vectors
+from service.engine.runtimes.compiled.processor import MachineCode, VectorUnit, compiled_code, host_vector_unit
 from service.engine.runtimes.compiled.program import ENTRY, Program
 
 _GUARD = 64  # words on each side of what a kernel may touch; a multiple of the alignment
@@ -33,9 +33,13 @@ _UNTOUCHED = np.float32(1234.5)
 
 Emit = Callable[[ir.Module, str], object]
 Positions = np.ndarray[tuple[int, ...], np.dtype[np.intp]]
-FLOAT32, BFLOAT16, UINT8 = Numbers
-needs_pairs = pytest.mark.skipif(not vectors().pairs, reason="this processor does not multiply pairs of bfloat16")
-needs_fours = pytest.mark.skipif(not vectors().fours, reason="this processor does not multiply 8 bits by fours")
+FLOAT32, BFLOAT16, UINT8 = ElementType
+needs_bf16 = pytest.mark.skipif(
+    not host_vector_unit().bf16_dot, reason="this processor does not multiply pairs of bfloat16"
+)
+needs_int8 = pytest.mark.skipif(
+    not host_vector_unit().int8_dot, reason="this processor does not multiply 8 bits by fours"
+)
 
 
 class Memory:
@@ -85,22 +89,22 @@ def positions(layout: Layout) -> Positions:
     """Where each number of features (C, H, W) lies, counted in such numbers."""
     channel, y, x = np.ogrid[: layout.channels, : layout.height, : layout.width]
     block, lane = channel // layout.lanes, channel % layout.lanes
-    word, within = lane // layout.numbers.value, lane % layout.numbers.value
+    word, within = lane // layout.element_type.value, lane % layout.element_type.value
     inside = (y + layout.padding) * layout.row + (x + layout.padding) * layout.pixel
-    found: Positions = (block * layout.block + word * layout.lane + inside) * layout.numbers.value + within
+    found: Positions = (block * layout.block + word * layout.lane + inside) * layout.element_type.value + within
     return found
 
 
-def kept_as(numbers: Numbers, values: Float32Array) -> npt.NDArray[Any]:
+def kept_as(element_type: ElementType, values: Float32Array) -> npt.NDArray[Any]:
     """Numbers as they are in memory."""
-    if numbers is FLOAT32:
+    if element_type is FLOAT32:
         return values.astype(np.float32)
-    return to_bfloat16(values) if numbers is BFLOAT16 else np.rint(values).clip(0, 255).astype(np.uint8)
+    return to_bfloat16(values) if element_type is BFLOAT16 else np.rint(values).clip(0, 255).astype(np.uint8)
 
 
-def as_float(numbers: Numbers, content: npt.NDArray[Any]) -> Float32Array:
+def as_float(element_type: ElementType, content: npt.NDArray[Any]) -> Float32Array:
     """What numbers in memory stand for."""
-    if numbers is BFLOAT16:
+    if element_type is BFLOAT16:
         return (content.astype(np.uint32) << 16).view(np.float32)
     return content.astype(np.float32)
 
@@ -108,10 +112,10 @@ def as_float(numbers: Numbers, content: npt.NDArray[Any]) -> Float32Array:
 def laid_out(values: Float32Array, layout: Layout, between: float) -> npt.NDArray[Any]:
     """Features (C, H, W) as they lie in memory, with a border of zeros, and something between the blocks."""
     words = np.full(layout.size, between, np.float32)
-    memory = words.view(kept_as(layout.numbers, values[:0]).dtype)
+    memory = words.view(kept_as(layout.element_type, values[:0]).dtype)
     height, width = layout.height + 2 * layout.padding, layout.width + 2 * layout.padding
     memory[positions(replace(layout, height=height, width=width, padding=0))] = 0
-    memory[positions(layout)] = kept_as(layout.numbers, values)
+    memory[positions(layout)] = kept_as(layout.element_type, values)
     return memory
 
 
@@ -121,7 +125,7 @@ def whole_numbers(rng: np.random.Generator, *shape: int, least: int = -3) -> Flo
 
 
 def run_convolution(
-    spec: Convolution, vectors: Vectors, source: Float32Array, weights: Weights, before: Float32Array
+    spec: Convolution, vectors: VectorUnit, source: Float32Array, weights: Weights, before: Float32Array
 ) -> tuple[Float32Array, Float32Array]:
     """Output (K, H, W) and sums (K,) of a kernel, after seeing that it touched nothing else.
 
@@ -131,13 +135,15 @@ def run_convolution(
         before: (K, H, W), what is in the output's place, and what is added.
     """
     target = spec.target
-    weight = to_bfloat16(weights.weight) if spec.source.numbers is BFLOAT16 else weights.weight
+    weight = to_bfloat16(weights.weight) if spec.source.element_type is BFLOAT16 else weights.weight
     constants = [weights.bias] if weights.scale is None else [weights.bias, weights.scale]
     inputs = Memory(laid_out(source, spec.source, between=np.nan), guard=np.nan)
-    packed = Memory(packed_weights(weight, constants, spec.source.lanes, spec.group), guard=np.nan)
+    packed = Memory(packed_weights(weight, constants, spec.source.lanes, spec.channels_per_tile), guard=np.nan)
     outputs = Memory(laid_out(before, target, between=0))
-    apart = Memory(laid_out(before, spec.adds, between=np.nan) if spec.adds else np.zeros(0, np.float32), guard=np.nan)
-    addends = outputs if spec.adds == target else apart
+    apart = Memory(
+        laid_out(before, spec.residual, between=np.nan) if spec.residual else np.zeros(0, np.float32), guard=np.nan
+    )
+    addends = outputs if spec.residual == target else apart
     sums = Memory(np.full(target.channels, _UNTOUCHED))
     emit = (inputs, packed, addends, outputs, sums)
     run(lambda module, name: emit_convolution(module, name, spec, vectors), *emit)
@@ -145,7 +151,7 @@ def run_convolution(
         memory.assert_written_only_at(np.array([], np.intp))
     outputs.assert_written_only_at(positions(target))
     sums.assert_written_only_at(np.arange(target.channels if spec.pools else 0))
-    return as_float(target.numbers, outputs.content[positions(target)]), sums.content
+    return as_float(target.element_type, outputs.content[positions(target)]), sums.content
 
 
 def convolved(spec: Convolution, source: Float32Array, weights: Weights, before: Float32Array) -> Float32Array:
@@ -156,12 +162,12 @@ def convolved(spec: Convolution, source: Float32Array, weights: Weights, before:
     found = np.einsum("cyxij,kcij->kyx", steps, weights.weight.astype(np.float32), optimize=True)
     if weights.scale is not None:
         found = found * weights.scale[:, None, None]
-    found = found + weights.bias[:, None, None] + before * (spec.adds is not None)
+    found = found + weights.bias[:, None, None] + before * (spec.residual is not None)
     return np.maximum(found, 0) if spec.relu else found
 
 
 def convolution(
-    vectors: Vectors,
+    vectors: VectorUnit,
     inputs: int,
     outputs: int,
     side: int,
@@ -170,8 +176,8 @@ def convolution(
     padding: int | None = None,
     borders: tuple[int, int] | None = None,
     height: int | None = None,
-    numbers: tuple[Numbers, Numbers] = (FLOAT32, FLOAT32),
-    adds: bool | Numbers = False,
+    element_types: tuple[ElementType, ElementType] = (FLOAT32, FLOAT32),
+    residual: bool | ElementType = False,
     **flags: bool,
 ) -> Convolution:
     """A convolution of so many blocks of channels, on features with the borders it needs, or with those given.
@@ -185,10 +191,12 @@ def convolution(
     height = height or side
     lanes = vectors.lanes
     over = [(size + 2 * padding - kernel) // stride + 1 for size in (height, side)]
-    source = blocked(inputs * lanes, height, side, around, lanes, numbers[0])
-    target = blocked(outputs * lanes, over[0], over[1], beyond, lanes, numbers[1])
-    apart = blocked(outputs * lanes, over[0], over[1], 0, lanes, adds) if isinstance(adds, Numbers) else target
-    return Convolution(kernel, stride, padding, source, target, adds=apart if adds else None, **flags)
+    source = nchwc(inputs * lanes, height, side, around, lanes, element_types[0])
+    target = nchwc(outputs * lanes, over[0], over[1], beyond, lanes, element_types[1])
+    apart = (
+        nchwc(outputs * lanes, over[0], over[1], 0, lanes, residual) if isinstance(residual, ElementType) else target
+    )
+    return Convolution(kernel, stride, padding, source, target, residual=apart if residual else None, **flags)
 
 
 def random_weights(rng: np.random.Generator, spec: Convolution) -> Weights:
@@ -198,22 +206,22 @@ def random_weights(rng: np.random.Generator, spec: Convolution) -> Weights:
         whole_numbers(rng, outputs, spec.source.channels, spec.kernel, spec.kernel),
         whole_numbers(rng, outputs),
     )
-    if spec.source.numbers is UINT8:
+    if spec.source.element_type is UINT8:
         return Weights(weight.astype(np.int8), bias, rng.choice(np.array([0.25, 0.5, 1], np.float32), outputs))
     return Weights(weight, bias)
 
 
-def assert_convolves(spec: Convolution, vectors: Vectors, rng: np.random.Generator) -> None:
+def assert_convolves(spec: Convolution, vectors: VectorUnit, rng: np.random.Generator) -> None:
     """The kernel gives, to the bit, what NumPy gives for random whole numbers."""
     source, target = spec.source, spec.target
-    least = 0 if source.numbers is UINT8 else -3
+    least = 0 if source.element_type is UINT8 else -3
     features = whole_numbers(rng, source.channels, source.height, source.width, least=least)
-    least = 0 if UINT8 in (target.numbers, spec.adds and spec.adds.numbers) else -3
+    least = 0 if UINT8 in (target.element_type, spec.residual and spec.residual.element_type) else -3
     before = whole_numbers(rng, target.channels, target.height, target.width, least=least)
     weights = random_weights(rng, spec)
     output, sums = run_convolution(spec, vectors, features, weights, before)
     expected = convolved(spec, features, weights, before)
-    np.testing.assert_array_equal(output, as_float(target.numbers, kept_as(target.numbers, expected)))
+    np.testing.assert_array_equal(output, as_float(target.element_type, kept_as(target.element_type, expected)))
     if spec.pools:
         np.testing.assert_array_equal(sums, expected.sum(axis=(1, 2)))
 
@@ -225,17 +233,17 @@ def run_max_pool(spec: MaxPool, source: Float32Array) -> tuple[Float32Array, Flo
         laid_out(np.zeros_like(source[:, : spec.target.height, : spec.target.width]), spec.target, between=0)
     )
     sums = Memory(np.full(spec.target.channels, _UNTOUCHED))
-    here = replace(vectors(), lanes=spec.target.lanes)
+    here = replace(host_vector_unit(), lanes=spec.target.lanes)
     run(lambda module, name: emit_max_pool(module, name, spec, here), inputs, outputs, sums)
     inputs.assert_written_only_at(np.array([], np.intp))
     outputs.assert_written_only_at(positions(spec.target))
     sums.assert_written_only_at(np.arange(spec.target.channels))
-    return as_float(spec.target.numbers, outputs.content[positions(spec.target)]), sums.content
+    return as_float(spec.target.element_type, outputs.content[positions(spec.target)]), sums.content
 
 
 def vector(program: Program, channels: int) -> Buffer:
     """A buffer for a single pixel."""
-    return program.buffers.allocate(blocked(channels, 1, 1, 0, program.lanes))
+    return program.buffers.allocate(nchwc(channels, 1, 1, 0, program.lanes))
 
 
 class Answer(NamedTuple):

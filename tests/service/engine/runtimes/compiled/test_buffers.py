@@ -6,10 +6,10 @@ from itertools import pairwise
 import pytest
 
 from service.engine.runtimes.compiled.buffers import Arena, Buffer, BufferPlan
-from service.engine.runtimes.compiled.layout import Layout, blocked, planar
-from service.engine.runtimes.compiled.numbers import Numbers
+from service.engine.runtimes.compiled.element_type import ElementType
+from service.engine.runtimes.compiled.layout import Layout, nchw, nchwc
 
-LAYOUT = blocked(32, 5, 7, 1, 16)
+LAYOUT = nchwc(32, 5, 7, 1, 16)
 
 
 @pytest.fixture
@@ -39,26 +39,26 @@ def _assert_disjoint(arena: Arena, *buffers: Buffer) -> None:
 
 
 def test_regions_begin_at_cache_lines_and_share_none(arena: Arena, plan: BufferPlan) -> None:
-    layouts = [planar(3, 5, 2), blocked(24, 5, 7, 1, 8), blocked(8, 1, 1, 0, 8), blocked(16, 32, 32, 1, 8)]
+    layouts = [nchw(3, 5, 2), nchwc(24, 5, 7, 1, 8), nchwc(8, 1, 1, 0, 8), nchwc(16, 32, 32, 1, 8)]
     _assert_disjoint(arena, *map(plan.allocate, layouts), *map(plan.allocate, layouts))
 
 
 def test_features_of_one_use_and_layout_share_a_buffer(arena: Arena, plan: BufferPlan) -> None:
     first = plan.shared("inner", LAYOUT)
     size = arena.size
-    assert plan.shared("inner", blocked(32, 5, 7, 1, 16)) == first
+    assert plan.shared("inner", nchwc(32, 5, 7, 1, 16)) == first
     assert arena.size == size
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        pytest.param(blocked(32, 5, 7, 1, 16, Numbers.BFLOAT16), id="number format"),
-        pytest.param(blocked(32, 5, 7, 1, 16, Numbers.UINT8), id="smaller number format"),
-        pytest.param(blocked(32, 5, 7, 1, 8), id="channels in a block"),
-        pytest.param(blocked(16, 5, 7, 1, 16), id="channels"),
-        pytest.param(blocked(32, 7, 5, 1, 16), id="height and width"),
-        pytest.param(blocked(32, 5, 7, 0, 16), id="border"),
+        pytest.param(nchwc(32, 5, 7, 1, 16, ElementType.BFLOAT16), id="number format"),
+        pytest.param(nchwc(32, 5, 7, 1, 16, ElementType.UINT8), id="smaller number format"),
+        pytest.param(nchwc(32, 5, 7, 1, 8), id="channels in a block"),
+        pytest.param(nchwc(16, 5, 7, 1, 16), id="channels"),
+        pytest.param(nchwc(32, 7, 5, 1, 16), id="height and width"),
+        pytest.param(nchwc(32, 5, 7, 0, 16), id="border"),
     ],
 )
 def test_features_of_another_layout_share_no_memory(arena: Arena, plan: BufferPlan, other: Layout) -> None:
@@ -72,5 +72,5 @@ def test_features_of_another_use_share_no_memory(arena: Arena, plan: BufferPlan)
 
 
 def test_sums_are_a_single_pixel_of_all_channels(plan: BufferPlan) -> None:
-    buffer = replace(plan.allocate(blocked(24, 5, 5, 1, 8)), unit=0.5)
-    assert buffer.pooled() == Buffer(blocked(24, 1, 1, 0, 8), buffer.sums)
+    buffer = replace(plan.allocate(nchwc(24, 5, 5, 1, 8)), unit=0.5)
+    assert buffer.pooled() == Buffer(nchwc(24, 1, 1, 0, 8), buffer.sums)

@@ -4,7 +4,7 @@ import pytest
 
 from service.engine.runtimes.compiled.caches import Caches
 from service.engine.runtimes.compiled.convolution import Convolution
-from service.engine.runtimes.compiled.layout import blocked, planar
+from service.engine.runtimes.compiled.layout import nchw, nchwc
 
 SMALL, LARGE = Caches(l1=32 * 1024, l2=512 * 1024), Caches(l1=48 * 1024, l2=1024**2)
 
@@ -12,27 +12,29 @@ SMALL, LARGE = Caches(l1=32 * 1024, l2=512 * 1024), Caches(l1=48 * 1024, l2=1024
 def _convolution(inputs: int, outputs: int, side: int, kernel: int = 1, stride: int = 1, lanes: int = 8) -> Convolution:
     padding = kernel // 2
     over = (side + 2 * padding - kernel) // stride + 1
-    source, target = blocked(inputs, side, side, padding, lanes), blocked(outputs, over, over, 0, lanes)
+    source, target = nchwc(inputs, side, side, padding, lanes), nchwc(outputs, over, over, 0, lanes)
     return Convolution(kernel, stride, padding, source, target)
 
 
-@pytest.mark.parametrize(("blocks", "together"), [(1, 1), (2, 2), (3, 1), (4, 2), (7, 1)])
-def test_two_vectors_of_outputs_are_computed_together_where_they_can_be_paired(blocks: int, together: int) -> None:
+@pytest.mark.parametrize(("blocks", "vectors_per_tile"), [(1, 1), (2, 2), (3, 1), (4, 2), (7, 1)])
+def test_two_vectors_of_outputs_are_computed_together_where_they_can_be_paired(
+    blocks: int, vectors_per_tile: int
+) -> None:
     convolution = _convolution(8, 8 * blocks, side=2)
-    assert convolution.together() == together
-    assert convolution.group == 8 * together
+    assert convolution.vectors_per_tile() == vectors_per_tile
+    assert convolution.channels_per_tile == 8 * vectors_per_tile
 
 
 @pytest.mark.parametrize(
-    ("blocks", "together"), [(1, 1), (2, 2), (7, 7), (8, 8), (9, 3), (11, 1), (12, 6), (16, 8), (20, 5)]
+    ("blocks", "vectors_per_tile"), [(1, 1), (2, 2), (7, 7), (8, 8), (9, 3), (11, 1), (12, 6), (16, 8), (20, 5)]
 )
-def test_more_are_computed_together_for_a_single_pixel(blocks: int, together: int) -> None:
-    assert _convolution(8, 8 * blocks, side=1).together() == together
+def test_more_are_computed_together_for_a_single_pixel(blocks: int, vectors_per_tile: int) -> None:
+    assert _convolution(8, 8 * blocks, side=1).vectors_per_tile() == vectors_per_tile
 
 
 def test_column_of_pixels_has_pixels_to_share_a_load_of_weights() -> None:
-    column = blocked(64, 4, 1, 0, 8)
-    assert Convolution(1, 1, 0, column, column).together() == 2
+    column = nchwc(64, 4, 1, 0, 8)
+    assert Convolution(1, 1, 0, column, column).vectors_per_tile() == 2
 
 
 @pytest.mark.parametrize(("kernel", "inputs", "taps"), [(1, 8, 8), (3, 16, 144), (7, 8, 392)])
@@ -41,7 +43,7 @@ def test_taps_are_the_weights_of_one_output(kernel: int, inputs: int, taps: int)
 
 
 def test_taps_of_an_image_are_those_of_its_three_colours() -> None:
-    assert Convolution(7, 2, 3, planar(3, 32, 3), blocked(16, 16, 16, 1, 8)).taps == 7 * 7 * 3
+    assert Convolution(7, 2, 3, nchw(3, 32, 3), nchwc(16, 16, 16, 1, 8)).taps == 7 * 7 * 3
 
 
 @pytest.mark.parametrize(
@@ -58,21 +60,21 @@ def test_taps_of_an_image_are_those_of_its_three_colours() -> None:
     ],
 )
 def test_rows_are_done_in_chunks_where_that_keeps_more_in_the_cache(convolution: Convolution, rows: int) -> None:
-    assert convolution.rows_at_a_time(SMALL) == rows
+    assert convolution.row_block(SMALL) == rows
 
 
 def test_larger_second_level_cache_holds_more_rows_and_weights() -> None:
-    assert _convolution(8, 8, side=56).rows_at_a_time(LARGE) == 56
-    assert _convolution(16, 16, side=96).rows_at_a_time(LARGE) == 32
+    assert _convolution(8, 8, side=56).row_block(LARGE) == 56
+    assert _convolution(16, 16, side=96).row_block(LARGE) == 32
     # Weights of more than the smaller cache holds are worth going through for every few rows of the input.
-    assert _convolution(256, 200, side=60).rows_at_a_time(LARGE) == 3
+    assert _convolution(256, 200, side=60).row_block(LARGE) == 3
 
 
 def test_larger_first_level_cache_holds_larger_parts_of_the_weights() -> None:
     convolution = _convolution(18 * 8, 16, 9, kernel=3)
-    assert convolution.blocks_at_a_time(SMALL) == 3
-    assert convolution.blocks_at_a_time(LARGE) == 18
-    assert _convolution(24 * 8, 16, 9, kernel=3).blocks_at_a_time(LARGE) == 8
+    assert convolution.reduction_block(SMALL) == 3
+    assert convolution.reduction_block(LARGE) == 18
+    assert _convolution(24 * 8, 16, 9, kernel=3).reduction_block(LARGE) == 8
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,7 @@ def test_larger_first_level_cache_holds_larger_parts_of_the_weights() -> None:
     ],
 )
 def test_weights_are_read_in_parts_where_they_are_many(inputs: int, kernel: int, lanes: int, blocks: int) -> None:
-    assert _convolution(inputs, 2 * lanes, 9, kernel, lanes=lanes).blocks_at_a_time(SMALL) == blocks
+    assert _convolution(inputs, 2 * lanes, 9, kernel, lanes=lanes).reduction_block(SMALL) == blocks
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_tiles_fill_the_row_and_their_sums_fit_the_registers(outputs: int, regis
         for count, pixels in tiles:
             assert count > 0
             # Beside the sums there are the weights, and the input of one pixel.
-            assert pixels * convolution.together() + convolution.together() + 1 <= registers
+            assert pixels * convolution.vectors_per_tile() + convolution.vectors_per_tile() + 1 <= registers
 
 
 def test_single_pixel_is_one_tile_however_many_registers_its_outputs_take() -> None:

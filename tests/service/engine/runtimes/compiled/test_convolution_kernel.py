@@ -10,10 +10,10 @@ from llvmlite import ir
 from service.engine.runtimes.compiled.caches import Caches
 from service.engine.runtimes.compiled.convolution import Convolution
 from service.engine.runtimes.compiled.convolution_kernel import emit_convolution
+from service.engine.runtimes.compiled.element_type import ElementType
 from service.engine.runtimes.compiled.layers import Weights
-from service.engine.runtimes.compiled.layout import blocked, planar
-from service.engine.runtimes.compiled.numbers import Numbers
-from service.engine.runtimes.compiled.processor import Vectors
+from service.engine.runtimes.compiled.layout import nchw, nchwc
+from service.engine.runtimes.compiled.processor import VectorUnit
 from tests.service.engine.runtimes.compiled.kernels import (
     assert_convolves,
     convolution,
@@ -24,7 +24,7 @@ from tests.service.engine.runtimes.compiled.kernels import (
 )
 
 CACHES = Caches()
-NARROW, MIDDLE, WIDE = Vectors(4, 16), Vectors(8, 16), Vectors(16, 32)
+NARROW, MIDDLE, WIDE = VectorUnit(4, 16), VectorUnit(8, 16), VectorUnit(16, 32)
 EVERY = pytest.mark.parametrize("vectors", [NARROW, MIDDLE, WIDE], ids=str)
 
 
@@ -32,7 +32,7 @@ EVERY = pytest.mark.parametrize("vectors", [NARROW, MIDDLE, WIDE], ids=str)
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel", [1, 3, 7])
 def test_filters_of_every_kind_give_what_numpy_gives(
-    rng: np.random.Generator, vectors: Vectors, kernel: int, stride: int
+    rng: np.random.Generator, vectors: VectorUnit, kernel: int, stride: int
 ) -> None:
     assert_convolves(convolution(vectors, 1, 2, 7, kernel, stride, relu=True, pools=True), vectors, rng)
 
@@ -40,31 +40,31 @@ def test_filters_of_every_kind_give_what_numpy_gives(
 @EVERY
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(7, 2, 3), (3, 1, 1), (3, 1, 0), (1, 2, 0)])
 def test_image_is_read_as_it_comes(
-    rng: np.random.Generator, vectors: Vectors, kernel: int, stride: int, padding: int
+    rng: np.random.Generator, vectors: VectorUnit, kernel: int, stride: int, padding: int
 ) -> None:
     side = (12 + 2 * padding - kernel) // stride + 1
-    target = blocked(2 * vectors.lanes, side, side, 1, vectors.lanes)
-    assert_convolves(Convolution(kernel, stride, padding, planar(3, 12, padding), target, relu=True), vectors, rng)
+    target = nchwc(2 * vectors.lanes, side, side, 1, vectors.lanes)
+    assert_convolves(Convolution(kernel, stride, padding, nchw(3, 12, padding), target, relu=True), vectors, rng)
 
 
 @pytest.mark.parametrize("relu", [False, True])
-@pytest.mark.parametrize("adds", [False, True])
+@pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("pools", [False, True])
 def test_what_comes_after_is_done_where_it_is_asked_for(
-    rng: np.random.Generator, relu: bool, adds: bool, pools: bool
+    rng: np.random.Generator, relu: bool, residual: bool, pools: bool
 ) -> None:
-    assert_convolves(convolution(MIDDLE, 2, 2, 5, relu=relu, adds=adds, pools=pools), MIDDLE, rng)
+    assert_convolves(convolution(MIDDLE, 2, 2, 5, relu=relu, residual=residual, pools=pools), MIDDLE, rng)
 
 
 @pytest.mark.parametrize(
     ("vectors", "width"),
     [
         *((MIDDLE, width) for width in (1, 5, 6, 7, 12, 13, 29)),
-        *((Vectors(8, 32), width) for width in (13, 14, 15, 29)),
+        *((VectorUnit(8, 32), width) for width in (13, 14, 15, 29)),
     ],
     ids=str,
 )
-def test_rows_of_every_width_are_cut_without_a_gap(rng: np.random.Generator, vectors: Vectors, width: int) -> None:
+def test_rows_of_every_width_are_cut_without_a_gap(rng: np.random.Generator, vectors: VectorUnit, width: int) -> None:
     assert_convolves(convolution(vectors, 1, 2, width, height=2, pools=True), vectors, rng)
 
 
@@ -78,7 +78,7 @@ def test_vectors_of_outputs_that_cannot_be_paired_are_computed_alone(rng: np.ran
 def test_rows_are_joined_only_where_nothing_lies_between(
     rng: np.random.Generator, side: int, borders: tuple[int, int]
 ) -> None:
-    spec = convolution(MIDDLE, 2, 1, side, kernel=1, borders=borders, adds=True, relu=True, pools=True)
+    spec = convolution(MIDDLE, 2, 1, side, kernel=1, borders=borders, residual=True, relu=True, pools=True)
     assert_convolves(spec, MIDDLE, rng)
 
 
@@ -104,12 +104,12 @@ def test_every_second_pixel_of_features_without_a_border_is_not_joined(rng: np.r
         pytest.param(MIDDLE, 17, 3, 17, id="of single blocks"),
     ],
 )
-@pytest.mark.parametrize("adds", [False, True])
+@pytest.mark.parametrize("residual", [False, True])
 def test_weights_that_are_read_in_parts_are_all_added_once(
-    rng: np.random.Generator, vectors: Vectors, inputs: int, kernel: int, parts: int, adds: bool
+    rng: np.random.Generator, vectors: VectorUnit, inputs: int, kernel: int, parts: int, residual: bool
 ) -> None:
-    spec = convolution(vectors, inputs, 2, 3, kernel, relu=True, adds=adds, pools=True)
-    assert inputs // spec.blocks_at_a_time(CACHES) == parts
+    spec = convolution(vectors, inputs, 2, 3, kernel, relu=True, residual=residual, pools=True)
+    assert inputs // spec.reduction_block(CACHES) == parts
     assert_convolves(spec, vectors, rng)
 
 
@@ -125,21 +125,21 @@ def test_weights_that_are_read_in_parts_are_all_added_once(
 def test_rows_that_are_done_in_chunks_are_all_done_once(
     rng: np.random.Generator, height: int, width: int, rows: int
 ) -> None:
-    spec = convolution(MIDDLE, 1, 1, width, kernel=1, height=height, adds=True, pools=True)
-    assert spec.rows_at_a_time(CACHES) == rows
+    spec = convolution(MIDDLE, 1, 1, width, kernel=1, height=height, residual=True, pools=True)
+    assert spec.row_block(CACHES) == rows
     assert_convolves(spec, MIDDLE, rng)
 
 
 def test_rows_in_chunks_and_weights_in_parts_go_together(rng: np.random.Generator) -> None:
-    spec = convolution(MIDDLE, 15, 2, 60, height=6, adds=True, pools=True, relu=True)
-    assert (spec.rows_at_a_time(CACHES), spec.blocks_at_a_time(CACHES)) == (3, 5)
+    spec = convolution(MIDDLE, 15, 2, 60, height=6, residual=True, pools=True, relu=True)
+    assert (spec.row_block(CACHES), spec.reduction_block(CACHES)) == (3, 5)
     assert_convolves(spec, MIDDLE, rng)
 
 
 @EVERY
 @pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (2, 8), (3, 12), (2, 7), (1, 11), (40, 8)])
 def test_single_pixel_is_a_fully_connected_layer(
-    rng: np.random.Generator, vectors: Vectors, inputs: int, outputs: int
+    rng: np.random.Generator, vectors: VectorUnit, inputs: int, outputs: int
 ) -> None:
     spec = convolution(vectors, inputs, outputs, 1, kernel=1, borders=(0, 0), relu=True)
     assert_convolves(spec, vectors, rng)
@@ -186,12 +186,15 @@ WRITTEN = ["align 64", "captures(none)", "noalias"]
 
 
 def test_every_address_is_promised_to_be_of_a_region_of_its_own() -> None:
-    for adds in (False, Numbers.UINT8):  # nothing, or features of another layout, which are not in the output's place
-        found = [sorted(each) for each in _promised(convolution(MIDDLE, 1, 1, 4, adds=adds))]
+    for residual in (
+        False,
+        ElementType.UINT8,
+    ):  # nothing, or features of another layout, which are not in the output's place
+        found = [sorted(each) for each in _promised(convolution(MIDDLE, 1, 1, 4, residual=residual))]
         assert found == [READ, READ, READ, WRITTEN, WRITTEN]
 
 
 def test_output_that_is_added_to_in_its_place_is_not_promised_to_be_apart() -> None:
-    found = [sorted(each) for each in _promised(convolution(MIDDLE, 1, 1, 4, adds=True))]
+    found = [sorted(each) for each in _promised(convolution(MIDDLE, 1, 1, 4, residual=True))]
     apart = [name for name in READ if name != "noalias"], [name for name in WRITTEN if name != "noalias"]
     assert found == [READ, READ, *apart, WRITTEN]

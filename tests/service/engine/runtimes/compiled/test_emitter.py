@@ -8,7 +8,7 @@ from llvmlite import ir
 
 from artifact.preprocessing import Float32Array
 from service.engine.runtimes.compiled.emitter import FLOAT, POINTER, Emitter, integer
-from service.engine.runtimes.compiled.processor import Vectors
+from service.engine.runtimes.compiled.processor import VectorUnit
 from tests.service.engine.runtimes.compiled.kernels import Memory, run
 
 LANES = pytest.mark.parametrize("lanes", [2, 4, 8, 16])
@@ -20,7 +20,7 @@ def _run(body: Callable[..., None], *contents: Float32Array, lanes: int = 4) -> 
     memories = [Memory(content) for content in contents]
 
     def emit(module: ir.Module, name: str) -> None:
-        emitter = Emitter(module, name, [POINTER] * len(contents), Vectors(lanes, 16))
+        emitter = Emitter(module, name, [POINTER] * len(contents), VectorUnit(lanes, 16))
         body(emitter, *emitter.function.args)
         emitter.end()
 
@@ -38,7 +38,7 @@ def _numbers(*values: float) -> Float32Array:
 def test_loop_runs_its_body_for_each_index_once_and_in_order(count: int) -> None:
     def body(emit: Emitter, memory: ir.Value) -> None:
         def one(index: ir.Value) -> None:
-            before = emit.number(memory, index)
+            before = emit.load_scalar(memory, index)
             emit.store(emit.builder.fadd(before, ir.Constant(FLOAT, 1.0)), memory, index, 1)
 
         emit.each(count, one)
@@ -54,7 +54,9 @@ def test_values_are_carried_from_one_turn_to_the_next_and_out(count: int) -> Non
             older, newer = carried
             return [newer, emit.builder.fadd(older, newer)]
 
-        for place, value in enumerate(emit.loop(count, turn, [emit.number(memory, 0), emit.number(memory, 1)])):
+        for place, value in enumerate(
+            emit.loop(count, turn, [emit.load_scalar(memory, 0), emit.load_scalar(memory, 1)])
+        ):
             emit.store(value, memory, place)
 
     (found,) = _run(body, _numbers(0, 1))
@@ -65,9 +67,9 @@ def test_values_are_carried_from_one_turn_to_the_next_and_out(count: int) -> Non
 def test_loop_in_a_loop_carries_through_both() -> None:
     def body(emit: Emitter, memory: ir.Value) -> None:
         def inner(index: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
-            return [emit.builder.fadd(carried[0], emit.number(memory, index))]
+            return [emit.builder.fadd(carried[0], emit.load_scalar(memory, index))]
 
-        (total,) = emit.loop(3, lambda _, carried: emit.loop(4, inner, carried), [emit.number(memory, 4)])
+        (total,) = emit.loop(3, lambda _, carried: emit.loop(4, inner, carried), [emit.load_scalar(memory, 4)])
         emit.store(total, memory, 4)
 
     (found,) = _run(body, _numbers(1, 2, 3, 4, 100))
@@ -76,7 +78,7 @@ def test_loop_in_a_loop_carries_through_both() -> None:
 
 def test_address_is_the_sum_of_its_terms() -> None:
     def body(emit: Emitter, memory: ir.Value) -> None:
-        one, three = emit.number(memory, 0), emit.number(memory)
+        one, three = emit.load_scalar(memory, 0), emit.load_scalar(memory)
         emit.store(one, memory, 2, 1)
         emit.store(three, memory, integer(1), 3)
         emit.store(one, memory, (integer(2), 3), -1, integer(1), 1)
@@ -99,7 +101,7 @@ def test_vectors_are_read_and_written_where_no_line_begins(lanes: int) -> None:
 def test_number_is_spread_over_a_vector_and_multiplied(lanes: int) -> None:
     def body(emit: Emitter, number: ir.Value, memory: ir.Value) -> None:
         vector = emit.load(memory)
-        emit.store(emit.multiply_add(emit.spread(emit.number(number)), vector, vector), memory)
+        emit.store(emit.fma(emit.broadcast(emit.load_scalar(number)), vector, vector), memory)
 
     vector = np.arange(lanes, dtype=np.float32)
     _, found = _run(body, _numbers(3), vector, lanes=lanes)

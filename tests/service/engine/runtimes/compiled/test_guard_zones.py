@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from artifact.manifest import INT8_NAME, read_manifest
-from service.engine.runtimes.compiled.processor import vectors
+from service.engine.runtimes.compiled.processor import host_vector_unit
 from tests.service.engine.runtimes.artifacts import exported_in_8_bits, exported_shape
 
 ROOT = Path(__file__).parents[4]
 SHIPPED = sorted(path.parent for path in (ROOT / "model_repository").glob("*/*/manifest.json"))
-LOW = [*["bf16"] * vectors().pairs, *["int8"] * vectors().fours]
+LOW = [*["bf16"] * host_vector_unit().bf16_dot, *["int8"] * host_vector_unit().int8_dot]
 
 
 def _guarded(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -6,25 +6,25 @@ from itertools import product
 import numpy as np
 import pytest
 
-from service.engine.runtimes.compiled.layout import Layout, blocked, halved, packed_weights, padded_outputs, planar
-from service.engine.runtimes.compiled.numbers import Numbers
+from service.engine.runtimes.compiled.element_type import ElementType
+from service.engine.runtimes.compiled.layout import Layout, nchw, nchwc, packed_weights, padded_outputs, space_to_depth
 from tests.service.engine.runtimes.compiled.kernels import positions
 
 LAYOUTS = [
-    pytest.param(blocked(24, 5, 7, 1, 8), id="a border"),
-    pytest.param(blocked(24, 5, 7, 0, 8), id="no border"),
-    pytest.param(blocked(16, 32, 32, 1, 4), id="large blocks"),
-    pytest.param(blocked(16, 1, 1, 0, 16), id="a single pixel"),
-    pytest.param(planar(3, 6, 3), id="an image"),
-    pytest.param(blocked(32, 5, 7, 1, 16, Numbers.BFLOAT16), id="bfloat16"),
-    pytest.param(blocked(32, 5, 7, 0, 16, Numbers.UINT8), id="8 bits"),
-    pytest.param(halved(3, 12, 2), id="half an image"),
+    pytest.param(nchwc(24, 5, 7, 1, 8), id="a border"),
+    pytest.param(nchwc(24, 5, 7, 0, 8), id="no border"),
+    pytest.param(nchwc(16, 32, 32, 1, 4), id="large blocks"),
+    pytest.param(nchwc(16, 1, 1, 0, 16), id="a single pixel"),
+    pytest.param(nchw(3, 6, 3), id="an image"),
+    pytest.param(nchwc(32, 5, 7, 1, 16, ElementType.BFLOAT16), id="bfloat16"),
+    pytest.param(nchwc(32, 5, 7, 0, 16, ElementType.UINT8), id="8 bits"),
+    pytest.param(space_to_depth(3, 12, 2), id="half an image"),
 ]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_number_has_a_place_of_its_own(layout: Layout) -> None:
-    found, in_a_word = positions(layout), layout.numbers.value
+    found, in_a_word = positions(layout), layout.element_type.value
     assert found.shape == (layout.channels, layout.height, layout.width)
     assert len(np.unique(found)) == found.size
     assert found.min() == layout.start() * in_a_word
@@ -33,7 +33,7 @@ def test_every_number_has_a_place_of_its_own(layout: Layout) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_what_lies_a_pixel_up_or_left_is_a_stride_before(layout: Layout) -> None:
-    found, in_a_word = positions(layout), layout.numbers.value
+    found, in_a_word = positions(layout), layout.element_type.value
     assert (found[:, 1:] - found[:, :-1] == layout.row * in_a_word).all()
     assert (found[:, :, 1:] - found[:, :, :-1] == layout.pixel * in_a_word).all()
     assert layout.start(layout.padding) == 0
@@ -44,32 +44,32 @@ def test_what_lies_a_pixel_up_or_left_is_a_stride_before(layout: Layout) -> None
 def test_features_end_with_the_last_pixel_of_the_border(layout: Layout) -> None:
     height, width = layout.height + 2 * layout.padding, layout.width + 2 * layout.padding
     whole = replace(layout, height=height, width=width, padding=0)
-    assert positions(whole).max() == layout.size * layout.numbers.value - 1
+    assert positions(whole).max() == layout.size * layout.element_type.value - 1
 
 
 def test_channels_of_a_block_lie_side_by_side() -> None:
-    found = positions(blocked(24, 5, 7, 1, 8))
+    found = positions(nchwc(24, 5, 7, 1, 8))
     assert (found[1:8] - found[:7] == 1).all()
-    assert blocked(24, 5, 7, 1, 8).blocks == 3
+    assert nchwc(24, 5, 7, 1, 8).blocks == 3
 
 
 def test_image_lies_as_it_comes() -> None:
-    layout = planar(3, 6, 0)
+    layout = nchw(3, 6, 0)
     assert (layout.size, layout.blocks) == (3 * 6 * 6, 1)
     np.testing.assert_array_equal(positions(layout).ravel(), np.arange(3 * 6 * 6))
 
 
-@pytest.mark.parametrize("numbers", [Numbers.BFLOAT16, Numbers.UINT8])
-def test_numbers_of_fewer_bits_lie_closer_together(numbers: Numbers) -> None:
-    whole, packed = blocked(32, 5, 7, 1, 16), blocked(32, 5, 7, 1, 16, numbers)
+@pytest.mark.parametrize("element_type", [ElementType.BFLOAT16, ElementType.UINT8])
+def test_numbers_of_fewer_bits_lie_closer_together(element_type: ElementType) -> None:
+    whole, packed = nchwc(32, 5, 7, 1, 16), nchwc(32, 5, 7, 1, 16, element_type)
     assert whole.words == whole.pixel == 16
-    assert packed.words == packed.pixel == 16 // numbers.value
-    assert packed.row * numbers.value == whole.row
+    assert packed.words == packed.pixel == 16 // element_type.value
+    assert packed.row * element_type.value == whole.row
     assert (np.diff(positions(packed)[:16], axis=0) == 1).all()
 
 
 def test_row_of_an_image_lies_in_its_half_as_it_comes() -> None:
-    layout = halved(3, 12, 1)
+    layout = space_to_depth(3, 12, 1)
     assert (layout.channels, layout.height, layout.width, layout.words) == (12, 6, 6, 6)
     # (colour, down, right, row, column) to (colour, row, down, column, right): the original's rows and columns
     found = positions(layout).reshape(3, 2, 2, 6, 6).transpose(0, 3, 1, 4, 2).reshape(3, 12, 12)
@@ -79,7 +79,7 @@ def test_row_of_an_image_lies_in_its_half_as_it_comes() -> None:
 @pytest.mark.parametrize("lanes", [2, 4, 8, 16])
 def test_large_blocks_do_not_drive_each_other_out_of_the_cache(lanes: int) -> None:
     for side, padding in product(range(1, 120), (0, 1)):
-        layout = blocked(4 * lanes, side, side, padding, lanes)
+        layout = nchwc(4 * lanes, side, side, padding, lanes)
         needed = (side + 2 * padding) ** 2 * lanes
         if needed < 1024:  # all blocks have a place at once
             assert layout.block == needed
@@ -90,14 +90,14 @@ def test_large_blocks_do_not_drive_each_other_out_of_the_cache(lanes: int) -> No
 
 
 def test_blocks_are_moved_apart_by_the_ways_of_the_cache_at_hand() -> None:
-    narrow, wide = (blocked(64, 32, 32, 0, 16, way=way) for way in (4096, 16 * 1024))
+    narrow, wide = (nchwc(64, 32, 32, 0, 16, way=way) for way in (4096, 16 * 1024))
     assert (narrow.block, wide.block) == (32 * 32 * 16 + 64, 32 * 32 * 16 + 64)
-    narrow, wide = (blocked(64, 10, 10, 0, 16, way=way) for way in (4096, 16 * 1024))
+    narrow, wide = (nchwc(64, 10, 10, 0, 16, way=way) for way in (4096, 16 * 1024))
     assert (narrow.block, wide.block) == (2048 + 64, 1600)
 
 
 def test_features_without_a_border_are_one_row() -> None:
-    layout = blocked(16, 5, 7, 0, 8)
+    layout = nchwc(16, 5, 7, 0, 8)
     row = layout.as_one_row()
     assert (row.height, row.width) == (1, 35)
     np.testing.assert_array_equal(positions(row).reshape(16, 5, 7), positions(layout))

@@ -5,7 +5,7 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
 from artifact.preprocessing import Float32Array
-from service.engine.runtimes.compiled.layout import blocked
+from service.engine.runtimes.compiled.layout import nchwc
 from service.engine.runtimes.compiled.pooling import MaxPool
 from tests.service.engine.runtimes.compiled.kernels import run_max_pool, whole_numbers
 
@@ -14,8 +14,8 @@ def _pool(
     side: int, kernel: int = 3, stride: int = 2, padding: int = 1, border: int = 1, lanes: int = 8, blocks: int = 2
 ) -> MaxPool:
     over = (side + 2 * padding - kernel) // stride + 1
-    source = blocked(blocks * lanes, side, side, padding, lanes)
-    return MaxPool(kernel, stride, padding, source, blocked(blocks * lanes, over, over, border, lanes))
+    source = nchwc(blocks * lanes, side, side, padding, lanes)
+    return MaxPool(kernel, stride, padding, source, nchwc(blocks * lanes, over, over, border, lanes))
 
 
 def _pooled(pool: MaxPool, source: Float32Array) -> Float32Array:

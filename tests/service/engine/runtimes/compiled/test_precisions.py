@@ -17,7 +17,7 @@ from service.engine.runtimes import selection
 from service.engine.runtimes.base import Precision, Runtime
 from service.engine.runtimes.compiled import processor
 from service.engine.runtimes.compiled import runtime as module
-from service.engine.runtimes.compiled.processor import Vectors
+from service.engine.runtimes.compiled.processor import VectorUnit
 from service.engine.runtimes.compiled.runtime import CompiledRuntime
 from service.engine.runtimes.int8 import Int8Runtime
 from service.engine.runtimes.machine_cache import MachineCache
@@ -31,10 +31,10 @@ from tests.service.engine.runtimes.artifacts import (
     assert_threads_get_their_own_answers,
     exported_in_8_bits,
 )
-from tests.service.engine.runtimes.compiled.kernels import needs_fours, needs_pairs
+from tests.service.engine.runtimes.compiled.kernels import needs_bf16, needs_int8
 
 EACH = pytest.mark.parametrize(
-    "precision", [pytest.param("bf16", marks=needs_pairs), pytest.param("int8", marks=needs_fours)]
+    "precision", [pytest.param("bf16", marks=needs_bf16), pytest.param("int8", marks=needs_int8)]
 )
 
 
@@ -57,7 +57,7 @@ def _agreement(runtime: Runtime, exported: Exported, offset: float) -> Agreement
 OFFSETS = (0.0, 0.3, 1e4, -1e4)
 
 
-@needs_pairs
+@needs_bf16
 @pytest.mark.parametrize("shape", list(LOW_PRECISION))
 def test_network_in_bf16_is_nearly_that_in_fp32(tmp_path_factory: pytest.TempPathFactory, shape: str) -> None:
     exported = exported_in_8_bits(tmp_path_factory.getbasetemp(), shape)
@@ -68,7 +68,7 @@ def test_network_in_bf16_is_nearly_that_in_fp32(tmp_path_factory: pytest.TempPat
         assert max(agreement.margin_difference, agreement.logit_difference) < 0.03
 
 
-@needs_fours
+@needs_int8
 @pytest.mark.parametrize("shape", list(LOW_PRECISION))
 def test_network_in_int8_is_as_near_to_fp32_as_in_another_library(
     tmp_path_factory: pytest.TempPathFactory, shape: str
@@ -118,13 +118,13 @@ def test_channels_that_fill_no_widest_vectors_are_refused(
         _open(exported, precision)
 
 
-@needs_fours
+@needs_int8
 def test_int8_does_without_pairs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     def compiled_without_pairs(assembly: str) -> bytes:
         assert "bfloat" not in assembly  # for which LLVM would call a function that is nowhere
         return processor.compiled_code(assembly)
 
-    monkeypatch.setattr(module, "vectors", lambda: Vectors(16, 32, fours=True))
+    monkeypatch.setattr(module, "host_vector_unit", lambda: VectorUnit(16, 32, int8_dot=True))
     monkeypatch.setattr(module, "compiled_code", compiled_without_pairs)
     exported = exported_in_8_bits(tmp_path_factory.getbasetemp(), "imagenet stem, bottlenecks")
     agreement = _agreement(_open(exported, "int8"), exported, 0.0)
@@ -132,17 +132,17 @@ def test_int8_does_without_pairs(tmp_path_factory: pytest.TempPathFactory, monke
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
-@pytest.mark.parametrize("vectors", [Vectors(8, 16), Vectors(16, 32)], ids=str)
+@pytest.mark.parametrize("vectors", [VectorUnit(8, 16), VectorUnit(16, 32)], ids=str)
 def test_processor_without_the_instructions_is_told(
-    gated: Exported, precision: Precision, vectors: Vectors, monkeypatch: pytest.MonkeyPatch
+    gated: Exported, precision: Precision, vectors: VectorUnit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processor, "vectors", lambda: vectors)
+    monkeypatch.setattr(processor, "host_vector_unit", lambda: vectors)
     with pytest.raises(RuntimeUnavailable, match=f"this processor has no {precision} arithmetic"):
         _open(gated, precision)
     assert _open(gated, "fp32").precision == "fp32"
 
 
-@needs_fours
+@needs_int8
 def test_artifact_without_an_int8_graph_has_none_to_compile(gated: Exported) -> None:
     files = {name: digest for name, digest in gated.manifest.files.items() if name != INT8_NAME}
     manifest: Manifest = gated.manifest.model_copy(update={"files": files})
@@ -150,7 +150,7 @@ def test_artifact_without_an_int8_graph_has_none_to_compile(gated: Exported) -> 
         _open(gated._replace(manifest=manifest), "int8")
 
 
-@needs_fours
+@needs_int8
 @pytest.mark.parametrize("kept", [False, True])
 def test_damaged_int8_graph_is_refused_whatever_was_kept(gated: Exported, tmp_path: Path, kept: bool) -> None:
     cache = MachineCache([tmp_path / "cache"], gated.manifest)
@@ -164,7 +164,7 @@ def test_damaged_int8_graph_is_refused_whatever_was_kept(gated: Exported, tmp_pa
         _open(gated._replace(folder=folder), "int8", cache)
 
 
-@needs_fours
+@needs_int8
 def test_graph_of_another_network_is_refused(gated: Exported, tmp_path_factory: pytest.TempPathFactory) -> None:
     other = exported_in_8_bits(tmp_path_factory.getbasetemp(), "bottlenecks")
     folder = shutil.copytree(gated.folder, tmp_path_factory.mktemp("mixed") / "copy")
@@ -175,8 +175,8 @@ def test_graph_of_another_network_is_refused(gated: Exported, tmp_path_factory: 
         _open(gated._replace(folder=folder, manifest=manifest), "int8")
 
 
-@needs_pairs
-@needs_fours
+@needs_bf16
+@needs_int8
 def test_lowest_precision_that_is_allowed_decides_what_is_tried(
     gated: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

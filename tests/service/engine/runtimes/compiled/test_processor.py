@@ -10,7 +10,7 @@ import pytest
 from service.engine.errors import RuntimeUnavailable
 from service.engine.runtimes.compiled import processor
 from service.engine.runtimes.compiled.caches import host_caches
-from service.engine.runtimes.compiled.processor import MachineCode, Vectors, compiled_code, vectors
+from service.engine.runtimes.compiled.processor import MachineCode, VectorUnit, compiled_code, host_vector_unit
 
 DOUBLE = """
 define void @double(ptr %number) {
@@ -70,23 +70,23 @@ def test_what_is_not_llvms_language_is_told() -> None:
 @pytest.mark.parametrize(
     ("features", "expected"),
     [
-        ({"avx512f": True, "avx2": True, "fma": True}, Vectors(16, 32)),
-        ({"avx512f": True, "avx512bf16": True, "avx512vnni": True}, Vectors(16, 32, pairs=True, fours=True)),
-        ({"avx512f": True, "avx512bf16": False, "avx512vnni": True}, Vectors(16, 32, fours=True)),
-        ({"avx2": True, "fma": True, "avxvnni": True}, Vectors(8, 16)),
-        ({"avx512f": False, "avx2": True, "fma": True}, Vectors(8, 16)),
-        ({"avx2": True, "fma": False}, Vectors(4, 16)),
-        ({"avx2": False, "fma": True}, Vectors(4, 16)),
-        ({"sse2": True}, Vectors(4, 16)),
-        ({"neon": True}, Vectors(4, 32)),
-        ({}, Vectors(4, 16)),
+        ({"avx512f": True, "avx2": True, "fma": True}, VectorUnit(16, 32)),
+        ({"avx512f": True, "avx512bf16": True, "avx512vnni": True}, VectorUnit(16, 32, bf16_dot=True, int8_dot=True)),
+        ({"avx512f": True, "avx512bf16": False, "avx512vnni": True}, VectorUnit(16, 32, int8_dot=True)),
+        ({"avx2": True, "fma": True, "avxvnni": True}, VectorUnit(8, 16)),
+        ({"avx512f": False, "avx2": True, "fma": True}, VectorUnit(8, 16)),
+        ({"avx2": True, "fma": False}, VectorUnit(4, 16)),
+        ({"avx2": False, "fma": True}, VectorUnit(4, 16)),
+        ({"sse2": True}, VectorUnit(4, 16)),
+        ({"neon": True}, VectorUnit(4, 32)),
+        ({}, VectorUnit(4, 16)),
     ],
 )
 def test_vectors_are_the_widest_the_processor_has(
-    monkeypatch: pytest.MonkeyPatch, features: dict[str, bool], expected: Vectors
+    monkeypatch: pytest.MonkeyPatch, features: dict[str, bool], expected: VectorUnit
 ) -> None:
     monkeypatch.setattr(llvmlite.binding, "get_host_cpu_features", lambda: features)
-    assert vectors() == replace(expected, caches=host_caches())
+    assert host_vector_unit() == replace(expected, caches=host_caches())
 
 
 def test_name_tells_the_versions() -> None:

@@ -7,9 +7,9 @@ import pytest
 from artifact.preprocessing import Float32Array
 from service.engine.runtimes.compiled.convolution import Convolution
 from service.engine.runtimes.compiled.layers import Weights
-from service.engine.runtimes.compiled.layout import blocked, planar
+from service.engine.runtimes.compiled.layout import nchw, nchwc
 from service.engine.runtimes.compiled.pooling import MaxPool
-from service.engine.runtimes.compiled.processor import Vectors
+from service.engine.runtimes.compiled.processor import VectorUnit
 from service.engine.runtimes.compiled.program import ENTRY, Program
 from tests.service.engine.runtimes.compiled.kernels import (
     Answer,
@@ -25,7 +25,7 @@ LANES = 8
 
 @pytest.fixture
 def program() -> Program:
-    return Program(Vectors(lanes=16, registers=32), LANES)
+    return Program(VectorUnit(lanes=16, registers=32), LANES)
 
 
 def _constant(values: list[float]) -> Weights:
@@ -34,9 +34,9 @@ def _constant(values: list[float]) -> Weights:
 
 
 def test_image_is_copied_to_where_it_has_a_border(program: Program, rng: np.random.Generator) -> None:
-    buffer = program.buffers.allocate(planar(3, 5, 2))
+    buffer = program.buffers.allocate(nchw(3, 5, 2))
     program.load_image(buffer)
-    program.connect(_constant([1]), vector(program, LANES), logit := vector(program, LANES))
+    program.fully_connected(_constant([1]), vector(program, LANES), logit := vector(program, LANES))
     program.finish(logit, 1)
     image = whole_numbers(rng, 3, 5, 5)
     scratch = run_program(program, image).scratch
@@ -45,7 +45,7 @@ def test_image_is_copied_to_where_it_has_a_border(program: Program, rng: np.rand
 
 
 def test_sums_are_where_they_were_written(program: Program, rng: np.random.Generator) -> None:
-    image, features = program.buffers.allocate(planar(3, 4, 0)), program.buffers.allocate(blocked(16, 4, 4, 1, LANES))
+    image, features = program.buffers.allocate(nchw(3, 4, 0)), program.buffers.allocate(nchwc(16, 4, 4, 1, LANES))
     program.load_image(image)
     weight = whole_numbers(rng, 16, 3, 1, 1)
     spec = Convolution(1, 1, 0, image.layout, features.layout, pools=True)
@@ -60,8 +60,8 @@ def test_sums_are_where_they_were_written(program: Program, rng: np.random.Gener
 
 def test_layer_leaves_zeros_beyond_its_outputs(program: Program) -> None:
     source, target = vector(program, LANES), vector(program, 16)
-    program.connect(_constant([1, 2, 3]), source, target)
-    program.connect(_constant([1, 2, 3]), source, target)
+    program.fully_connected(_constant([1, 2, 3]), source, target)
+    program.fully_connected(_constant([1, 2, 3]), source, target)
     program.finish(target, 16)
     assert run_program(program).logits.tolist() == [1, 2, 3] + 13 * [0]
 
@@ -69,7 +69,7 @@ def test_layer_leaves_zeros_beyond_its_outputs(program: Program) -> None:
 @pytest.mark.parametrize(("relu", "expected"), [(False, [-1, 2]), (True, [0, 2])])
 def test_layer_has_a_relu_where_it_is_asked_for(program: Program, relu: bool, expected: list[float]) -> None:
     source, target = vector(program, LANES), vector(program, LANES)
-    program.connect(_constant([-1, 2]), source, target, relu)
+    program.fully_connected(_constant([-1, 2]), source, target, relu)
     program.finish(target, 2)
     assert run_program(program).logits.tolist() == expected
 
@@ -77,9 +77,9 @@ def test_layer_has_a_relu_where_it_is_asked_for(program: Program, relu: bool, ex
 def test_layers_with_weights_of_their_own_share_a_kernel(program: Program, rng: np.random.Generator) -> None:
     image, *vectors = vector(program, LANES), *(vector(program, LANES) for _ in range(3))
     weights = [Weights(whole_numbers(rng, LANES, LANES), whole_numbers(rng, LANES)) for _ in range(3)]
-    program.connect(weights[0], image, vectors[0])
-    program.connect(weights[1], vectors[0], vectors[1])
-    program.connect(weights[2], vectors[1], vectors[2])
+    program.fully_connected(weights[0], image, vectors[0])
+    program.fully_connected(weights[1], vectors[0], vectors[1])
+    program.fully_connected(weights[2], vectors[1], vectors[2])
     program.finish(vectors[2], LANES)
     assert [function.name for function in program.module.functions if function.blocks] == ["classify", "kernel0"]
     first, second, third = weights
@@ -90,10 +90,10 @@ def test_layers_with_weights_of_their_own_share_a_kernel(program: Program, rng: 
 def test_convolutions_that_differ_have_kernels_of_their_own(program: Program) -> None:
     source, target = vector(program, LANES), vector(program, LANES)
     for relu in (False, True, False):
-        program.connect(_constant([1]), source, target, relu)
+        program.fully_connected(_constant([1]), source, target, relu)
     large, small = (
-        program.buffers.allocate(blocked(8, 4, 4, 1, LANES)),
-        program.buffers.allocate(blocked(8, 2, 2, 1, LANES)),
+        program.buffers.allocate(nchwc(8, 4, 4, 1, LANES)),
+        program.buffers.allocate(nchwc(8, 2, 2, 1, LANES)),
     )
     for _ in range(2):
         program.max_pool(MaxPool(3, 2, 1, large.layout, small.layout), large, small)
@@ -124,10 +124,10 @@ def test_weights_of_another_type_are_refused(program: Program, kind: type[np.gen
 def _branch(program: Program, margin: float, threshold: float, offset: float) -> Answer:
     """A gate that gives this margin; the logit is 1 where it is open and 2 where it is closed."""
     source, gate, logit = (vector(program, LANES) for _ in range(3))
-    program.connect(_constant([margin]), source, gate)
+    program.fully_connected(_constant([margin]), source, gate)
 
     def gives(number: float) -> None:
-        program.connect(_constant([number]), source, logit)
+        program.fully_connected(_constant([number]), source, logit)
 
     program.branch(gate, 0, threshold, lambda: gives(1), lambda: gives(2))
     program.finish(logit, 1)
@@ -162,7 +162,7 @@ def test_gate_is_open_where_margin_and_offset_are_above_the_threshold(
 def test_margins_are_in_the_order_of_the_gates(program: Program) -> None:
     source, gate = vector(program, LANES), vector(program, LANES)
     for index, margin in enumerate((3.0, 1.0, 2.0)):
-        program.connect(_constant([margin]), source, gate)
+        program.fully_connected(_constant([margin]), source, gate)
         program.branch(gate, index, 0.0, lambda: None, lambda: None)
     program.finish(gate, 5)
     answer = run_program(program)
@@ -172,11 +172,11 @@ def test_margins_are_in_the_order_of_the_gates(program: Program) -> None:
 
 def test_every_layers_weights_begin_at_a_line() -> None:
     lines: list[Float32Array] = []
-    program = Program(Vectors(4, 16), 4)
+    program = Program(VectorUnit(4, 16), 4)
     source, target = vector(program, 4), vector(program, 4)
     for number in range(3):
         before = len(lines[-1]) if lines else 0
-        program.connect(Weights(np.full((4, 4), number, np.float32), np.ones(4, np.float32)), source, target)
+        program.fully_connected(Weights(np.full((4, 4), number, np.float32), np.ones(4, np.float32)), source, target)
         lines.append(program.weights())
         assert before % 16 == 0
         assert lines[-1][before : before + 20].tolist() == 4 * [1] + 16 * [number]
@@ -185,11 +185,11 @@ def test_every_layers_weights_begin_at_a_line() -> None:
 def test_convolution_does_not_write_over_its_input(program: Program) -> None:
     buffer = vector(program, LANES)
     with pytest.raises(ValueError, match="over its input"):
-        program.connect(_constant([1]), buffer, buffer)
+        program.fully_connected(_constant([1]), buffer, buffer)
 
 
 def test_arguments_of_the_program_are_promised_to_be_apart(program: Program) -> None:
-    program.connect(_constant([1]), vector(program, LANES), logit := vector(program, LANES))
+    program.fully_connected(_constant([1]), vector(program, LANES), logit := vector(program, LANES))
     program.finish(logit, 1)
     arguments = llvm.parse_assembly(str(program.module)).get_function(ENTRY).arguments
     found = [sorted(attribute.decode() for attribute in each.attributes) for each in arguments]

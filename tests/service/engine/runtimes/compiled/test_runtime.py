@@ -17,8 +17,8 @@ from artifact.manifest import ONNX_NAME, Manifest, file_digest
 from artifact.preprocessing import Float32Array
 from service.engine.errors import RuntimeUnavailable
 from service.engine.runtimes.compiled import runtime as module
-from service.engine.runtimes.compiled.kept_program import KeptProgram
-from service.engine.runtimes.compiled.processor import Vectors
+from service.engine.runtimes.compiled.executable import Executable
+from service.engine.runtimes.compiled.processor import VectorUnit
 from service.engine.runtimes.compiled.runtime import CompiledRuntime
 from service.engine.runtimes.machine_cache import MachineCache
 from tests.networks import inputs, small_network
@@ -30,7 +30,7 @@ from tests.service.engine.runtimes.artifacts import (
     export,
     exported_shape,
 )
-from tests.service.engine.runtimes.compiled.kept import trapping
+from tests.service.engine.runtimes.compiled.trapping import trapping
 
 OPEN, CLOSED, AS_IT_COMES = np.float32(1e4), np.float32(-1e4), np.float32(0)
 
@@ -45,17 +45,17 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
 
 @pytest.fixture(scope="module")
-def kept(gated: Exported, tmp_path_factory: pytest.TempPathFactory) -> KeptProgram:
+def kept(gated: Exported, tmp_path_factory: pytest.TempPathFactory) -> Executable:
     """What is kept of the network; it is made once for all tests here."""
     cache = MachineCache([tmp_path_factory.mktemp("kept")], gated.manifest)
     CompiledRuntime(gated.folder, gated.manifest, cache)
     content = cache.read("compiled-fp32.bin")
     assert content is not None
-    return KeptProgram.from_bytes(content)
+    return Executable.from_bytes(content)
 
 
 @pytest.fixture
-def cache(gated: Exported, kept: KeptProgram, tmp_path: Path) -> MachineCache:
+def cache(gated: Exported, kept: Executable, tmp_path: Path) -> MachineCache:
     """A cache that holds the network."""
     cache = MachineCache([tmp_path], gated.manifest)
     cache.write("compiled-fp32.bin", kept.to_bytes())
@@ -73,18 +73,18 @@ def _alone(runtime: CompiledRuntime, image: Float32Array, offset: np.float32) ->
 
 @pytest.mark.parametrize("width", [5, 18], ids=["odd", "twice an odd number"])
 def test_channels_that_fill_no_vectors_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, width: int) -> None:
-    monkeypatch.setattr(module, "vectors", lambda: Vectors(lanes=16, registers=32))
+    monkeypatch.setattr(module, "host_vector_unit", lambda: VectorUnit(lanes=16, registers=32))
     network = small_network(stage_widths=(width, 16, 32))
     exported = Exported.opened(network, export(network, tmp_path / "exported"))
     with pytest.raises(RuntimeUnavailable, match=r"model\.onnx cannot be compiled: .* channels fill no vectors"):
         _open(exported)
 
 
-@pytest.mark.parametrize("vectors", [Vectors(4, 32), Vectors(8, 16), Vectors(16, 32)], ids=str)
+@pytest.mark.parametrize("vectors", [VectorUnit(4, 32), VectorUnit(8, 16), VectorUnit(16, 32)], ids=str)
 def test_vectors_of_any_processor_give_the_same_answers(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory, vectors: Vectors
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory, vectors: VectorUnit
 ) -> None:
-    monkeypatch.setattr(module, "vectors", lambda: vectors)
+    monkeypatch.setattr(module, "host_vector_unit", lambda: vectors)
     exported = exported_shape(tmp_path_factory.getbasetemp(), "imagenet stem, basic")
     assert_like_portable(_open(exported), exported)
 
@@ -98,14 +98,14 @@ def test_projection_of_a_single_pixel_leaves_its_input_to_the_residual(tmp_path:
 
 
 def test_kept_program_is_run_without_anything_that_makes_it(
-    monkeypatch: pytest.MonkeyPatch, gated: Exported, kept: KeptProgram, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, gated: Exported, kept: Executable, tmp_path: Path
 ) -> None:
     images, zeros = inputs(gated.network, 6), np.zeros(6, np.float32)
     cache = MachineCache([tmp_path], gated.manifest)
     expected = CompiledRuntime(gated.folder, gated.manifest, cache).run(images, zeros)
     assert cache.read("compiled-fp32.bin") == kept.to_bytes()  # it is the same whenever it is made
     monkeypatch.setattr(module, "compiled_code", lambda *_: pytest.fail("code was made"))
-    for name in ("onnx", "llvmlite.ir", "service.engine.runtimes.compiled.network"):
+    for name in ("onnx", "llvmlite.ir", "service.engine.runtimes.compiled.lowering"):
         monkeypatch.setitem(sys.modules, name, None)
     assert_same(CompiledRuntime(gated.folder, gated.manifest, cache).run(images, zeros), expected)
 
@@ -115,7 +115,7 @@ def test_kept_program_is_run_without_anything_that_makes_it(
     [b"", b"\n\n", b"no program", b"[1, 2]\n\x7fELF", b"1 2 3 4 5\nno digest\n", b"-1 -1 -1 -1 -1\n\n", b"\xff" * 999],
 )
 def test_kept_file_that_is_no_program_is_made_again(
-    gated: Exported, kept: KeptProgram, cache: MachineCache, content: bytes, caplog: pytest.LogCaptureFixture
+    gated: Exported, kept: Executable, cache: MachineCache, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache.write("compiled-fp32.bin", content)
     CompiledRuntime(gated.folder, gated.manifest, cache)
@@ -249,7 +249,7 @@ except RuntimeUnavailable as error:
 
 
 def test_kept_code_that_ends_the_process_is_made_again_by_the_next_one(
-    gated: Exported, kept: KeptProgram, cache: MachineCache, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    gated: Exported, kept: Executable, cache: MachineCache, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache.write("compiled-fp32.bin", trapping(kept).to_bytes())
     program = f"""

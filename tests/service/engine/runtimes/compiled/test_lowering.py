@@ -8,16 +8,16 @@ import pytest
 from onnx import NodeProto, helper, numpy_helper
 
 from artifact.manifest import ONNX_NAME
+from service.engine.runtimes.compiled.element_type import ElementType
 from service.engine.runtimes.compiled.layers import FloatLayers
-from service.engine.runtimes.compiled.network import compile_network
-from service.engine.runtimes.compiled.numbers import Numbers
-from service.engine.runtimes.compiled.processor import Vectors
+from service.engine.runtimes.compiled.lowering import lower_network
+from service.engine.runtimes.compiled.processor import VectorUnit
 from service.engine.runtimes.compiled.program import Program
 from service.engine.runtimes.portable_graph import PortableGraph, UnknownGraph, read_portable_graph
 from tests.service.engine.runtimes.artifacts import exported_shape
 
 Change = Callable[[PortableGraph], PortableGraph]
-VECTORS = Vectors(lanes=8, registers=16)
+VECTORS = VectorUnit(lanes=8, registers=16)
 
 
 def _read(tmp_path_factory: pytest.TempPathFactory, shape: str) -> PortableGraph:
@@ -31,8 +31,8 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> PortableGraph:
     return _read(tmp_path_factory, "imagenet stem, bottlenecks")
 
 
-def _compiled(graph: PortableGraph, vectors: Vectors = VECTORS) -> Program:
-    return compile_network(graph, 0.0, vectors, FloatLayers(graph.weights, Numbers.FLOAT32))
+def _compiled(graph: PortableGraph, vectors: VectorUnit = VECTORS) -> Program:
+    return lower_network(graph, 0.0, vectors, FloatLayers(graph.weights, ElementType.FLOAT32))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def _compiled(graph: PortableGraph, vectors: Vectors = VECTORS) -> Program:
 def test_blocks_have_as_many_channels_as_a_vector_or_fewer_that_all_layers_fill(
     tmp_path_factory: pytest.TempPathFactory, shape: str, widest: int, lanes: int
 ) -> None:
-    assert _compiled(_read(tmp_path_factory, shape), Vectors(widest, 16)).lanes == lanes
+    assert _compiled(_read(tmp_path_factory, shape), VectorUnit(widest, 16)).lanes == lanes
 
 
 @pytest.mark.parametrize(("shape", "gates"), [("first without a gate", 4), ("plain", 0), ("all gated", 5)])

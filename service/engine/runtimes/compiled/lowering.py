@@ -9,17 +9,17 @@ from onnx import numpy_helper
 
 from artifact.preprocessing import Float32Array
 from service.engine.runtimes.compiled.buffers import Buffer
+from service.engine.runtimes.compiled.element_type import ElementType
 from service.engine.runtimes.compiled.layers import Layers, Weights
-from service.engine.runtimes.compiled.layout import blocked
-from service.engine.runtimes.compiled.numbers import Numbers
-from service.engine.runtimes.compiled.processor import Vectors
+from service.engine.runtimes.compiled.layout import nchwc
+from service.engine.runtimes.compiled.processor import VectorUnit
 from service.engine.runtimes.compiled.program import Program
 from service.engine.runtimes.compiled.stem import emit_stem
 from service.engine.runtimes.compiled.window import expect, window_of
 from service.engine.runtimes.portable_graph import GateWeights, PortableBlock, PortableGraph, UnknownGraph
 
 
-def compile_network(graph: PortableGraph, gate_threshold: float, vectors: Vectors, layers: Layers) -> Program:
+def lower_network(graph: PortableGraph, gate_threshold: float, vectors: VectorUnit, layers: Layers) -> Program:
     """The program for one image at a time.
 
     A gate is open where margin + offset > gate_threshold.
@@ -34,18 +34,18 @@ def compile_network(graph: PortableGraph, gate_threshold: float, vectors: Vector
         UnknownGraph: the network has parts that no kernel here is for.
     """
     try:
-        return _Compilation(graph, gate_threshold, vectors, layers).program()
+        return _Lowering(graph, gate_threshold, vectors, layers).program()
     except UnknownGraph:
         raise
     except (LookupError, ValueError) as error:  # a missing weight or attribute, and shapes that fit no layer
         raise UnknownGraph(f"its parts do not fit together: {error!r}") from error
 
 
-class _Compilation:
-    def __init__(self, graph: PortableGraph, gate_threshold: float, vectors: Vectors, layers: Layers) -> None:
+class _Lowering:
+    def __init__(self, graph: PortableGraph, gate_threshold: float, vectors: VectorUnit, layers: Layers) -> None:
         self._graph = graph
         self._layers = layers
-        self._pairs = vectors.pairs and layers.numbers is not Numbers.FLOAT32
+        self._bf16_dot = vectors.bf16_dot and layers.element_type is not ElementType.FLOAT32
         self._threshold = gate_threshold
         self._way = vectors.caches.l1_way
         self._program = Program(vectors, self._lanes(vectors.lanes))
@@ -60,7 +60,7 @@ class _Compilation:
             return self._features(use, channels, side, unit, border)
 
         stem, side = self._graph.stem, self._graph.input_size
-        features = emit_stem(self._program, stem, weights, side, reserve, self._pairs)
+        features = emit_stem(self._program, stem, weights, side, reserve, self._bf16_dot)
         for block in self._graph.blocks:
             features = self._block(block, features)
         self._tail(features)
@@ -73,7 +73,7 @@ class _Compilation:
             convolutions += [node for node in (*block.shortcut_nodes, *block.residual_nodes) if node.op_type == "Conv"]
         channels = [len(self._weight(node.input[2])) for node in convolutions]
         # There are products of several numbers for the widest vectors only.
-        choice = (widest, widest // 2, widest // 4) if self._layers.numbers is Numbers.FLOAT32 else (widest,)
+        choice = (widest, widest // 2, widest // 4) if self._layers.element_type is ElementType.FLOAT32 else (widest,)
         for lanes in choice:
             if lanes > 1 and all(count % lanes == 0 for count in channels):
                 return lanes
@@ -91,9 +91,9 @@ class _Compilation:
                 output = self._features("other features", len(weights.bias), side, unit)
             # Eight bits without a sign are for what is a ReLU's already.
             signed = output
-            if output.layout.numbers is Numbers.UINT8:
-                numbers = Numbers.BFLOAT16 if self._pairs else Numbers.FLOAT32
-                signed = self._buffer("projected", len(weights.bias), side, 0, numbers)
+            if output.layout.element_type is ElementType.UINT8:
+                element_type = ElementType.BFLOAT16 if self._bf16_dot else ElementType.FLOAT32
+                signed = self._buffer("projected", len(weights.bias), side, 0, element_type)
 
             def opened() -> None:
                 self._program.convolve(window.convolution(features.layout, signed.layout), weights, features, signed)
@@ -128,8 +128,8 @@ class _Compilation:
             last = number == len(nodes) - 1
             weights = self._layers.residual(node, block.name, number, last)
             if last:
-                source, adds = features.layout, shortcut.layout
-                spec = window.convolution(source, output.layout, relu=True, adds=adds, pools=True)
+                source, residual = features.layout, shortcut.layout
+                spec = window.convolution(source, output.layout, relu=True, residual=residual, pools=True)
                 self._program.convolve(spec, weights, features, output, shortcut)
             else:
                 side, border = window.over(features.layout.width), windows[number + 1].padding
@@ -143,12 +143,12 @@ class _Compilation:
         pooled = features.pooled()
         hidden_weight = self._weight(gate.hidden_weight) * _share(features)
         hidden = self._vector("hidden", len(hidden_weight))
-        self._program.connect(Weights(hidden_weight, self._weight(gate.hidden_bias)), pooled, hidden, relu=True)
+        self._program.fully_connected(Weights(hidden_weight, self._weight(gate.hidden_bias)), pooled, hidden, relu=True)
         margin_weight = self._weight(gate.margin_weight)
         missing = hidden.layout.channels - margin_weight.shape[1]
         margin = self._vector("margin", 1)
         weights = Weights(np.pad(margin_weight, ((0, 0), (0, missing))), self._weight(gate.margin_bias))
-        self._program.connect(weights, hidden, margin)
+        self._program.fully_connected(weights, hidden, margin)
         return margin
 
     def _tail(self, features: Buffer) -> None:
@@ -157,22 +157,22 @@ class _Compilation:
         names = self._graph.tail[1].input
         weight = self._weight(names[1]) * _share(features)
         logits = self._vector("logits", len(weight))
-        self._program.connect(Weights(weight, self._weight(names[2])), features.pooled(), logits)
+        self._program.fully_connected(Weights(weight, self._weight(names[2])), features.pooled(), logits)
         self._program.finish(logits, len(weight))
 
     def _features(self, use: str, channels: int, side: int, unit: float = 1.0, border: int | None = None) -> Buffer:
         """A buffer for features, with the border that the first convolutions of blocks reach beyond them."""
         if border is None:
             border = max(window_of(block.residual_nodes[0]).padding for block in self._graph.blocks)
-        return replace(self._buffer(use, channels, side, border, self._layers.numbers), unit=unit)
+        return replace(self._buffer(use, channels, side, border, self._layers.element_type), unit=unit)
 
     def _vector(self, use: str, channels: int) -> Buffer:
         whole = -(-channels // self._program.lanes) * self._program.lanes
-        return self._buffer(use, whole, 1, 0, Numbers.FLOAT32)
+        return self._buffer(use, whole, 1, 0, ElementType.FLOAT32)
 
-    def _buffer(self, use: str, channels: int, side: int, border: int, numbers: Numbers) -> Buffer:
+    def _buffer(self, use: str, channels: int, side: int, border: int, element_type: ElementType) -> Buffer:
         """The same in every block that has features of this layout for this use."""
-        layout = blocked(channels, side, side, border, self._program.lanes, numbers, self._way)
+        layout = nchwc(channels, side, side, border, self._program.lanes, element_type, self._way)
         return self._program.buffers.shared(use, layout)
 
     def _weight(self, name: str) -> Float32Array:

@@ -14,7 +14,7 @@ ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
-class KeptProgram:
+class Executable:
     """All that is needed to run a network.
 
     Attributes:
@@ -37,7 +37,7 @@ class KeptProgram:
         return b"\n".join([head, _digest(head, self.code), self.code + self.weights.tobytes()])
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> KeptProgram:
+    def from_bytes(cls, content: bytes) -> Executable:
         """What `to_bytes` gave.
 
         Raises:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
+from service.engine.runtimes.compiled.element_type import ElementType
 from service.engine.runtimes.compiled.emitter import BFLOAT, BYTE, FLOAT, WORD, Emitter, Term
-from service.engine.runtimes.compiled.numbers import Numbers
 
 # The instructions for several products at a time are of 512 bits.
 _WIDEST = 16
@@ -22,7 +22,7 @@ Constants = Callable[[int], list[ir.Value]]
 Addition = Callable[[list[ir.Value]], list[ir.Value]]
 
 
-class Products(ABC):
+class DotProduct(ABC):
     """Emits products.
 
     Attributes:
@@ -41,12 +41,12 @@ class Products(ABC):
 
     def weights(self, pointer: ir.Value, *terms: Term) -> ir.Value:
         """Weights from memory, for one step."""
-        return self._emit.read(self._emit.vector_of(self.kind, self.in_a_word), pointer, *terms)
+        return self._emit.load_as(self._emit.vector_of(self.kind, self.in_a_word), pointer, *terms)
 
     def inputs(self, pointer: ir.Value, *terms: Term) -> ir.Value:
         """A pixel's word from memory, spread over a vector."""
-        spread = self._emit.spread(self._emit.read(WORD, pointer, *terms))
-        return self._emit.builder.bitcast(spread, self._emit.vector_of(self.kind, self.in_a_word))
+        broadcast = self._emit.broadcast(self._emit.load_as(WORD, pointer, *terms))
+        return self._emit.builder.bitcast(broadcast, self._emit.vector_of(self.kind, self.in_a_word))
 
     @abstractmethod
     def add(self, total: ir.Value, weights: ir.Value, inputs: ir.Value) -> ir.Value:
@@ -61,24 +61,24 @@ class Products(ABC):
         return sums
 
 
-class FloatProducts(Products):
+class Float32DotProduct(DotProduct):
     """In float32."""
 
     kind, in_a_word = FLOAT, 1
 
     def add(self, total: ir.Value, weights: ir.Value, inputs: ir.Value) -> ir.Value:
         """See `Products.add`."""
-        return self._emit.multiply_add(inputs, weights, total)
+        return self._emit.fma(inputs, weights, total)
 
 
-class PairProducts(Products):
+class Bfloat16DotProduct(DotProduct):
     """In bfloat16, with sums in float32, by AVX-512 BF16."""
 
     kind, in_a_word = BFLOAT, 2
 
     def __init__(self, emit: Emitter) -> None:
         super().__init__(emit)
-        emit.vectors.require_pairs(_WIDEST)
+        emit.vectors.require_bf16(_WIDEST)
 
     def add(self, total: ir.Value, weights: ir.Value, inputs: ir.Value) -> ir.Value:
         """See `Products.add`."""
@@ -86,7 +86,7 @@ class PairProducts(Products):
         return self._emit.instruction("llvm.x86.avx512bf16.dpbf16ps.512", total, weights, inputs)
 
 
-class ByteProducts(Products):
+class Int8DotProduct(DotProduct):
     """In 8 bits, of which the weights' have a sign, by AVX-512 VNNI; sums are whole numbers."""
 
     kind, in_a_word = BYTE, 4
@@ -94,7 +94,7 @@ class ByteProducts(Products):
 
     def __init__(self, emit: Emitter) -> None:
         super().__init__(emit)
-        emit.vectors.require_fours(_WIDEST)
+        emit.vectors.require_int8(_WIDEST)
 
     def add(self, total: ir.Value, weights: ir.Value, inputs: ir.Value) -> ir.Value:
         """See `Products.add`."""
@@ -108,20 +108,20 @@ class ByteProducts(Products):
         """See `Products.ended`."""
         emit, bias, scale = self._emit, constants(0), constants(1)
         real = [emit.builder.sitofp(each, emit.vector) for each in sums]
-        return added([emit.multiply_add(*each) for each in zip(real, scale, bias, strict=True)])
+        return added([emit.fma(*each) for each in zip(real, scale, bias, strict=True)])
 
 
-_PRODUCTS: dict[Numbers, type[Products]] = {
-    Numbers.FLOAT32: FloatProducts,
-    Numbers.BFLOAT16: PairProducts,
-    Numbers.UINT8: ByteProducts,
+_DOT_PRODUCTS: dict[ElementType, type[DotProduct]] = {
+    ElementType.FLOAT32: Float32DotProduct,
+    ElementType.BFLOAT16: Bfloat16DotProduct,
+    ElementType.UINT8: Int8DotProduct,
 }
 
 
-def products_of(numbers: Numbers, emit: Emitter) -> Products:
+def dot_product_of(element_type: ElementType, emit: Emitter) -> DotProduct:
     """How products with inputs of this kind are summed.
 
     Raises:
         RuntimeUnavailable: the processor has no instruction for them in vectors of so many lanes.
     """
-    return _PRODUCTS[numbers](emit)
+    return _DOT_PRODUCTS[element_type](emit)

@@ -5,22 +5,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from service.engine.runtimes.compiled.kept_program import KeptProgram
+from service.engine.runtimes.compiled.executable import Executable
 
-KEPT = KeptProgram(
+KEPT = Executable(
     scratch_size=48, logits=6, margins=5, code=b"\x7fELF\nof several lines\n", weights=np.arange(7, dtype=np.float32)
 )
 
 
 def _assert_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match="what was kept is no compiled network: "):
-        KeptProgram.from_bytes(content)
+        Executable.from_bytes(content)
 
 
 @pytest.mark.parametrize("weights", [0, 1, 7])
 def test_program_comes_back_as_it_was_kept(weights: int) -> None:
     kept = replace(KEPT, weights=KEPT.weights[:weights])
-    back = KeptProgram.from_bytes(kept.to_bytes())
+    back = Executable.from_bytes(kept.to_bytes())
     assert replace(back, weights=kept.weights) == kept
     np.testing.assert_array_equal(back.weights, kept.weights)
     assert back.weights.dtype == np.float32

@@ -8,9 +8,9 @@ from llvmlite import ir
 
 from artifact.preprocessing import Float32Array
 from service.engine.errors import RuntimeUnavailable
+from service.engine.runtimes.compiled.element_type import ELEMENT_TYPES, ElementType, to_bfloat16
 from service.engine.runtimes.compiled.emitter import POINTER, Emitter
-from service.engine.runtimes.compiled.numbers import NUMBERS, Numbers, to_bfloat16
-from service.engine.runtimes.compiled.processor import Vectors, vectors
+from service.engine.runtimes.compiled.processor import VectorUnit, host_vector_unit
 from tests.service.engine.runtimes.compiled.kernels import (
     BFLOAT16,
     FLOAT32,
@@ -18,7 +18,7 @@ from tests.service.engine.runtimes.compiled.kernels import (
     Memory,
     as_float,
     kept_as,
-    needs_pairs,
+    needs_bf16,
     run,
 )
 
@@ -26,27 +26,27 @@ LANES = 8
 NAN, INF = np.nan, np.inf
 
 
-def _stored(numbers: Numbers, values: Float32Array) -> Float32Array:
+def _stored(element_type: ElementType, values: Float32Array) -> Float32Array:
     """What is left of a vector after it was kept, read back."""
 
     def emit(module: ir.Module, name: str) -> None:
-        emitter = Emitter(module, name, [POINTER] * 3, replace(vectors(), lanes=LANES))
+        emitter = Emitter(module, name, [POINTER] * 3, replace(host_vector_unit(), lanes=LANES))
         given, kept, read = emitter.function.args
-        numbers.store(emitter, emitter.load(given), kept)
-        emitter.store(numbers.load(emitter, kept), read)
+        element_type.store(emitter, emitter.load(given), kept)
+        emitter.store(element_type.load(emitter, kept), read)
         emitter.end()
 
-    kept, read = Memory(kept_as(numbers, np.zeros(LANES, np.float32))), Memory(np.zeros(LANES, np.float32))
+    kept, read = Memory(kept_as(element_type, np.zeros(LANES, np.float32))), Memory(np.zeros(LANES, np.float32))
     run(emit, Memory(values), kept, read)
     for memory in (kept, read):
         memory.assert_written_only_at(np.arange(LANES))
-    np.testing.assert_array_equal(as_float(numbers, kept.content), read.content)
+    np.testing.assert_array_equal(as_float(element_type, kept.content), read.content)
     return read.content
 
 
 def test_every_precision_has_its_numbers() -> None:
-    assert NUMBERS == {"fp32": FLOAT32, "bf16": BFLOAT16, "int8": UINT8}
-    assert [numbers.value for numbers in Numbers] == [1, 2, 4]  # in a word of 32 bits
+    assert ELEMENT_TYPES == {"fp32": FLOAT32, "bf16": BFLOAT16, "int8": UINT8}
+    assert [element_type.value for element_type in ElementType] == [1, 2, 4]  # in a word of 32 bits
 
 
 def test_float32_is_kept_as_it_is() -> None:
@@ -54,7 +54,7 @@ def test_float32_is_kept_as_it_is() -> None:
     np.testing.assert_array_equal(_stored(FLOAT32, values), values)
 
 
-@needs_pairs
+@needs_bf16
 def test_bfloat16_has_eight_bits_of_precision_and_rounds_to_even() -> None:
     values = np.array([1, 257, 258, 259, 261, -1.00390625, INF, NAN], np.float32)
     np.testing.assert_array_equal(_stored(BFLOAT16, values), [1, 256, 258, 260, 260, -1, INF, NAN])
@@ -69,7 +69,7 @@ def test_what_is_beyond_whole_numbers_is_the_largest() -> None:
     assert _stored(UINT8, np.array([3e9, INF, NAN, 1e38, 0, 1, 2, 3], np.float32)).tolist() == [255] * 4 + [0, 1, 2, 3]
 
 
-@needs_pairs
+@needs_bf16
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
 def test_weights_are_rounded_as_features_are(rng: np.random.Generator, scale: float) -> None:
     values = (rng.standard_normal(LANES) * scale).astype(np.float32)
@@ -82,10 +82,10 @@ def test_halves_keep_the_shape_and_need_not_lie_in_order() -> None:
 
 
 def test_bfloat16_is_not_written_by_a_processor_that_cannot_convert_to_it() -> None:
-    for without in (Vectors(16, 32), Vectors(16, 32, fours=True), Vectors(8, 16), Vectors(4, 32)):
+    for without in (VectorUnit(16, 32), VectorUnit(16, 32, int8_dot=True), VectorUnit(8, 16), VectorUnit(4, 32)):
         emit = Emitter(ir.Module("test"), "kernel", [POINTER], without)
         (pointer,) = emit.function.args
-        for numbers in (FLOAT32, UINT8):
-            numbers.store(emit, emit.zero, pointer)
+        for element_type in (FLOAT32, UINT8):
+            element_type.store(emit, emit.zero, pointer)
         with pytest.raises(RuntimeUnavailable, match="no bf16 arithmetic"):
             BFLOAT16.store(emit, emit.zero, pointer)

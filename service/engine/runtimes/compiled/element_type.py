@@ -15,7 +15,7 @@ from service.engine.runtimes.compiled.emitter import BFLOAT, BYTE, WORD, Emitter
 _LARGEST_BYTE = 255
 
 
-class Numbers(Enum):
+class ElementType(Enum):
     """A kind of number; its value says how many are in a word.
 
     Those of 8 bits have no sign, and stand for a multiple of a scale that their place has.
@@ -27,11 +27,11 @@ class Numbers(Enum):
 
     def load(self, emit: Emitter, pointer: ir.Value, *terms: Term) -> ir.Value:
         """A vector from memory, in float32."""
-        if self is Numbers.FLOAT32:
+        if self is ElementType.FLOAT32:
             return emit.load(pointer, *terms)
-        if self is Numbers.BFLOAT16:
-            return emit.builder.fpext(emit.read(emit.vector_of(BFLOAT), pointer, *terms), emit.vector)
-        return emit.builder.uitofp(emit.read(emit.vector_of(BYTE), pointer, *terms), emit.vector)
+        if self is ElementType.BFLOAT16:
+            return emit.builder.fpext(emit.load_as(emit.vector_of(BFLOAT), pointer, *terms), emit.vector)
+        return emit.builder.uitofp(emit.load_as(emit.vector_of(BYTE), pointer, *terms), emit.vector)
 
     def store(self, emit: Emitter, value: ir.Value, pointer: ir.Value, *terms: Term) -> None:
         """Write a vector of float32 to memory, rounded to nearest even.
@@ -42,17 +42,21 @@ class Numbers(Enum):
             RuntimeUnavailable: the processor does not convert to bfloat16. LLVM would call a function for it that is in
                 no library here, and to load code that calls what is not there ends the process.
         """
-        if self is Numbers.BFLOAT16:
-            emit.vectors.require_pairs()
+        if self is ElementType.BFLOAT16:
+            emit.vectors.require_bf16()
             value = emit.builder.fptrunc(value, emit.vector_of(BFLOAT))
-        elif self is Numbers.UINT8:
+        elif self is ElementType.UINT8:
             whole = emit.intrinsic("llvm.lrint", emit.vector_of(WORD), value)
             largest = ir.Constant(whole.type, [_LARGEST_BYTE] * emit.lanes)
             value = emit.builder.trunc(emit.intrinsic("llvm.umin", whole.type, whole, largest), emit.vector_of(BYTE))
         emit.store(value, pointer, *terms)
 
 
-NUMBERS: dict[Precision, Numbers] = {"fp32": Numbers.FLOAT32, "bf16": Numbers.BFLOAT16, "int8": Numbers.UINT8}
+ELEMENT_TYPES: dict[Precision, ElementType] = {
+    "fp32": ElementType.FLOAT32,
+    "bf16": ElementType.BFLOAT16,
+    "int8": ElementType.UINT8,
+}
 
 
 def to_bfloat16(values: Float32Array) -> npt.NDArray[np.uint16]:
