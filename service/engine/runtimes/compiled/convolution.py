@@ -1,4 +1,4 @@
-"""What a convolution is, and how its work is cut so that it fits the registers and caches."""
+"""What a convolution is, and how its loops are blocked for registers and caches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from service.engine.runtimes.compiled.caches import Caches
 from service.engine.runtimes.compiled.element_type import ElementType
 from service.engine.runtimes.compiled.layout import Layout
 
-# Most vectors of output channels that are computed together; with more, fewer pixels share a load of weights.
+# Most vectors of output channels in a tile; with more, fewer pixels share a load of weights.
 _MOST_VECTORS = 2
 _MOST_VECTORS_OF_ONE_PIXEL = 8  # which has no pixels to share anything with
 # Bytes of a word; sizes of features and weights are in words.
@@ -23,7 +23,7 @@ class Convolution:
         kernel, stride, padding: in pixels, the same both ways.
         source, target: layouts of input and output.
         relu: whether negative outputs become zero.
-        adds: layout of what is added to the output, if anything is: it may be the output's, and in its place.
+        residual: layout of what is added to the output, if anything is: it may be the output's, and in its place.
         pools: whether the outputs are also summed over all pixels.
     """
 
@@ -37,13 +37,13 @@ class Convolution:
     pools: bool = False
 
     def vectors_per_tile(self) -> int:
-        """How many vectors of output channels are computed together."""
+        """How many vectors of output channels a tile has: its register blocking, with the pixels of `tiles`."""
         most = _MOST_VECTORS_OF_ONE_PIXEL if self.target.width * self.target.height == 1 else _MOST_VECTORS
         return max(count for count in range(1, most + 1) if self.target.blocks % count == 0)
 
     @property
     def channels_per_tile(self) -> int:
-        """How many output channels are computed together."""
+        """How many output channels a tile has."""
         return self.vectors_per_tile() * self.target.lanes
 
     @property
@@ -52,9 +52,9 @@ class Convolution:
         return self.kernel**2 * self.source.blocks * self.source.words
 
     def row_block(self, caches: Caches) -> int:
-        """How many rows are done for one group of output channels before the next group.
+        """How many rows are done for the output channels of one tile before those of the next.
 
-        All of them, unless the weights of all groups stay in the second-level cache, of which they may take three
+        All of them, unless all weights stay in the second-level cache, of which they may take three
         eighths, and the input does not, which may take half as much.
         """
         height, most_weights, most_input = self.target.height, caches.l2 * 3 // 8, caches.l2 * 3 // 16
@@ -64,13 +64,13 @@ class Convolution:
         return max(rows for rows in _divisors(height) if rows * row <= most_input or rows == 1)
 
     def reduction_block(self, caches: Caches) -> int:
-        """How many blocks of input channels are summed for all pixels before the next.
+        """How many blocks of input channels are summed for all pixels before the next: a slice of the reduction.
 
-        The weights of a group are read again for every tile. More than twice what the first-level cache holds are read
-        in parts, each of at most three quarters of that cache, so that they stay there.
+        The weights for a tile's channels are read again for every tile of pixels. Where they are more than twice the
+        first-level cache, they are read in slices of at most three quarters of that cache, so that they stay there.
 
-        Meanwhile the sums are where the output will be, which has to have the bits for that. Numbers of fewer than 32
-        have not, and then weights have fewer as well, so that nothing is gained.
+        Meanwhile the sums are where the output will be, which has to have the bits for that. Element types of fewer
+        than 32 have not, and then weights have fewer as well, so that nothing is gained.
         """
         blocks = self.source.blocks
         weights = self.kernel**2 * self.source.lanes * self.channels_per_tile * _WORD  # of one block

@@ -1,7 +1,7 @@
-"""How a convolution sums its products, for each kind of number that its input is kept in.
+"""The dot products of a convolution, for each element type of its input.
 
-Every step takes one word of a pixel's channels, spread over a vector, and the weights for it as a vector over the
-output channels: one product in float32, two in bfloat16 and four in 8 bits are added to sums of 32 bits.
+Every step takes one word of a pixel's channels, broadcast over a vector, and the weights for it as a vector over the
+output channels: one product in float32, two in bfloat16 and four in int8 are added to accumulators of 32 bits.
 """
 
 from __future__ import annotations
@@ -17,19 +17,18 @@ from service.engine.runtimes.compiled.emitter import BFLOAT, BYTE, FLOAT, WORD, 
 # The instructions for several products at a time are of 512 bits.
 _WIDEST = 16
 
-# Loads one of the constants before the weights, for each of a tile's sums; and adds to them what they are added to.
+# Loads one of the constants before the weights, for each of a tile's sums; and adds the residual to them.
 Constants = Callable[[int], list[ir.Value]]
 Addition = Callable[[list[ir.Value]], list[ir.Value]]
 
 
 class DotProduct(ABC):
-    """Emits products.
+    """Emits the products, and what the sums begin and end with.
 
     Attributes:
-        kind: of the numbers.
+        kind: of an element.
         in_a_word: how many of them a word holds.
-        constants: how many numbers for each output channel come before its weights: the bias, and for sums that are
-            whole numbers what 1 of them stands for.
+        constants: how many for each output channel come before its weights: the bias, and for integer sums the scale.
     """
 
     kind: ir.Type
@@ -44,7 +43,7 @@ class DotProduct(ABC):
         return self._emit.load_as(self._emit.vector_of(self.kind, self.in_a_word), pointer, *terms)
 
     def inputs(self, pointer: ir.Value, *terms: Term) -> ir.Value:
-        """A pixel's word from memory, spread over a vector."""
+        """A pixel's word from memory, broadcast over a vector."""
         broadcast = self._emit.broadcast(self._emit.load_as(WORD, pointer, *terms))
         return self._emit.builder.bitcast(broadcast, self._emit.vector_of(self.kind, self.in_a_word))
 
@@ -52,11 +51,11 @@ class DotProduct(ABC):
     def add(self, total: ir.Value, weights: ir.Value, inputs: ir.Value) -> ir.Value:
         """Sums with the products of one step."""
 
-    def begun(self, _count: int, constants: Constants, added: Addition) -> list[ir.Value]:
-        """So many sums before any product: the bias, and what the convolution is added to."""
+    def initial(self, _count: int, constants: Constants, added: Addition) -> list[ir.Value]:
+        """So many sums before any product: the bias, and the residual."""
         return added(constants(0))
 
-    def ended(self, sums: list[ir.Value], _constants: Constants, _added: Addition) -> list[ir.Value]:
+    def final(self, sums: list[ir.Value], _constants: Constants, _added: Addition) -> list[ir.Value]:
         """What sums with all their products stand for, in float32."""
         return sums
 
@@ -67,7 +66,7 @@ class Float32DotProduct(DotProduct):
     kind, in_a_word = FLOAT, 1
 
     def add(self, total: ir.Value, weights: ir.Value, inputs: ir.Value) -> ir.Value:
-        """See `Products.add`."""
+        """See `DotProduct.add`."""
         return self._emit.fma(inputs, weights, total)
 
 
@@ -81,13 +80,13 @@ class Bfloat16DotProduct(DotProduct):
         emit.vectors.require_bf16(_WIDEST)
 
     def add(self, total: ir.Value, weights: ir.Value, inputs: ir.Value) -> ir.Value:
-        """See `Products.add`."""
-        # Its last operand can be a word in memory that is spread on the way, and the inputs are the more of the two.
+        """See `DotProduct.add`."""
+        # Its last operand can be a word in memory that is broadcast on the way: of the inputs there are more.
         return self._emit.instruction("llvm.x86.avx512bf16.dpbf16ps.512", total, weights, inputs)
 
 
 class Int8DotProduct(DotProduct):
-    """In 8 bits, of which the weights' have a sign, by AVX-512 VNNI; sums are whole numbers."""
+    """In 8 bits, signed in the weights, by AVX-512 VNNI; sums are integers until they are dequantised."""
 
     kind, in_a_word = BYTE, 4
     constants = 2
@@ -97,15 +96,15 @@ class Int8DotProduct(DotProduct):
         emit.vectors.require_int8(_WIDEST)
 
     def add(self, total: ir.Value, weights: ir.Value, inputs: ir.Value) -> ir.Value:
-        """See `Products.add`."""
+        """See `DotProduct.add`."""
         return self._emit.instruction("llvm.x86.avx512.vpdpbusd.512", total, inputs, weights)
 
-    def begun(self, count: int, _constants: Constants, _added: Addition) -> list[ir.Value]:
-        """Nothing: bias and what is added are no whole numbers."""
+    def initial(self, count: int, _constants: Constants, _added: Addition) -> list[ir.Value]:
+        """Zeros: bias and residual are no integers."""
         return [ir.Constant(self._emit.vector_of(WORD), [0] * self._emit.lanes)] * count
 
-    def ended(self, sums: list[ir.Value], constants: Constants, added: Addition) -> list[ir.Value]:
-        """See `Products.ended`."""
+    def final(self, sums: list[ir.Value], constants: Constants, added: Addition) -> list[ir.Value]:
+        """See `DotProduct.final`."""
         emit, bias, scale = self._emit, constants(0), constants(1)
         real = [emit.builder.sitofp(each, emit.vector) for each in sums]
         return added([emit.fma(*each) for each in zip(real, scale, bias, strict=True)])
@@ -119,7 +118,7 @@ _DOT_PRODUCTS: dict[ElementType, type[DotProduct]] = {
 
 
 def dot_product_of(element_type: ElementType, emit: Emitter) -> DotProduct:
-    """How products with inputs of this kind are summed.
+    """The dot products of inputs of this type.
 
     Raises:
         RuntimeUnavailable: the processor has no instruction for them in vectors of so many lanes.

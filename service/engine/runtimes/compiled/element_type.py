@@ -1,4 +1,4 @@
-"""In what a network keeps its features: float32, or fewer bits of which a word of 32 holds several."""
+"""The type of features in memory: float32, or fewer bits, of which a word of 32 holds several."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _LARGEST_BYTE = 255
 
 
 class ElementType(Enum):
-    """A kind of number; its value says how many are in a word.
+    """Its value says how many elements a word holds.
 
-    Those of 8 bits have no sign, and stand for a multiple of a scale that their place has.
+    Those of 8 bits are unsigned, and stand for multiples of a scale that their buffer has.
     """
 
     FLOAT32 = 1

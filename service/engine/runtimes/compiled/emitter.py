@@ -1,4 +1,4 @@
-"""Writing LLVM's language: loops, addresses and vectors, in float32 and 64-bit integers."""
+"""Emits LLVM's intermediate representation (IR): loops, addresses and vectors, in float32 and 64-bit integers."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Emitter:
         self.loop(count, once)
 
     def address(self, pointer: ir.Value, *terms: Term) -> ir.Value:
-        """The address of a number, so many numbers from `pointer` as the terms say together."""
+        """The address of a word, so many words from `pointer` as the terms say together."""
         offset: ir.Value = integer(sum(term for term in terms if isinstance(term, int)))
         for term in terms:
             if isinstance(term, tuple):
@@ -137,7 +137,7 @@ class Emitter:
         self.builder.store(value, self.address(pointer, *terms), align=4)
 
     def load_scalar(self, pointer: ir.Value, *terms: Term) -> ir.Value:
-        """A single number from memory."""
+        """A single float32 from memory."""
         return self.load_as(FLOAT, pointer, *terms)
 
     def broadcast(self, number: ir.Value) -> ir.Value:

@@ -1,4 +1,4 @@
-"""A compiled network as it is kept, and checked before any of it is run: other code would end the whole process."""
+"""A compiled network as it is kept on disk, and checked before any of it is run: other code could end the process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Executable:
     """All that is needed to run a network.
 
     Attributes:
-        scratch_size: of the memory it works in, in numbers.
+        scratch_size: of the scratch memory, in words.
         logits, margins: how many it gives for an image.
         code: machine code.
         weights: all of them, in one dimension.

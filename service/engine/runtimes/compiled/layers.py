@@ -1,4 +1,4 @@
-"""The weights of a network's convolutions, for features that are kept in one kind of number or another."""
+"""The weights of a network's convolutions, for features of one element type or another."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Weights:
     Attributes:
         weight: (K, C, kh, kw) float32, or int8 where the input is in 8 bits.
         bias: (K,).
-        scale: (K,), what 1 stands for in the sums of whole numbers.
+        scale: (K,), what 1 stands for in integer sums.
     """
 
     weight: npt.NDArray[Any]
@@ -34,7 +34,7 @@ class Layers(Protocol):
     """Where the weights come from.
 
     Attributes:
-        numbers: that features are kept in.
+        element_type: of features.
     """
 
     element_type: ElementType
@@ -60,7 +60,7 @@ class FloatLayers:
 
     Args:
         weights: of the graph.
-        numbers: that features are kept in, and weights for them.
+        element_type: of features, and so of weights.
     """
 
     def __init__(self, weights: Mapping[str, TensorProto], element_type: ElementType) -> None:

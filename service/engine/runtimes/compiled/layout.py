@@ -1,4 +1,4 @@
-"""How features and weights lie in memory: in blocks of as many channels as a vector has lanes."""
+"""How features and weights lie in memory: NCHWc, in blocks of as many channels as a vector has lanes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Layout:
         channels, height, width: C, H and W.
         padding: pixels of border on each side, what convolutions that read the features reach beyond them.
         lanes: channels in a block.
-        numbers: what the features are kept in.
+        element_type: of the features.
         block: from one block of channels to the next.
         row, pixel: from one row to the next, and from one pixel of a row to the next.
         lane: from one word of a pixel's channels to the next.
@@ -75,7 +75,7 @@ def nchwc(
     element_type: ElementType = ElementType.FLOAT32,
     way: int = USUAL_CACHES.l1_way,
 ) -> Layout:
-    """Features in blocks, the channels of a block side by side.
+    """Features as NCHWc: in blocks of c channels, those of a block side by side.
 
     A pixel's channels are read together. Blocks that are nearly a multiple of `way` apart, which is of the first-level
     cache and in bytes, would drive each other out of it, so such blocks are moved apart.
@@ -90,14 +90,14 @@ def nchwc(
 
 
 def nchw(channels: int, side: int, padding: int) -> Layout:
-    """An image as it comes, one channel after the other: a single block."""
+    """An image as it comes, NCHW: one channel after the other, a single block."""
     row = side + 2 * padding
     size = channels * row**2
     return Layout(channels, side, side, padding, channels, ElementType.FLOAT32, size, row, pixel=1, lane=row**2)
 
 
 def space_to_depth(channels: int, side: int, padding: int) -> Layout:
-    """An image in which a pixel holds two by two of the original's, in bfloat16: a single block.
+    """An image after space to depth, in which a pixel holds two by two of the original's, in bfloat16: a single block.
 
     A word has two neighbours of a row, so that a row of the original, once it is in bfloat16, lies there as it comes.
     """
@@ -108,27 +108,27 @@ def space_to_depth(channels: int, side: int, padding: int) -> Layout:
 
 
 def packed_weights(
-    weights: npt.NDArray[np.generic], constants: Sequence[Float32Array], input_lanes: int, group: int
+    weights: npt.NDArray[np.generic], constants: Sequence[Float32Array], input_lanes: int, tile: int
 ) -> Float32Array:
     """The weights of a convolution in the order its kernel reads them.
 
     Args:
         weights: (K, C, kh, kw), numbers of 32, 16 or 8 bits.
-        constants: (K,) each, what comes before the weights of a group.
+        constants: (K,) each, what comes before the weights of a tile.
         input_lanes: channels in a block of the input.
-        group: output channels that are computed together.
+        tile: output channels of a tile.
 
     Returns:
-        For each group its constants (…, group) and weights (C / lanes, kh, kw, words of lanes, group, those of a word),
+        For each tile its constants (…, tile) and weights (C / lanes, kh, kw, words of lanes, tile, those of a word),
         all in one dimension of words.
     """
     outputs, inputs, height, width = weights.shape
     packed = 4 // weights.itemsize
-    shape = outputs // group, group, inputs // input_lanes, input_lanes // packed, packed, height, width
+    shape = outputs // tile, tile, inputs // input_lanes, input_lanes // packed, packed, height, width
     ordered = np.ascontiguousarray(weights.reshape(shape).transpose(0, 2, 5, 6, 3, 1, 4))
     # All of one type: several numbers in a word may look like one that is none, which would not survive a cast.
-    words = ordered.view(np.float32).reshape(outputs // group, -1)
-    before = [np.asarray(each, np.float32).reshape(outputs // group, group) for each in constants]
+    words = ordered.view(np.float32).reshape(outputs // tile, -1)
+    before = [np.asarray(each, np.float32).reshape(outputs // tile, tile) for each in constants]
     return np.concatenate([*before, words], axis=1).ravel()
 
 

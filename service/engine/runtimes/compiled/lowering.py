@@ -1,4 +1,4 @@
-"""From the parts of the portable graph to the program of the whole network."""
+"""Lowering: from the parts of the portable graph to the program of the whole network."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def lower_network(graph: PortableGraph, gate_threshold: float, vectors: VectorUn
     Args:
         graph: the network.
         gate_threshold: of its gates.
-        vectors: of the processor.
-        layers: its weights, which say what features are kept in.
+        vectors: of the processor that is to run it.
+        layers: its weights, which say of what type features are.
 
     Raises:
         UnknownGraph: the network has parts that no kernel here is for.
@@ -72,7 +72,7 @@ class _Lowering:
         for block in self._graph.blocks:
             convolutions += [node for node in (*block.shortcut_nodes, *block.residual_nodes) if node.op_type == "Conv"]
         channels = [len(self._weight(node.input[2])) for node in convolutions]
-        # There are products of several numbers for the widest vectors only.
+        # There are dot products of several elements for the widest vectors only.
         choice = (widest, widest // 2, widest // 4) if self._layers.element_type is ElementType.FLOAT32 else (widest,)
         for lanes in choice:
             if lanes > 1 and all(count % lanes == 0 for count in channels):

@@ -18,7 +18,7 @@ class MaxPool:
 
     Attributes:
         kernel, stride, padding: in pixels, the same both ways.
-        source, target: layouts of input and output, of the same kind of numbers.
+        source, target: layouts of input and output, of the same element type.
     """
 
     kernel: int

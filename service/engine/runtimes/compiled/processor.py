@@ -28,8 +28,8 @@ class VectorUnit:
     Attributes:
         lanes: float32 numbers in a vector.
         registers: vectors it holds.
-        pairs: whether it multiplies bfloat16 by twos.
-        fours: whether it multiplies numbers of 8 bits by fours.
+        bf16_dot: whether it has dot products of pairs of bfloat16, and converts to it.
+        int8_dot: whether it has dot products of four 8-bit integers.
         caches: what its loads and stores go through.
     """
 
@@ -99,7 +99,7 @@ def host_vector_unit() -> VectorUnit:
 
 
 def require(precision: Precision) -> None:
-    """Return where this processor has instructions for products of such numbers.
+    """Return where this processor has instructions for products in such a precision.
 
     Raises:
         RuntimeUnavailable: it has none.

@@ -1,4 +1,4 @@
-"""The machine code of a whole network: kernels, the order in which they run, and where their numbers lie."""
+"""The program of a whole network: kernels, the order in which they run, and where their weights lie."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Program:
         emit.each(layout.channels, lambda channel: emit.each(layout.height, lambda index: row(channel, index)))
 
     def load_image_to_depth(self, target: Buffer) -> None:
-        """Copy the image, (C, H, W) without a border, to a buffer that is `halved`; W is a multiple of the lanes."""
+        """Copy the image, (C, H, W) without a border, to one in `space_to_depth`; W is a multiple of the lanes."""
         emit, layout, lanes = self._emit, target.layout, self.lanes
         to = emit.address(self._scratch, target.offset, layout.start())
 
@@ -117,9 +117,9 @@ class Program:
         emit.each(layout.words, lambda lane: emit.each(layout.height, lambda index: row(lane, index)))
 
     def convolve(
-        self, convolution: Convolution, weights: Weights, source: Buffer, target: Buffer, addend: Buffer | None = None
+        self, convolution: Convolution, weights: Weights, source: Buffer, target: Buffer, residual: Buffer | None = None
     ) -> None:
-        """Run a convolution from one buffer to another, adding what is in a third where it is one that adds.
+        """Run a convolution from one buffer to another, adding the residual in a third where it has one.
 
         Raises:
             ValueError: the weights are of another shape or type, or the output is in the input's place.
@@ -137,7 +137,7 @@ class Program:
         before = [weights.bias] if weights.scale is None else [weights.bias, weights.scale]
         packed = packed_weights(weight, before, source.layout.lanes, convolution.channels_per_tile)
         constants = self._emit.address(self._constants, self._constant(packed))
-        addresses = self._at(source.offset), constants, self._at((addend or target).offset), self._at(target.offset)
+        addresses = self._at(source.offset), constants, self._at((residual or target).offset), self._at(target.offset)
         self._emit.builder.call(kernel, [*addresses, self._at(target.sums)])
 
     def fully_connected(self, weights: Weights, source: Buffer, target: Buffer, relu: bool = False) -> None:

@@ -1,8 +1,8 @@
 """The first convolution, which reads the image, and the pooling of networks for large images.
 
-The image is in float32. Where the processor multiplies pairs of bfloat16, and a filter takes every second pixel, it is
-halved first: two rows become one, of which each pixel holds two by two of the image's. That has the products of two
-neighbours in one step, and a filter that takes every pixel.
+The image is in float32. Where the processor has dot products of bfloat16, and a filter takes every second pixel, space
+goes to depth first: two rows become one, of which each pixel holds two by two of the image's. That has the products of
+two neighbours in one step, and a filter that takes every pixel.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def emit_stem(
         weights: of the convolution.
         side: of the image, in pixels.
         reserve: plans a buffer for features.
-        pairs: whether the convolution may be in bfloat16.
+        bf16_dot: whether the convolution may be in bfloat16.
 
     Raises:
         UnknownGraph: there are nodes of another kind.
@@ -75,7 +75,7 @@ def _convolve_space_to_depth(program: Program, window: Window, weights: Weights,
 
 
 def space_to_depth_weights(weight: Float32Array, lead: int) -> Float32Array:
-    """A filter (K, C, k, k) with steps of 2 as one (K, 4 C, k', k') with steps of 1 over the halved image.
+    """A filter (K, C, k, k) with steps of 2 as one (K, 4 C, k', k') with steps of 1 after space to depth.
 
     Args:
         weight: the filter.
