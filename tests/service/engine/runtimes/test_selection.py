@@ -270,7 +270,7 @@ def test_processor_without_bf16_is_served_in_fp32(
     openvino = pytest.importorskip("openvino", reason="needs OpenVINO")
     monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32"])
     processor = pytest.importorskip("service.engine.runtimes.compiled.processor", reason="needs llvmlite")
-    monkeypatch.setattr(processor, "vectors", lambda: processor.Vectors(lanes=4, registers=16))
+    monkeypatch.setattr(processor, "host_vector_unit", lambda: processor.VectorUnit(lanes=4, registers=16))
     monkeypatch.setattr(selection, "_SECONDS_EACH", 0.001)
     runtime = open_runtime(exported.folder, "auto", "cpu", "bf16", tmp_path)
     assert runtime.precision == "fp32"
@@ -307,7 +307,7 @@ for candidate in runtime.candidates:
     needs = {"compiled": ("llvmlite", "onnx"), "openvino": ("openvino", "onnx")}
     told = set()
     # Without its instructions, that is told first, unless what would tell it is missing too.
-    compiled = [COMPILED_BF16] if "llvmlite" in missing or processor.vectors().pairs else []
+    compiled = [COMPILED_BF16] if "llvmlite" in missing or processor.host_vector_unit().bf16_dot else []
     for candidate in (*FP32, OPENVINO_BF16, *compiled):
         lacks = [library for library in needs.get(candidate.runtime, ()) if library in missing]
         told |= {
