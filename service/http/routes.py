@@ -67,8 +67,8 @@ async def healthz() -> Status:
 async def readyz(served: Served, response: Response) -> Status:
     """Whether images are taken and can be expected to be answered.
 
-    Answers 503 while the service starts or stops, when no worker is alive, when the last inferences failed, or when images have
-    been refused for a while.
+    Answers 503 while the service starts or stops, when no worker is alive, when the last inferences failed, or when
+    images have been refused for a while.
     """
     problem = served.engine.problem
     if problem is None:

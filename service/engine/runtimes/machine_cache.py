@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from artifact.manifest import INT8_NAME, ONNX_NAME, Manifest
-from service.engine.runtimes.compiled.caches import host_caches
+from service.engine.runtimes.data_caches import host_caches
 
 _log = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.engine.runtimes.compiled.caches import Caches
 from service.engine.runtimes.compiled.element_type import ElementType
 from service.engine.runtimes.compiled.layout import Layout
+from service.engine.runtimes.data_caches import Caches
 
 # Most vectors of output channels in a tile; with more, fewer pixels share a load of weights.
 _MOST_VECTORS = 2

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from artifact.preprocessing import Float32Array
-from service.engine.runtimes.compiled.caches import USUAL_CACHES
 from service.engine.runtimes.compiled.element_type import ElementType
+from service.engine.runtimes.data_caches import USUAL_CACHES
 
 # How far apart blocks are moved that would compete for the same sets of the first-level cache, in words.
 _APART = 64

@@ -7,7 +7,7 @@ from functools import cache
 
 from service.engine.errors import RuntimeUnavailable
 from service.engine.runtimes.base import Precision
-from service.engine.runtimes.compiled.caches import USUAL_CACHES, Caches, host_caches
+from service.engine.runtimes.data_caches import USUAL_CACHES, Caches, host_caches
 
 try:
     import llvmlite

@@ -16,8 +16,13 @@ from artifact.preprocessing import Float32Array
 from service.engine.errors import RuntimeUnavailable
 from service.engine.runtimes.base import Candidate, Device, Model, Precision
 from service.engine.runtimes.compiled.executable import ALIGNMENT, Executable
-from service.engine.runtimes.compiled.kept_program import ALIGNMENT, KeptProgram
-from service.engine.runtimes.compiled.processor import MachineCode, NAME, compiled_code, host_vector_unit, require, vectors
+from service.engine.runtimes.compiled.processor import (
+    NAME,
+    MachineCode,
+    compiled_code,
+    host_vector_unit,
+    require,
+)
 from service.engine.runtimes.machine_cache import MachineCache
 from service.engine.runtimes.onnx_file import verified_onnx_file
 

@@ -16,7 +16,7 @@ import pytest
 
 from artifact.manifest import ONNX_NAME, Manifest
 from service.engine.runtimes import machine_cache as module
-from service.engine.runtimes.compiled.caches import host_caches
+from service.engine.runtimes.data_caches import host_caches
 from service.engine.runtimes.machine_cache import MachineCache, machine_cache
 from tests.runtimes import PATIENCE_S, echo_manifest
 

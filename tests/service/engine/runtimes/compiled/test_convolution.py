@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from service.engine.runtimes.compiled.caches import Caches
 from service.engine.runtimes.compiled.convolution import Convolution
 from service.engine.runtimes.compiled.layout import nchw, nchwc
+from service.engine.runtimes.data_caches import Caches
 
 SMALL, LARGE = Caches(l1=32 * 1024, l2=512 * 1024), Caches(l1=48 * 1024, l2=1024**2)
 

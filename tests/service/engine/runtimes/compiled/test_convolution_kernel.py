@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from llvmlite import ir
 
-from service.engine.runtimes.compiled.caches import Caches
 from service.engine.runtimes.compiled.convolution import Convolution
 from service.engine.runtimes.compiled.convolution_kernel import emit_convolution
 from service.engine.runtimes.compiled.element_type import ElementType
 from service.engine.runtimes.compiled.layers import Weights
 from service.engine.runtimes.compiled.layout import nchw, nchwc
 from service.engine.runtimes.compiled.processor import VectorUnit
+from service.engine.runtimes.data_caches import Caches
 from tests.service.engine.runtimes.compiled.kernels import (
     assert_convolves,
     convolution,

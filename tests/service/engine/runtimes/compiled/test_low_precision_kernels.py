@@ -9,7 +9,6 @@ import pytest
 from llvmlite import ir
 
 from service.engine.errors import RuntimeUnavailable
-from service.engine.runtimes.compiled.caches import Caches
 from service.engine.runtimes.compiled.convolution import Convolution
 from service.engine.runtimes.compiled.convolution_kernel import emit_convolution
 from service.engine.runtimes.compiled.element_type import ElementType
@@ -17,6 +16,7 @@ from service.engine.runtimes.compiled.layers import Weights
 from service.engine.runtimes.compiled.layout import nchw, nchwc
 from service.engine.runtimes.compiled.pooling import MaxPool, emit_max_pool
 from service.engine.runtimes.compiled.processor import VectorUnit, host_vector_unit
+from service.engine.runtimes.data_caches import Caches
 from tests.service.engine.runtimes.compiled.kernels import (
     BFLOAT16,
     FLOAT32,

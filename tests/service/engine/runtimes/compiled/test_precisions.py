@@ -22,7 +22,7 @@ from service.engine.runtimes.compiled.runtime import CompiledRuntime
 from service.engine.runtimes.int8 import Int8Runtime
 from service.engine.runtimes.machine_cache import MachineCache
 from service.engine.runtimes.selection import open_runtime
-from tests.networks import SIDE, inputs, small_network
+from tests.networks import inputs
 from tests.service.engine.runtimes.artifacts import (
     LOW_PRECISION,
     NARROW,

@@ -9,8 +9,8 @@ import pytest
 
 from service.engine.errors import RuntimeUnavailable
 from service.engine.runtimes.compiled import processor
-from service.engine.runtimes.compiled.caches import host_caches
 from service.engine.runtimes.compiled.processor import MachineCode, VectorUnit, compiled_code, host_vector_unit
+from service.engine.runtimes.data_caches import host_caches
 
 DOUBLE = """
 define void @double(ptr %number) {

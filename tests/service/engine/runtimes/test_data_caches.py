@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from service.engine.runtimes.compiled.caches import Caches, host_caches
+from service.engine.runtimes.data_caches import Caches, host_caches
 
 L1 = {"level": "1", "type": "Data", "size": "48K", "ways_of_associativity": "12"}
 INSTRUCTIONS = {"level": "1", "type": "Instruction", "size": "64K", "ways_of_associativity": "4"}
