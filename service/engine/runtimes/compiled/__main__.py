@@ -1,6 +1,6 @@
 """For those who work on the compiler: what it makes of a network, written to files.
 
-python -m service.engine.compiled MODEL FOLDER [--precision fp32]
+python -m service.engine.runtimes.compiled MODEL FOLDER [--precision fp32]
 
 The folder gets module.ll, the whole program in LLVM's intermediate representation (IR); module.s, the instructions that
 LLVM makes of it for this processor; and every function by itself, such as kernel3.ll, which begins with what it does.

@@ -1,6 +1,6 @@
 """Runs a compiled network with a guard zone on each side of every buffer: to read or write beyond one is SIGSEGV.
 
-python -m tests.service.engine.compiled.guarded ARTIFACT PRECISION...
+python -m tests.service.engine.runtimes.compiled.guarded ARTIFACT PRECISION...
 
 A buffer lies at the end of its pages, so that what comes after it faults, and in a second run at their begin, so that
 what comes before does. What is left of the pages is filled with NaN, which must still be there afterwards. The answers
