@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from artifact.agreement import LogitsAndMargins
-from artifact.manifest import INT8_NAME, ONNX_NAME, Manifest
+from artifact.manifest import ALWAYS, INT8_NAME, NEVER, ONNX_NAME, Manifest
 from artifact.preprocessing import Float32Array
 from service.engine.errors import RuntimeUnavailable
 from service.engine.runtimes.base import Candidate, Device, Model, Precision
@@ -32,7 +32,6 @@ if TYPE_CHECKING:  # its packages need not be installed
 _log = logging.getLogger(__name__)
 
 _ENTRY = "classify"
-_ALL_OPEN = 1e4  # an offset beyond every margin
 
 
 class CompiledRuntime:
@@ -83,7 +82,7 @@ class CompiledRuntime:
                 return False
             self._load(program)
             image = np.zeros((1, 3, self.manifest.input_size, self.manifest.input_size), np.float32)
-            for offset in (_ALL_OPEN, -_ALL_OPEN):  # so that every kernel is run
+            for offset in (ALWAYS, NEVER):  # so that every kernel is run
                 self.run(image, np.full(1, offset, np.float32))
         return True
 
