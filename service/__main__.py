@@ -1,7 +1,7 @@
 """The command line: serve over HTTP, or classify images right here.
 
 python -m service [serve] [--port 8000 ...]
-python -m service classify IMAGE...
+python -m service classify IMAGE_OR_FOLDER...
 python -m service key NAME
 """
 
@@ -13,11 +13,9 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Sequence
-from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
@@ -25,14 +23,11 @@ from pydantic_settings import SettingsError
 from artifact.manifest import ArtifactError, Manifest, read_manifest
 from service.access.keys import KeyFileError, Keyring, make_key, read_keys
 from service.engine.errors import EngineError
-from service.engine.job import Answer, ImageJob
-from service.engine.workers.local import LocalWorker
 from service.http.listening import taken_port
-from service.images.decoding import ImageError
-from service.images.workers import begin_pool, local_worker
+from service.images.workers import begin_pool
 from service.observability.logs import logged
 from service.observability.opening import open_tracing
-from service.settings import Settings
+from service.settings import OF_A_MODEL, Settings, add_flags, read_settings
 
 if TYPE_CHECKING:  # its packages need not be installed
     from service.observability.tracing import Tracing
@@ -46,11 +41,11 @@ _ENDING = (signal.SIGTERM, signal.SIGINT)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] not in ("serve", "classify", "key", "-h", "--help"):
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments.insert(0, "serve")
     parsed = vars(_parser().parse_args(arguments))
     try:
-        status = _run(parsed.pop("command"), parsed.pop("images", []), parsed)
+        status = _run(parsed.pop("command"), parsed)
         sys.stdout.flush()  # a reader who has left would else be found out when nothing can be done about it
         return status
     except BrokenPipeError:
@@ -58,16 +53,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValidationError as error:
         for problem in error.errors():
             print(f"error: {'.'.join(map(str, problem['loc']))}: {problem['msg']}", file=sys.stderr)
-    except (ArtifactError, EngineError, KeyFileError) as error:
+    except (ArtifactError, EngineError, KeyFileError, SettingsError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
     return 1
 
 
-def _run(command: str, images: list[Path], rest: dict[str, Any]) -> int:
+def _run(command: str, rest: dict[str, Any]) -> int:
     if command == "key":
         return _make_key(rest["name"])
-    settings = Settings(**{name: value for name, value in rest.items() if value is not None})
-    return _serve_logged(settings) if command == "serve" else _classify(settings, images)
+    own = [rest.pop(name, None) for name in ("images", "top_k", "json")]
+    settings = read_settings({name: value for name, value in rest.items() if value is not None})
+    if command == "serve":
+        return _serve_logged(settings)
+    # Imported here so that the service need not wait for it.
+    from service.classify.command import classify_files
+
+    return classify_files(settings, *own)
 
 
 def _serve_logged(settings: Settings) -> int:
@@ -108,38 +109,6 @@ def _serve_on(
     return 0 if HttpServer(app, app.context, app.turns).run(listeners) else 1
 
 
-def _classify(settings: Settings, images: list[Path]) -> int:
-    """Classify image files in this process and draw their paths; 1 if any could not be classified."""
-    # Imported here so that the service need not wait for them.
-    from service.classify.drawing import LEGEND, REPLACING, draw
-    from service.classify.graph import describe
-
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors=REPLACING)
-    runtime, worker = local_worker(settings)
-    worker.check(1)
-    failed = False
-    print(LEGEND)
-    for path in images:
-        started = time.monotonic()
-        try:
-            answer = _answer(worker, ImageJob(path.read_bytes(), started, started + settings.deadline_ms / 1000))
-        except (ImageError, EngineError, OSError) as error:
-            failed = True
-            print(f"\n{path}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
-            continue
-        described = describe(runtime.manifest, answer, 3, "full", time.monotonic() - started)
-        print("\n" + draw(str(path), described, colour=sys.stdout.isatty()))
-    return int(failed)
-
-
-def _answer(worker: LocalWorker, job: ImageJob) -> Answer:
-    (outcome,) = worker.work([job])
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
-
-
 def _make_key(name: str) -> int:
     """Make an API key: the key itself is shown this once, and what belongs into the file of keys does not tell it."""
     key, table = make_key(name)
@@ -153,27 +122,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="answer over HTTP (the default)")
+    add_flags(serve)
     classify = commands.add_parser("classify", help="classify image files and draw the path each one took")
-    classify.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    classify.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="a file, or a folder, whose files are taken in order"
+    )
+    classify.add_argument(
+        "--top-k", type=_positive, default=3, metavar="N", help="how many predictions to tell (default: %(default)s)"
+    )
+    classify.add_argument(
+        "--json", action="store_true", help="tell an object a line, as in /classify/batch (default: a drawing)"
+    )
+    add_flags(classify, OF_A_MODEL)
     key = commands.add_parser("key", help="make an API key")
     key.add_argument("name", metavar="NAME", help="whose it is, for logs and metrics")
-    for command in (serve, classify):
-        _add_settings(command)
     return parser
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    """A flag for every setting; the values are checked by Settings."""
-    for name, field in Settings.model_fields.items():
-        told = ",".join(field.default) if isinstance(field.default, tuple) else field.default
-        default = "" if told in (None, "") else f" (default: {told})"
-        values = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
-        parser.add_argument(
-            f"--{name.replace('_', '-')}",
-            dest=name,
-            help=f"{field.description}{default}",
-            metavar=f"{{{','.join(values)}}}" if values else None,
-        )
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
 def _end(number: int, _: object) -> None:

@@ -55,7 +55,7 @@ from service.observability.access_log import AccessLog
 from service.observability.metrics import Metrics
 from service.observability.opening import open_tracing
 from service.observability.process_metrics import ProcessMetrics
-from service.settings import Settings
+from service.settings import Settings, read_settings
 from service.ui import page
 
 if TYPE_CHECKING:  # its packages need not be installed
@@ -95,7 +95,7 @@ def application() -> Service:
     Raises:
         ArtifactError, EngineError, KeyFileError, SettingsError, ValidationError: something that is set cannot be used.
     """
-    settings = Settings()
+    settings = read_settings()
     manifest = read_manifest(settings.model)
     keyring = read_keys(settings.api_keys) if settings.api_keys else None
     tracing = open_tracing(settings, manifest)

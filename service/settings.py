@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from artifact.formats import FORMATS, READABLE_FORMATS, USUAL_FORMATS
 from service.engine.runtimes.base import Device, Precision, RuntimeName
@@ -77,7 +81,10 @@ class Settings(BaseSettings):
     host: _Hosts = Field(default=("127.0.0.1",), description="addresses to listen on, separated by commas")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on")
     runtime: RuntimeName = Field(
-        default="auto", description="how the model is run; auto takes the fastest that proves right on this machine"
+        default="auto",
+        description="how the model is run: auto takes the fastest that proves right on this machine, compiled makes "
+        "machine code, onnx and blocked are two ways of ONNX Runtime, int8 computes in whole numbers, which changes "
+        "answers a little, openvino and torchscript need packages of their own",
     )
     precision: Precision = Field(default="fp32", description="lowest precision that auto may choose")
     cache: Path | None = Field(
@@ -91,7 +98,8 @@ class Settings(BaseSettings):
     )
     queue_size: int = Field(default=128, ge=1, description="images that may wait; more are refused with 429")
     root_path: _RootPath = Field(
-        default="", description="path below which a proxy shows the service; X-Forwarded-Prefix has precedence"
+        default="",
+        description="path below which a proxy shows the service, such as /aig; X-Forwarded-Prefix wins (default: none)",
     )
     max_connections: int = Field(default=2048, ge=1, description="most connections open at a time")
     max_connections_per_address: int | None = Field(
@@ -145,3 +153,53 @@ class Settings(BaseSettings):
         if self.access_log == "auto":
             return self.log_format == "json" or self.log_level == "debug"
         return self.access_log == "on"
+
+
+OF_A_MODEL = (
+    "model",
+    "runtime",
+    "precision",
+    "cache",
+    "device",
+    "deadline_ms",
+    "max_bytes",
+    "max_pixels",
+    "formats",
+    "max_decode_ms",
+    "max_decode_mb",
+)
+"""The settings that matter where images are classified without a server."""
+
+# Of the compose file and of the benchmarks.
+_OTHER_VARIABLES = {"AIG_BENCH_MODEL", "AIG_CPUS", "AIG_MEMORY"}
+
+
+def read_settings(flags: dict[str, Any] | None = None) -> Settings:
+    """The settings that these flags, by field, and the environment say.
+
+    Raises:
+        SettingsError: the environment has a variable AIG_... that nothing reads.
+        ValidationError: a value cannot be.
+    """
+    known = {f"AIG_{name.upper()}" for name in Settings.model_fields} | _OTHER_VARIABLES
+    for variable in sorted(os.environ):
+        if variable.upper().startswith("AIG_") and variable.upper() not in known:
+            nearest = get_close_matches(variable.upper(), sorted(known), n=1)
+            remedy = f"is it {nearest[0]}?" if nearest else "python -m service serve --help lists the settings"
+            raise SettingsError(f"there is no setting for the environment variable {variable}: {remedy}")
+    return Settings(**(flags or {}))
+
+
+def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(Settings.model_fields)) -> None:
+    """Add a flag for each of these settings; what it is given is checked when the settings are read."""
+    for name in names:
+        field = Settings.model_fields[name]
+        told = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+        default = "" if told in (None, "") else f" (default: {told})"
+        values = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            dest=name,
+            help=f"{field.description}{default}",
+            metavar=f"{{{','.join(values)}}}" if values else None,
+        )

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -50,17 +52,85 @@ def test_classify_draws_every_image(
 def test_image_that_cannot_be_classified_keeps_the_others_from_nothing(
     artifact: Path, files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = tmp_path / "text.png"
+    text, empty = tmp_path / "text.png", tmp_path / "empty"
     text.write_text("no image")
-    bad = [tmp_path / "missing.png", tmp_path, text]
+    empty.mkdir()
+    bad = [tmp_path / "missing.png", empty, text]
     mixed = [path for pair in zip(bad, files, strict=True) for path in pair]
     assert main(["classify", "--model", str(artifact), *map(str, mixed)]) == 1
     printed = capsys.readouterr()
     assert all(f"{path}: " in printed.out for path in files)
-    missing, folder, not_an_image = [line for line in printed.err.splitlines() if line]
+    missing, folder, not_an_image, count = [line for line in printed.err.splitlines() if line]
     assert missing == f"{bad[0]}: No such file or directory"
-    assert folder == f"{tmp_path}: Is a directory"
-    assert not_an_image.startswith(f"{text}: this is not an image")
+    assert folder == f"{empty}: no files in this folder"
+    assert not_an_image.startswith(f"{text}: the file is in none of these formats")
+    assert count == "3 of 6 could not be classified"
+
+
+def test_folder_is_classified_in_the_order_of_its_paths_but_for_what_is_hidden(
+    artifact: Path, pictures: list[bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = [tmp_path / name for name in ("a/z.png", "b.png", "c/d/e.png", "f")]
+    for path in [*reversed(wanted), tmp_path / ".hidden.png", tmp_path / ".folder/g.png"]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(pictures[0])
+    (tmp_path / "c" / "round").symlink_to(tmp_path)
+    assert main(["classify", "--model", str(artifact), str(tmp_path)]) == 0
+    drawn = [line.split(": ")[0] for line in capsys.readouterr().out.splitlines() if line.startswith(str(tmp_path))]
+    assert drawn == [str(path) for path in wanted]
+
+
+def test_json_is_an_item_of_a_batch_a_line(
+    artifact: Path, files: list[Path], server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files[1].write_text("no image")
+    assert main(["classify", "--json", "--top-k", "1", "--model", str(artifact), *map(str, files), "nowhere"]) == 1
+    printed = capsys.readouterr()
+    told = [json.loads(line) for line in printed.out.splitlines()]
+    answered = server.classify_batch([path.read_bytes() for path in files], "?top_k=1").json()["results"]
+    for path, item, expected in zip(files, told, answered, strict=False):
+        assert item.keys() == expected.keys()
+        assert (item["filename"], item["error"]) == (str(path), expected["error"])
+        if expected["answer"]:
+            assert item["answer"].keys() == expected["answer"].keys()
+            assert [len(each["answer"]["predictions"]) for each in (item, expected)] == [1, 1]
+            for part in ("compute", "layers", "model"):
+                assert item["answer"][part] == expected["answer"][part]
+    assert told[3]["error"] == {"type": "unreadable", "message": "No such file or directory"}
+    assert "2 of 4 could not be classified" in printed.err
+
+
+def test_so_many_predictions_are_drawn_as_are_asked_for(
+    artifact: Path, files: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for count in ("1", "2"):
+        assert main(["classify", "--model", str(artifact), "--top-k", count, str(files[0])]) == 0
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith(str(files[0]))]
+        assert line.count("%") == int(count)
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "many"])
+def test_number_of_predictions_that_cannot_be_is_refused(count: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["classify", f"--top-k={count}", "a.png"])
+    assert f"argument --top-k: '{count}' is not a whole number above 0" in capsys.readouterr().err
+
+
+def test_classify_has_no_settings_of_the_server(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["classify", "--help"])
+    told = capsys.readouterr().out
+    assert "--model MODEL" in told
+    assert "--top-k N" in told
+    assert "--port" not in told
+    with pytest.raises(SystemExit):
+        main(["classify", "--port", "80", "a.png"])
+
+
+def test_command_that_does_not_exist_is_told_with_those_that_do(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["clasify", "a.png"])
+    assert re.search("'clasify'.*serve.*classify.*key", capsys.readouterr().err)
 
 
 def test_runtimes_draw_the_same(artifact: Path, files: list[Path], capsys: pytest.CaptureFixture[str]) -> None:

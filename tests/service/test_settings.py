@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import get_args
 
 import pytest
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from service.__main__ import main
+from service.app import application
 from service.engine.runtimes.base import Device, Precision, RuntimeName
 from service.engine.runtimes.tuning import PolicyWishes
-from service.settings import LogFormat, Settings
+from service.settings import OF_A_MODEL, LogFormat, Settings, read_settings
+from tests.e2e.process import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +38,41 @@ def test_settings_cannot_be_changed_once_read() -> None:
 def test_settings_that_do_not_exist_are_refused() -> None:
     with pytest.raises(ValidationError, match="colour"):
         Settings(colour="red")
+
+
+@pytest.mark.parametrize(
+    ("variable", "remedy"),
+    [
+        ("AIG_QUEUE_SISE", "is it AIG_QUEUE_SIZE?"),
+        ("aig_prot", "is it AIG_PORT?"),
+        ("AIG_XYZZY", "python -m service serve --help lists the settings"),
+    ],
+)
+def test_variable_that_nothing_reads_keeps_the_service_from_starting(
+    variable: str, remedy: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, "7")
+    told = f"there is no setting for the environment variable {variable}: {remedy}"
+    for command in (["serve"], ["classify", "a.png"]):
+        assert main(command) == 1
+        assert capsys.readouterr().err == f"error: {told}\n"
+    with pytest.raises(SettingsError, match=re.escape(told)):
+        application()
+
+
+def test_every_variable_that_the_project_names_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [path for folder in ("bench", "docker", "models", "service") for path in (ROOT / folder).rglob("*.py")]
+    files += [ROOT / "Makefile", ROOT / "docker" / "Dockerfile", *ROOT.glob("*.yml")]
+    named = {name for path in files for name in re.findall(r"\bAIG_[A-Z_]+\b", path.read_text(encoding="utf-8"))}
+    assert "AIG_CPUS" in named
+    own = {f"AIG_{name.upper()}" for name in Settings.model_fields}
+    for name in named - own:
+        monkeypatch.setenv(name, "1")
+    assert read_settings() == Settings()
+
+
+def test_settings_of_a_model_are_settings() -> None:
+    assert set(OF_A_MODEL) < Settings.model_fields.keys()
 
 
 @pytest.mark.parametrize(
