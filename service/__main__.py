@@ -21,7 +21,8 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from artifact.manifest import ArtifactError, Manifest, read_manifest
-from service.access.keys import KeyFileError, Keyring, make_key, read_keys
+from service.access.key_file import KeyFile
+from service.access.keys import KeyFileError, KeySource, make_key
 from service.engine.errors import EngineError
 from service.http.listening import taken_port
 from service.images.workers import begin_pool
@@ -82,21 +83,21 @@ def _serve_logged(settings: Settings) -> int:
 
 
 def _serve(settings: Settings) -> int:
-    keyring = read_keys(settings.api_keys) if settings.api_keys else None
+    keys = KeyFile(settings.api_keys) if settings.api_keys else None
     manifest = read_manifest(settings.model)
     tracing = open_tracing(settings, manifest)
     if settings.metrics_port:
         with taken_port([settings.metrics_host], settings.metrics_port):
             pass  # the application takes it again, when it is too late to say briefly that it cannot
     with taken_port(settings.host, settings.port) as listeners:
-        return _serve_on(listeners, settings, manifest, keyring, tracing)
+        return _serve_on(listeners, settings, manifest, keys, tracing)
 
 
 def _serve_on(
     listeners: list[socket.socket],
     settings: Settings,
     manifest: Manifest,
-    keyring: Keyring | None,
+    keys: KeySource | None,
     tracing: Tracing | None,
 ) -> int:
     """Open the model, and serve when that is done."""
@@ -105,7 +106,7 @@ def _serve_on(
     from service.app import create_app
     from service.http.server import HttpServer
 
-    app = create_app(settings, wait_for_pool(), keyring, tracing)
+    app = create_app(settings, wait_for_pool(), keys, tracing)
     return 0 if HttpServer(app, app.context, app.turns).run(listeners) else 1
 
 

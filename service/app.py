@@ -29,7 +29,8 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from artifact.manifest import read_manifest
 from service import errors
-from service.access.keys import Keyring, read_keys
+from service.access.key_file import KeyFile
+from service.access.keys import KeySource
 from service.access.metrics import KeyMetrics
 from service.classify.answer import AnswerWriter
 from service.classify.body_budget import BodyMemory
@@ -97,20 +98,20 @@ def application() -> Service:
     """
     settings = read_settings()
     manifest = read_manifest(settings.model)
-    keyring = read_keys(settings.api_keys) if settings.api_keys else None
+    keys = KeyFile(settings.api_keys) if settings.api_keys else None
     tracing = open_tracing(settings, manifest)
-    return create_app(settings, begin_pool(settings, manifest)(), keyring, tracing)
+    return create_app(settings, begin_pool(settings, manifest)(), keys, tracing)
 
 
 def create_app(
-    settings: Settings, pool: WorkerPool, keyring: Keyring | None = None, tracing: Tracing | None = None
+    settings: Settings, pool: WorkerPool, keys: KeySource | None = None, tracing: Tracing | None = None
 ) -> Service:
     """Make the application that serves one model.
 
     Args:
         settings: of the service.
         pool: of workers that take image files; started and closed with the application.
-        keyring: of the API keys there are; None where none is asked for.
+        keys: of the API, which may change meanwhile; None where none is asked for.
         tracing: makes spans of requests, if it is given; closed with the application.
     """
     metrics = Metrics(pool.manifest)
@@ -132,12 +133,12 @@ def create_app(
     memory, writer = BodyMemory(settings.max_pending_bytes), AnswerWriter(pool.manifest)
     context = Context(settings, engine, metrics, memory, writer, costs)
     others = _others(context, _lifespan(context, scheduling, tracing))
-    describe_api(others, settings, with_keys=keyring is not None)
+    describe_api(others, settings, with_keys=keys is not None)
 
     # From the inside out.
     app: ASGIApp = Routing(context, HeadAsGet(others))
-    if keyring:
-        app = Access(app, keyring, KeyMetrics(metrics.registry, keyring, pool.manifest.total_macs))
+    if keys:
+        app = Access(app, keys, KeyMetrics(metrics.registry, keys.current(), pool.manifest.total_macs))
     if settings.cors_origins:
         app = CORSMiddleware(
             app,

@@ -126,7 +126,9 @@ class Settings(BaseSettings):
     )
     drain_seconds: float = Field(default=30, ge=0, description="time to finish accepted work on SIGTERM, in s")
     api_keys: Path | None = Field(
-        default=None, description="file of API keys, made with `python -m service key` (default: none are asked for)"
+        default=None,
+        description="file of API keys, made with `python -m service key`, and read again when it changes "
+        "(default: no key is asked for)",
     )
     cors_origins: _Origins = Field(
         default=(), description="origins whose pages may call the service, separated by commas (default: none)"

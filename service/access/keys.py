@@ -12,6 +12,7 @@ import secrets
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -50,8 +51,15 @@ class ApiKey(BaseModel):
     window_seconds: float = Field(default=3600, gt=0)
 
 
+class KeySource(Protocol):
+    """Where to ask for the keys, whenever one is presented."""
+
+    def current(self) -> Keyring:
+        """The keys there are now; the same object as before where they have not changed."""
+
+
 class Keyring:
-    """The keys there are.
+    """Keys that stay as they are.
 
     Args:
         keys: each with a name and a digest of its own.
@@ -59,6 +67,10 @@ class Keyring:
 
     def __init__(self, keys: Sequence[ApiKey]) -> None:
         self.keys = tuple(keys)
+
+    def current(self) -> Keyring:
+        """These."""
+        return self
 
     def find(self, presented: bytes) -> ApiKey | None:
         """The key that was presented. How long it takes tells nothing: every digest is compared to its end."""

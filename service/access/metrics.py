@@ -15,7 +15,7 @@ class KeyMetrics:
 
     Args:
         registry: where they are entered.
-        keyring: whose names are the only labels there can be.
+        keyring: of the keys there are at first.
         total_macs: of an image for which every block ran.
     """
 
@@ -33,11 +33,14 @@ class KeyMetrics:
             registry=registry,
         )
         # Made once: to look a label up takes longer than to count.
-        self._of_key = {
-            key.name: (self._images.labels(key.name), self._macs.labels(key.name), self._share.labels(key.name))
-            for key in keyring.keys
-        }
+        self._of_key: dict[str, tuple[Counter, Counter, Summary]] = {}
         self._outcomes: dict[tuple[str, str], Counter] = {}
+        self.start_at_zero(keyring)
+
+    def start_at_zero(self, keyring: Keyring) -> None:
+        """Tell of the holders of keys before they have done anything. Their names are the only labels there can be."""
+        for name in (key.name for key in keyring.keys):
+            self._of_key[name] = self._images.labels(name), self._macs.labels(name), self._share.labels(name)
 
     def count_request(self, name: str, outcome: str) -> None:
         """Count a request that was answered; `outcome` is "ok" or the type of its error."""

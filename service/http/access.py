@@ -9,7 +9,7 @@ from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.access.accounts import Account, LimitReached
-from service.access.keys import Keyring
+from service.access.keys import Keyring, KeySource
 from service.access.metrics import KeyMetrics
 from service.errors import ApiError, respond
 from service.http.forwarded_prefix import path_below
@@ -25,18 +25,16 @@ class Access:
 
     Args:
         app: what comes next.
-        keyring: of the keys there are.
+        keys: there are, which may change.
         metrics: of keys.
     """
 
-    def __init__(self, app: ASGIApp, keyring: Keyring, metrics: KeyMetrics) -> None:
+    def __init__(self, app: ASGIApp, keys: KeySource, metrics: KeyMetrics) -> None:
         self._app = app
-        self._keyring = keyring
+        self._keys = keys
         self._metrics = metrics
-        self._accounts = {
-            key.name: Account(key, partial(metrics.count_image, key.name))  # made once: it remembers
-            for key in keyring.keys
-        }
+        self._accounts: dict[str, Account] = {}
+        self._open_accounts(keys.current())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on or refuse it."""
@@ -51,13 +49,14 @@ class Access:
             return
         state = scope["state"]
         state["account"] = account
+        record: RequestRecord = state["record"]
+        record.key = account.key.name
         try:
             with account:
                 await self._app(scope, receive, send)
         except LimitReached as error:
             await (await respond(Request(scope), error))(scope, receive, send)
         finally:
-            record: RequestRecord = state["record"]
             self._metrics.count_request(account.key.name, record.result)
 
     def _account(self, scope: Scope) -> Account:
@@ -66,10 +65,25 @@ class Access:
             raise ApiError(
                 401, "unauthorized", "this needs an API key, as Authorization: Bearer KEY or as X-API-Key: KEY"
             )
-        key = self._keyring.find(presented)
+        keyring = self._keys.current()
+        if keyring is not self._keyring:
+            self._open_accounts(keyring)
+        key = keyring.find(presented)
         if key is None:
             raise ApiError(401, "unauthorized", "there is no such API key")
         return self._accounts[key.name]
+
+    def _open_accounts(self, keyring: Keyring) -> None:
+        """Have an account for every key, which remembers what was done: that of a key that is as it was stays."""
+        self._keyring = keyring
+        before = self._accounts
+        self._accounts = {
+            key.name: known
+            if (known := before.get(key.name)) and known.key == key
+            else Account(key, partial(self._metrics.count_image, key.name))
+            for key in keyring.keys
+        }
+        self._metrics.start_at_zero(keyring)
 
 
 def is_open(path: str) -> bool:

@@ -1,6 +1,7 @@
 """One log line for every request: what was asked, what became of it, and what it took.
 
-No line has anything that was sent but the request's id and method: no path, query, header, file name or content.
+No line has anything that was sent but the request's id and method: no path, query, header, file name or content. Of an
+API key it has the name.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class AccessLog:
             "total_ms": milliseconds(total_s),
             "received_bytes": record.received_bytes,
         }
+        if record.key:
+            fields["key"] = record.key
         if record.images:
             fields["images"] = len(record.images)
             fields["image_outcomes"] = Counter(image if isinstance(image, str) else "ok" for image in record.images)

@@ -40,6 +40,7 @@ class RequestRecord:
         received_bytes: of its body, where that was wanted.
         submitted_at: when its images were queued, on the same clock.
         images: the answer to each image that was received, or the type of its error, in order.
+        key: name of the API key it came with, never the key itself; None where there was none.
         trace_id, span_id: of its span in hexadecimal, where it has one.
     """
 
@@ -50,6 +51,7 @@ class RequestRecord:
     received_bytes: int = 0
     submitted_at: float = 0.0
     images: Sequence[Answer | str] = ()
+    key: str | None = None
     trace_id: str | None = None
     span_id: str | None = None
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import Any
 
-from service.access.keys import Keyring
+from service.access.keys import KeySource
 from service.app import create_app
 from service.classify.context import Context
 from service.engine.runtimes.base import Runtime
@@ -64,10 +64,10 @@ class HttpAnswer:
 
 
 @contextmanager
-def http_serving(runtime: Runtime, keyring: Keyring | None = None, **settings: object) -> Iterator[RunningServer]:
+def http_serving(runtime: Runtime, keys: KeySource | None = None, **settings: object) -> Iterator[RunningServer]:
     """A started server."""
     chosen = Settings(**({"workers": 1, "max_batch": 1, "max_wait_ms": 0} | settings))
-    app = create_app(chosen, pool(runtime, chosen), keyring)
+    app = create_app(chosen, pool(runtime, chosen), keys)
     server = HttpServer(app, app.context, app.turns)
     with taken_port(["127.0.0.1"], 0) as listeners:
         thread = Thread(target=server.run, args=(listeners,))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
-from service.access.keys import Keyring
+from service.access.keys import KeySource
 from service.app import Service, create_app
 from service.classify.context import Context
 from service.engine.runtimes.base import Runtime
@@ -114,9 +114,9 @@ def pool(runtime: Runtime, settings: Settings) -> WorkerPool:
 
 @contextmanager
 def serving(
-    runtime: Runtime, keyring: Keyring | None = None, tracing: Tracing | None = None, **settings: object
+    runtime: Runtime, keys: KeySource | None = None, tracing: Tracing | None = None, **settings: object
 ) -> Iterator[Server]:
     """A started server, with two workers and batches of up to eight where the settings do not say otherwise."""
     chosen = Settings(**({"workers": 2, "max_batch": 8, "max_wait_ms": 0} | settings))
-    with Server(create_app(chosen, pool(runtime, chosen), keyring, tracing)) as server:
+    with Server(create_app(chosen, pool(runtime, chosen), keys, tracing)) as server:
         yield server

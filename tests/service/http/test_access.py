@@ -20,6 +20,7 @@ from tests.service.server import Server, serving
 SOUND = pngs(1)[0]
 HELD_BACK = {"expect": "100-continue"}  # until the server asks for the body
 PNG = {"content-type": "image/png"}
+ACCESS_LOG = "service.observability.access_log"
 
 
 def _key(name: str, **limits: object) -> ApiKey:
@@ -232,6 +233,34 @@ def test_client_that_leaves_is_charged_for_what_it_started(echo_runtime: EchoRun
         echo_runtime.release()
         wait_until(lambda: _samples(server)["aig_key_macs_total", "gone"] > 0)
         _assert_refused(server.post("/classify", content=solid(1), headers=PNG | _as("gone")), 429, "quota_exceeded")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "route"),
+    [("POST", "/classify", "/classify"), ("GET", "/metrics", "/metrics"), ("GET", "/nowhere", "unmatched")],
+)
+def test_refusal_is_logged_and_counted_under_its_route(
+    runtime: OnnxRuntime, caplog: pytest.LogCaptureFixture, method: str, path: str, route: str
+) -> None:
+    with serving(runtime, KEYS, access_log="on") as server, caplog.at_level(logging.INFO, logger=ACCESS_LOG):
+        server.request(method, path)
+        (line,) = [record for record in caplog.records if record.name == ACCESS_LOG]
+        assert (line.fields["route"], line.fields["status"], line.fields["outcome"]) == (route, 401, "unauthorized")
+        assert "key" not in line.fields
+        metrics = server.get("/metrics", headers=_as("prometheus")).text
+        assert f'aig_requests_total{{outcome="unauthorized",route="{route}"}} 1.0' in metrics
+
+
+def test_line_of_a_request_names_its_key_and_never_tells_it(
+    runtime: OnnxRuntime, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(runtime, KEYS, access_log="on") as server, caplog.at_level(logging.INFO, logger=ACCESS_LOG):
+        _classify(server, "alice")
+        _classify(server, "carol", 2)
+        server.get("/metrics", headers=_as("alice"))
+    lines = [record for record in caplog.records if record.name == ACCESS_LOG]
+    assert [line.fields.get("key") for line in lines] == ["alice", "carol", "alice"]
+    assert "ecila" not in repr([line.__dict__ for line in lines])
 
 
 def test_without_keys_nobody_has_limits_nor_metrics_of_keys(runtime: OnnxRuntime) -> None:
