@@ -80,8 +80,7 @@ class ClientGone(Exception):  # noqa: N818 (a state, told as one)
     """The client closed the connection; nobody will read an answer."""
 
 
-# Exceptions of the rest of the service: HTTP status and error type.
-_KNOWN: dict[type[Exception], tuple[int, str]] = {
+KNOWN: dict[type[Exception], tuple[int, str]] = {
     EmptyImage: (400, "empty_image"),
     ImageTooLarge: (413, "image_too_large"),
     TooManyPixels: (413, "too_many_pixels"),
@@ -100,14 +99,16 @@ _KNOWN: dict[type[Exception], tuple[int, str]] = {
     WorkerLost: (503, "worker_lost"),
     DeadlineExceeded: (504, "deadline_exceeded"),
 }
+"""Exceptions of the rest of the service: HTTP status and error type."""
 _INTERNAL = "internal_error"
 # The limits of an API key are its owner's business; a full queue is the service's.
 NOT_THE_CLIENTS_FAULT = (
-    *(type_ for kind, (status, type_) in _KNOWN.items() if kind is Overloaded or status >= 500),
+    *(type_ for kind, (status, type_) in KNOWN.items() if kind is Overloaded or status >= 500),
     _INTERNAL,
 )
 """Error types of refusals and of failures of the service itself."""
-_HTTP_TYPES = {400: "malformed_request", 404: "not_found", 405: "method_not_allowed"}
+OF_HTTP = {400: "malformed_request", 404: "not_found", 405: "method_not_allowed"}
+"""Error types of what Starlette raises, by status."""
 
 
 def classify_error(error: Exception) -> tuple[int, ErrorDetail]:
@@ -129,18 +130,18 @@ def _classified(error: Exception) -> tuple[int, ErrorDetail]:
     if isinstance(error, RequestValidationError):
         return 422, _validation_detail(error)
     if isinstance(error, HTTPException):
-        type_ = _HTTP_TYPES.get(error.status_code, f"http_{error.status_code}")
+        type_ = OF_HTTP.get(error.status_code, f"http_{error.status_code}")
         message = "there is nothing at this path; /docs lists the routes" if error.status_code == 404 else error.detail
         return error.status_code, ErrorDetail(type=type_, message=str(message))
-    if type(error) in _KNOWN:
-        status, type_ = _KNOWN[type(error)]
+    if type(error) in KNOWN:
+        status, type_ = KNOWN[type(error)]
         return status, ErrorDetail(type=type_, message=str(error))
     return 500, ErrorDetail(type=_INTERNAL, message="an unexpected error; the server's log has the details")
 
 
 def install(app: Starlette) -> None:
     """Make every known exception of the app answer as this page says; the others come to the middleware outside it."""
-    for kind in (*_KNOWN, ApiError, RequestValidationError, HTTPException):
+    for kind in (*KNOWN, ApiError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, respond)
 
 

@@ -30,8 +30,8 @@ def _raised_by_the_web_side() -> Iterator[tuple[str, int]]:
 
 
 def _known() -> set[tuple[str, int]]:
-    known = {(type_, status) for status, type_ in errors._KNOWN.values()}
-    of_http = {(type_, status) for status, type_ in errors._HTTP_TYPES.items()}
+    known = {(type_, status) for status, type_ in errors.KNOWN.values()}
+    of_http = {(type_, status) for status, type_ in errors.OF_HTTP.items()}
     of_http.add((REFUSAL, 503))
     return known | of_http | set(_raised_by_the_web_side()) | _OF_THE_FRAMEWORK
 
