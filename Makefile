@@ -6,6 +6,11 @@ PORT ?= 8000
 MODEL ?= model_repository/convnet-aig-38-cifar10/1
 # The runtime to install: cpu or gpu.
 RUNTIME ?= cpu
+ifneq ($(RUNTIME),cpu)
+ifneq ($(RUNTIME),gpu)
+$(error RUNTIME is cpu or gpu, not "$(RUNTIME)"; how a model is run is said by AIG_RUNTIME)
+endif
+endif
 # The two runtimes are packages that overwrite each other, so each has an environment of its own.
 VENV ?= $(if $(filter gpu,$(RUNTIME)),.venv-gpu,.venv)
 
@@ -17,26 +22,40 @@ OLDEST := .venv-oldest
 OLDEST_TESTS := tests/artifact tests/export tests/fuzz tests/images tests/models tests/service
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Packages of the service with the digests of all their files, for every system and Python that is supported.
+LOCK := requirements-serve-$(RUNTIME).txt
+
+# Tools that no other target needs, in an environment of their own.
+TOOLS := .venv-tools
+UV := 0.13.9
+COMPILE := $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	--no-annotate --no-emit-index-url
+SERVE_EXTRAS := --extra serve --extra heif --extra tracing
+AUDIT := $(TOOLS)/bin/uv tool run --quiet pip-audit==2.10.1 --require-hashes --disable-pip --strict
 # Digests are everywhere here, and look as random as secrets do.
 NO_SECRETS := --disable-plugin HexHighEntropyString --disable-plugin Base64HighEntropyString
 SOURCES := artifact bench docker docs export models service tests
 
 REVISION = $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
-.PHONY: help serve test test-images test-oldest fuzz check docs format dashboards install clean docker-image docker-test
+.PHONY: help serve test test-fast test-images test-oldest fuzz check docs format dashboards install clean lock audit \
+	docker-image docker-test pin
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 serve: $(VENV)/.serve ## serve MODEL on http://HOST:PORT, installing what that needs (no torch)
-	$(BIN)/python -m service serve --model $(MODEL) --host $(HOST) --port $(PORT)
+	$(BIN)/python -m service serve --model "$(MODEL)" --host "$(HOST)" --port "$(PORT)"
 
 test: install ## run all tests, installing what they need
 	$(BIN)/python -m pytest
 
+test-fast: install ## run the tests that take no time, in less than a minute
+	$(BIN)/python -m pytest -m "not (browser or docker or fuzz or slow)"
+
 test-images: install ## compare the network's input of the images in IMAGES with ImageMagick's or libvips's
-	$(BIN)/python -m tests.images.compare $(IMAGES)
+	$(BIN)/python -m tests.images.compare "$(IMAGES)"
 
 # Warnings are of what newer versions of the same packages have put right.
 test-oldest: $(OLDEST)/.installed ## prove the lower bounds of pyproject.toml: tests with the oldest versions it allows
@@ -65,6 +84,17 @@ dashboards: install ## write the Grafana dashboards from their code
 
 install: $(VENV)/.dev ## set up everything for development
 
+lock: $(TOOLS)/.installed ## write the digests of the packages that serve, in the versions of constraints.txt
+	$(COMPILE) pyproject.toml $(SERVE_EXTRAS) --extra cpu --constraint constraints.txt \
+		--output-file requirements-serve-cpu.txt
+	$(COMPILE) pyproject.toml $(SERVE_EXTRAS) --extra gpu --constraint constraints.txt \
+		--constraint docker/constraints-gpu.txt --output-file requirements-serve-gpu.txt
+	echo cyclonedx-bom==7.5.0 | $(COMPILE) - --output-file docker/requirements-sbom.txt
+
+audit: $(TOOLS)/.installed ## look for known vulnerabilities in the packages that serve
+	$(AUDIT) --requirement requirements-serve-cpu.txt
+	$(AUDIT) --requirement requirements-serve-gpu.txt
+
 docker-image: ## build the image convnet-aig-serving:RUNTIME
 	docker build --file docker/Dockerfile --build-arg RUNTIME=$(RUNTIME) --build-arg REVISION=$(REVISION) \
 		--tag convnet-aig-serving:$(RUNTIME) .
@@ -72,27 +102,42 @@ docker-image: ## build the image convnet-aig-serving:RUNTIME
 docker-test: install ## build the containers from this tree, run them, and test them
 	$(BIN)/python -m pytest tests/e2e/test_compose_file.py tests/e2e/test_docker_image.py tests/e2e/test_docker.py
 
+# Tags can come to mean other images; digests cannot. They are not written down here, since only a registry knows them.
+pin: ## name the images that containers are made of by the digests that their tags have today
+	@for image in $$(sed -nE 's/^(ARG BASE=| *image: )([^@]+)(@.*)?$$/\2/p' docker/Dockerfile docker-compose.yml | grep -v ^convnet); do \
+		digest=$$(docker buildx imagetools inspect "$$image" --format '{{.Manifest.Digest}}') || exit 1; \
+		echo "$$image@$$digest"; \
+		sed -i.before -E "s#$$image(@sha256:[0-9a-f]+)?\$$#$$image@$$digest#" docker/Dockerfile docker-compose.yml; \
+		rm docker/Dockerfile.before docker-compose.yml.before; \
+	done
+
 clean: ## remove the environments, caches and benchmark networks
-	rm -rf .venv .venv-gpu $(OLDEST) .bench .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info
+	rm -rf .venv .venv-gpu $(OLDEST) $(TOOLS) .bench .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or later is needed; name one with PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.serve: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.serve: pyproject.toml $(LOCK) | $(VENV)/bin/python
 	@echo "setting up the service in $(VENV) ..."
-	$(PIP) --editable '.[serve,heif,$(RUNTIME)]'
+	$(PIP) --require-hashes --requirement $(LOCK)
+	$(PIP) --no-deps --editable .
 	@touch $@
 
 $(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "setting up what builds the documentation in $(VENV) ..."
-	$(PIP) --editable '.[docs]'
+	$(PIP) --constraint constraints.txt --editable '.[docs]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "setting up everything for development in $(VENV) (PyTorch is a large download) ..."
-	$(PIP) --editable '.[dev,$(RUNTIME)]'
+	$(PIP) --constraint constraints.txt --editable '.[dev,$(RUNTIME)]'
+	@touch $@
+
+$(TOOLS)/.installed: Makefile
+	$(PYTHON) -m venv --clear $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
 	@touch $@
 
 # What constraints-oldest.txt does not name has the version of constraints.txt, and so have the tools for tests.
