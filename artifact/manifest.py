@@ -229,9 +229,22 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise ArtifactError(f"no artifact in {folder}: {error.strerror or error}") from error
+        raise ArtifactError(f"no artifact in {folder}: {_remedy(folder) or error.strerror or error}") from error
     except ValidationError as error:
         raise ArtifactError(f"{path} is not a valid manifest: {error}") from error
+
+
+def _remedy(path: Path) -> str | None:
+    """What was probably meant, where something else than an artifact's folder was named."""
+    if path.is_file() and (path.parent / MANIFEST_NAME).is_file():
+        return f"it is a file of one; name the folder {path.parent}"
+    if path.suffix == ".safetensors" or any(path.glob("*.safetensors")):
+        return "it is a checkpoint; export it first, with python -m export CHECKPOINT --out DIR"
+    found = sorted(file.parent for depth in ("*", "*/*") for file in path.glob(f"{depth}/{MANIFEST_NAME}"))
+    if found:
+        several = f"{len(found)} of them" if len(found) > 1 else "one"
+        return f"there is {several} below it; name {' or '.join(map(str, found[:3]))}"
+    return None if path.is_dir() else "there is no such folder"
 
 
 def verified_file(folder: Path, manifest: Manifest, name: str) -> Path:

@@ -17,12 +17,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from artifact.manifest import INT8_NAME, MANIFEST_NAME, ONNX_NAME, TORCHSCRIPT_NAME
 from artifact.preprocessing import Preprocessing
 from models.config import ModelConfig
 from models.resnet import AdaptiveResNet, block_name
 
 # Those of the published train.py; the deviations of our presets are over all pixels of the training images.
 _PUBLISHED_CIFAR = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
+
+_OF_AN_ARTIFACT = (INT8_NAME, MANIFEST_NAME, ONNX_NAME, TORCHSCRIPT_NAME)
 
 
 class CheckpointError(ValueError):
@@ -85,8 +88,12 @@ def load(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        CheckpointError: the file is missing, damaged or of another kind.
+        CheckpointError: the file is missing, damaged or of another kind; the message says what was probably meant.
     """
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder{_remedy(path)}")
+    if path.name in _OF_AN_ARTIFACT:
+        raise CheckpointError(f"{path} is a file of an artifact, which is made of a checkpoint and is none")
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
@@ -94,10 +101,22 @@ def load(path: Path) -> Checkpoint:
         config = ModelConfig.model_validate_json(header["config"])
         training = json.loads(header["training"])
     except FileNotFoundError as error:
-        raise CheckpointError(f"there is no checkpoint {path}") from error
+        found = _first_in(path.parent)
+        raise CheckpointError(f"there is no checkpoint {path}{f'; there is {found}' if found else ''}") from error
     except (SafetensorError, KeyError, ValidationError, json.JSONDecodeError, OSError) as error:
         raise CheckpointError(f"{path} is not a checkpoint of this project: {error}") from error
     return Checkpoint(config, _part(tensors, "model/"), training, _part(tensors, "optimizer/"))
+
+
+def _remedy(folder: Path) -> str:
+    if (folder / MANIFEST_NAME).is_file():
+        return f" with an artifact, not a checkpoint: python -m models.evaluate takes it as --artifact {folder}"
+    found = _first_in(folder)
+    return f"; name the checkpoint in it, {found}" if found else " without a checkpoint"
+
+
+def _first_in(folder: Path) -> Path | None:
+    return next(iter(sorted(folder.glob("*.safetensors"))), None)
 
 
 def load_published(path: Path, config: ModelConfig) -> Checkpoint:

@@ -22,7 +22,7 @@ def usable_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"cannot use device {name!r}: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"cannot use device {name!r}: {str(error).splitlines()[0]}; cpu works everywhere") from error
     return device
 
 

@@ -55,7 +55,7 @@ def _index(members: dict[str, Callable[[], Image.Image]], origin: Path) -> Examp
     folders = [PurePosixPath(name).parent.name for name in names]
     labels = tuple(sorted(set(folders)))
     if "" in labels:
-        raise DataError(f"{origin} holds images outside any class folder")
+        raise DataError(f"{origin} holds images outside any class folder: put them into folders named by their class")
     parents = sorted({PurePosixPath(name).parent.parent.as_posix() for name in names})
     if len(parents) > 1:  # such as train/ and test/, which must not be mixed
         raise DataError(f"{origin} holds class folders in several folders ({', '.join(parents[:3])}): name one of them")

@@ -91,14 +91,15 @@ def read_keys(path: Path) -> Keyring:
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise KeyFileError(f"no keys in {path}: {error.strerror or error}") from error
+        remedy = "; make one with python -m service key NAME" if isinstance(error, FileNotFoundError) else ""
+        raise KeyFileError(f"no keys in {path}: {error.strerror or error}{remedy}") from error
     except ValueError as error:
         raise KeyFileError(f"{path} is not TOML: {error}") from error
     limits, named = tables.pop("limits", {}), tables.pop("keys", {})
     if tables or not isinstance(limits, dict) or not isinstance(named, dict):
         raise KeyFileError(f"{path} may have the tables [limits] and [keys.NAME], and no others")
     if not named:
-        raise KeyFileError(f"{path} names no key")
+        raise KeyFileError(f"{path} names no key; make one with python -m service key NAME")
     keys = [_key(path, name, limits, table) for name, table in named.items()]
     if len({key.sha256 for key in keys}) != len(keys):
         raise KeyFileError(f"{path} has the same key under two names")

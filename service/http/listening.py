@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import socket
 import struct
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,11 @@ from pydantic_settings import SettingsError
 # and the server has not read. By itself it would keep megabytes: with all connections there may be, gigabytes, and
 # whoever asks much and reads nothing would have all those answers made.
 _UNREAD_BYTES, _AHEAD_BYTES = 131_072, 262_144
+_REMEDIES = {
+    errno.EADDRINUSE: "; stop what listens there, or choose another port",
+    errno.EADDRNOTAVAIL: ", as it is none of this machine's; 0.0.0.0 stands for all of them",
+    errno.EACCES: "; ports from 1024 on are open to all users",
+}
 _ATTACH_FILTER, _RETURN = 26, 0x06  # SO_ATTACH_FILTER of socket(7), and its instruction BPF_RET | BPF_K
 
 
@@ -48,7 +54,8 @@ def taken_port(hosts: Sequence[str], port: int) -> Iterator[list[socket.socket]]
                     listener.bind((address[0], chosen, *address[2:]))
                     listeners.append(listener)
             except OSError as error:
-                raise SettingsError(f"cannot listen on port {port} of {host}: {error.strerror}") from error
+                remedy = _REMEDIES.get(error.errno or 0, "")
+                raise SettingsError(f"cannot listen on port {port} of {host}: {error.strerror}{remedy}") from error
         yield listeners
 
 

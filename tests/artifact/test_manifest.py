@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -230,3 +232,24 @@ def test_batch_of_no_images_is_nothing(manifest: Manifest) -> None:
     executed = manifest.executed(np.empty((0, 2), np.float32), np.empty(0, np.float32))
     assert executed.shape == (0, 3)
     assert manifest.spent_macs(executed).shape == (0,)
+
+
+def test_error_tells_what_was_probably_meant(artifact: Path, tmp_path: Path) -> None:
+    version = shutil.copytree(artifact, tmp_path / "repository" / "net" / "1")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "checkpoint.safetensors").touch()
+    for path, remedy in (
+        (version.parent, f"there is one below it; name {version}"),
+        (version.parent.parent, f"there is one below it; name {version}"),
+        (version / "model.onnx", f"it is a file of one; name the folder {version}"),
+        (run, "it is a checkpoint; export it first"),
+        (run / "checkpoint.safetensors", "it is a checkpoint; export it first"),
+        (tmp_path / "nowhere", "there is no such folder"),
+        (tmp_path, "No such file or directory"),
+    ):
+        with pytest.raises(ArtifactError, match=re.escape(f"no artifact in {path}: {remedy}")):
+            read_manifest(path)
+    other = shutil.copytree(version, version.with_name("2"))
+    with pytest.raises(ArtifactError, match=re.escape(f"there is 2 of them below it; name {version} or {other}")):
+        read_manifest(version.parent)

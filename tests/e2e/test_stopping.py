@@ -103,7 +103,7 @@ def test_missing_model_ends_the_program_with_one_clear_line(tmp_path: Path) -> N
     finished = _run("serve", "--model", str(tmp_path / "nowhere"), "--port", "0")
     assert (finished.returncode, finished.stdout) == (1, "")
     (line,) = finished.stderr.splitlines()
-    assert line == f"ERROR:    no artifact in {tmp_path / 'nowhere'}: No such file or directory"
+    assert line == f"ERROR:    no artifact in {tmp_path / 'nowhere'}: there is no such folder"
 
 
 @pytest.mark.parametrize("flags", [["--port"], ["--port", "0", "--metrics-port"]], ids=["port", "metrics port"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -241,3 +242,19 @@ def test_published_checkpoint_of_another_network_is_refused(
     weights = rename_published(published_weights(make_network()))
     with pytest.raises(CheckpointError, match="do not fit"):
         Checkpoint(make_config(stage_blocks=(1, 1, 2), target_rates=(0.5,) * 4), weights).network()
+
+
+def test_error_tells_what_was_probably_meant(tmp_path: Path) -> None:
+    run, artifact = tmp_path / "run", tmp_path / "artifact"
+    for folder, file in ((run, "checkpoint.safetensors"), (artifact, "manifest.json"), (artifact, "model.onnx")):
+        folder.mkdir(exist_ok=True)
+        (folder / file).touch()
+    for path, message in (
+        (run, f"{run} is a folder; name the checkpoint in it, {run / 'checkpoint.safetensors'}"),
+        (run / "best.safetensors", f"there is no checkpoint {run / 'best.safetensors'}; there is {run / 'checkpoint'}"),
+        (artifact, f"{artifact} is a folder with an artifact, not a checkpoint: python -m models.evaluate takes it as"),
+        (artifact / "model.onnx", f"{artifact / 'model.onnx'} is a file of an artifact"),
+        (tmp_path, f"{tmp_path} is a folder without a checkpoint"),
+    ):
+        with pytest.raises(CheckpointError, match=f"^{re.escape(message)}"):
+            load(path)

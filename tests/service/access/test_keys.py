@@ -85,7 +85,7 @@ def test_file_that_cannot_be_meant_is_one_line_of_error(
 
 def test_missing_file_keeps_the_service_from_starting_open(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--api-keys", str(tmp_path / "nowhere.toml")]) == 1
-    assert "No such file" in capsys.readouterr().err
+    assert "No such file or directory; make one with python -m service key NAME" in capsys.readouterr().err
 
 
 def test_file_that_is_no_text_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,18 @@ def test_host_that_is_another_machine_is_told(host: str, why: str) -> None:
         pass
 
 
+def test_error_tells_what_to_do() -> None:
+    with taken_port(["127.0.0.1"], 0) as (taken,):
+        taken.listen()
+        with (
+            pytest.raises(SettingsError, match="choose another port"),
+            taken_port(["127.0.0.1"], taken.getsockname()[1]),
+        ):
+            pass
+    with pytest.raises(SettingsError, match=r"0\.0\.0\.0 stands for all"), taken_port(["192.0.2.1"], 80):
+        pass
+
+
 def test_every_address_of_a_host_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in ("127.0.0.1", "127.0.0.2")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [*found, *found])
