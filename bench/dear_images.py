@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure; exit status 0 if both targets hold."""
     parser = argparse.ArgumentParser(prog="python -m bench.dear_images", description="Do dear images keep others out?")
     parser.add_argument("--model", type=Path, default=_SHIPPED, help="folder of an artifact (default: the shipped one)")
-    parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="windows of each kind (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each window (default: %(default)s)")
     arguments = parser.parse_args(argv)
     with (

@@ -111,10 +111,14 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.load", description="Put load on an HTTP server.")
     parser.add_argument("url", help="where images are posted to, as raw bodies")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="files to post, all of one type")
-    parser.add_argument("--most-images", type=int, default=1000, metavar="N", help="(default: %(default)s)")
+    parser.add_argument(
+        "--most-images", type=int, default=1000, metavar="N", help="files of them to post (default: %(default)s)"
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--clients", type=int, default=1, help="of a closed loop (default: %(default)s)")
-    how.add_argument("--rate", type=float, metavar="PER_S", help="of an open loop: random arrivals per second")
+    how.add_argument(
+        "--rate", type=float, metavar="PER_S", help="random arrivals per second, an open loop (default: a closed one)"
+    )
     parser.add_argument("--seconds", type=float, default=10.0, help="to measure (default: %(default)g)")
     parser.add_argument("--warmup", type=float, default=2.0, metavar="S", help="before that (default: %(default)g)")
     parser.add_argument("--timeout", type=float, default=10.0, metavar="S", help="of a request (default: %(default)g)")

@@ -114,8 +114,13 @@ class Overhead:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure; exit status 0 if every target holds."""
     parser = argparse.ArgumentParser(prog="python -m bench.overhead", description="What does serving add?")
-    parser.add_argument("--model", type=Path, action="append", help="folder of an artifact; may be given several times")
-    parser.add_argument("--rounds", type=int, default=9, help="(default: %(default)s)")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        action="append",
+        help="folder of an artifact; may be given several times (default: the shipped one and two random ones)",
+    )
+    parser.add_argument("--rounds", type=int, default=9, help="measurements of each (default: %(default)s)")
     parser.add_argument(
         "--isolation",
         choices=("process", "thread"),

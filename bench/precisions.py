@@ -72,7 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure every precision that this processor has; exit status 0 if each is worth having."""
     parser = argparse.ArgumentParser(prog="python -m bench.precisions", description="What does lower precision cost?")
     parser.add_argument("--data", type=Path, required=True, help="class folders, a tar of them, or CIFAR-10's batches")
-    parser.add_argument("--model", type=Path, default=_SHIPPED, help="with an int8 graph (default: the shipped)")
+    parser.add_argument(
+        "--model", type=Path, default=_SHIPPED, help="an artifact with an int8 graph (default: the shipped one)"
+    )
     parser.add_argument("--held-out", type=int, default=5000, help="images kept out of training (default: %(default)s)")
     arguments = parser.parse_args(argv)
     manifest, examples = read_manifest(arguments.model), open_examples(arguments.data)

@@ -71,10 +71,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.servers", description="Compare serving frameworks.")
     parser.add_argument("--model", type=Path, help="folder of an artifact (default: a random 110-layer network)")
-    parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=4.0, help="of every measurement (default: %(default)g)")
-    parser.add_argument("--only", action="append", metavar="NAME", help="a server; may be given several times")
-    parser.add_argument("--charts", type=Path, default=_ROOT / "docs", help="where to draw the results")
+    parser.add_argument(
+        "--only", action="append", metavar="NAME", help="a server; may be given several times (default: all)"
+    )
+    parser.add_argument(
+        "--charts", type=Path, default=_ROOT / "docs", help="folder of the results' pictures (default: docs)"
+    )
     return parser.parse_args(argv)
 
 

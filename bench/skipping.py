@@ -91,8 +91,15 @@ class Point:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure both networks; exit status 0 if every target holds."""
     parser = argparse.ArgumentParser(prog="python -m bench.skipping", description="Is skipped work saved time?")
-    parser.add_argument("--networks", type=Path, default=_ROOT / ".bench" / "networks", help="where to keep them")
-    parser.add_argument("--charts", type=Path, default=_ROOT / "docs", help="where to draw the results")
+    parser.add_argument(
+        "--networks",
+        type=Path,
+        default=_ROOT / ".bench" / "networks",
+        help="where to keep them (default: .bench/networks)",
+    )
+    parser.add_argument(
+        "--charts", type=Path, default=_ROOT / "docs", help="folder of the results' pictures (default: docs)"
+    )
     rounds = " and ".join(f"{target.rounds}" for target in TARGETS)
     parser.add_argument("--rounds", type=int, help=f"of the compiled network (default: {rounds}, by network)")
     arguments = parser.parse_args(argv)

@@ -90,12 +90,16 @@ def _report(manifest: Manifest, out: Path) -> None:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m export", description="Export a checkpoint to an artifact.")
-    parser.add_argument("checkpoint", type=Path, help="of this project, or a published .pth.tar (with --preset)")
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        help="file of a trained network (runs/k/checkpoint.safetensors), or a published .pth.tar",
+    )
     parser.add_argument("--out", required=True, type=Path, help="folder of the artifact; must not exist yet")
     parser.add_argument("--version", default="1", help="version of the model (default: 1)")
-    parser.add_argument("--images", type=Path, help="real images to verify on: class folders or a tar of them")
+    parser.add_argument("--images", type=Path, help="to verify on: class folders or a tar of them (default: generated)")
     parser.add_argument("--count", type=int, default=64, help="how many of them, spread evenly (default: 64)")
-    parser.add_argument("--int8", action="store_true", help="also write an int8 graph for CPUs")
+    parser.add_argument("--int8", action="store_true", help="also write an int8 graph for CPUs (default: none)")
     parser.add_argument(
         "--calibration-images", type=Path, metavar="DATA", help="to calibrate it on (default: others of --images)"
     )
@@ -118,7 +122,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add_bad_images(parser)
     parser.add_argument("--gate-threshold", type=finite, default=0.0, help="open gates above this margin (default: 0)")
-    parser.add_argument("--preset", choices=PRESETS, metavar="NAME", help="network of a published checkpoint")
+    parser.add_argument(
+        "--preset", choices=PRESETS, metavar="NAME", help="network of a published .pth.tar (default: none)"
+    )
     return parser.parse_args(argv)
 
 

@@ -33,8 +33,8 @@ def add_bad_images(parser: argparse.ArgumentParser) -> None:
         "--bad-images",
         choices=get_args(BadImages),
         default="stop",
-        help="images that cannot be read: stop at the first (default), or name them and leave them out, which takes "
-        "decoding all of the data first",
+        help="images that cannot be read: stop at the first, or name them and skip them, which takes decoding all "
+        "of the data first (default: %(default)s)",
     )
 
 

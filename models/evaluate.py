@@ -58,12 +58,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m models.evaluate", description="Evaluate a gated residual network.")
     parser.add_argument(
-        "checkpoint", type=Path, nargs="?", help="of this project, or a published .pth.tar together with --preset"
+        "checkpoint",
+        type=Path,
+        nargs="?",
+        help="file of a trained network (runs/k/checkpoint.safetensors), or a published .pth.tar with --preset",
     )
-    parser.add_argument("--artifact", type=Path, metavar="DIR", help="an exported network, which runs in ONNX Runtime")
+    parser.add_argument(
+        "--artifact", type=Path, metavar="DIR", help="an exported network, which runs in ONNX Runtime (default: none)"
+    )
     parser.add_argument("--data", required=True, type=Path, help="class folders, a tar of them, or CIFAR-10's batches")
     add_bad_images(parser)
-    parser.add_argument("--preset", metavar="NAME", help=f"network of a published checkpoint: {', '.join(PRESETS)}")
+    parser.add_argument(
+        "--preset", metavar="NAME", help=f"network of a published checkpoint (default: none): {', '.join(PRESETS)}"
+    )
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--held-out",
@@ -71,23 +78,34 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help=f"images held out of training (default: as many as CHECKPOINT tells, else {Recipe().held_out})",
     )
-    which.add_argument("--all", action="store_true", help="every image, not only those held out of training")
-    parser.add_argument("--batch-size", type=int, help="default: 256 in PyTorch, 16 a thread in ONNX Runtime")
-    parser.add_argument("--gate-offset", type=finite, default=0.0, help="added to every margin: below 0 skips more")
+    which.add_argument("--all", action="store_true", help="every image (default: only those held out of training)")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="of two pictures (default: evaluation/ beside CHECKPOINT)"
+        "--batch-size", type=int, help="images run together (default: 256 in PyTorch, 16 a thread in ONNX Runtime)"
+    )
+    parser.add_argument(
+        "--gate-offset", type=finite, default=0.0, help="added to every margin: below 0 skips more (default: 0)"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder of two pictures (default: evaluation/ beside CHECKPOINT)"
     )
     parser.add_argument("--device", default=default_device(), help="of PyTorch, cpu or cuda (default: %(default)s)")
     report = parser.add_argument_group("report", "a page on what the gates learned, instead of the pictures")
-    report.add_argument("--report", type=Path, metavar="DIR", help="where to write index.html and report.json")
     report.add_argument(
-        "--ungated", type=Path, metavar="NETWORK", help="without gates, to compare: checkpoint or artifact"
+        "--report", type=Path, metavar="DIR", help="where to write index.html and report.json (default: no report)"
     )
-    report.add_argument("--groups", type=Path, metavar="FILE", help="groups of classes to compare, as JSON")
+    report.add_argument(
+        "--ungated",
+        type=Path,
+        metavar="NETWORK",
+        help="without gates, to compare: checkpoint or artifact (default: none)",
+    )
+    report.add_argument(
+        "--groups", type=Path, metavar="FILE", help="groups of classes to compare, as JSON (default: none)"
+    )
     report.add_argument(
         "--without-images",
         action="store_true",
-        help="tell the images' names instead, for a page that is passed on where the data may not be",
+        help="tell the images' names instead, for a page that is passed on where the data may not be (default: show)",
     )
     report.add_argument(
         "--sample",

@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -32,12 +34,12 @@ from models.trainer import CHECKPOINT_NAME, Trainer, warm_start
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     default = Recipe()
     parser = argparse.ArgumentParser(prog="python -m models.train", description="Train a gated residual network.")
-    parser.add_argument("--preset", required=True, metavar="NAME", help=", ".join(PRESETS))
+    parser.add_argument("--preset", required=True, metavar="NAME", help=f"network: {', '.join(PRESETS)}")
     parser.add_argument("--data", required=True, type=Path, help="class folders, a tar of them, or CIFAR-10's batches")
     add_bad_images(parser)
     parser.add_argument("--out", required=True, type=Path, help="folder of the run; an unfinished run there goes on")
     gates = parser.add_mutually_exclusive_group()
-    gates.add_argument("--plain", action="store_true", help="without gates: the baseline")
+    gates.add_argument("--plain", action="store_true", help="without gates: the baseline (default: with)")
     gates.add_argument(
         "--target-rate",
         type=float,
@@ -45,20 +47,38 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="RATE",
         help="one for all blocks or one a block; 1 means no gate (default: the preset's)",
     )
-    parser.add_argument("--init", type=Path, help="checkpoint to start from; may be of the plain network")
-    parser.add_argument("--epochs", type=int, default=default.epochs)
-    parser.add_argument("--batch-size", type=int, default=default.batch_size)
-    parser.add_argument("--lr", type=float, default=default.peak_lr, help="peak learning rate")
-    parser.add_argument("--schedule", choices=("one-cycle", "cosine"), default=default.schedule)
-    parser.add_argument("--weight-decay", type=float, default=default.weight_decay)
-    parser.add_argument("--target-weight", type=float, default=default.target_weight)
-    parser.add_argument("--target-warmup", type=float, default=default.target_warmup, metavar="SHARE")
-    parser.add_argument("--label-smoothing", type=float, default=default.label_smoothing)
-    parser.add_argument("--held-out", type=int, default=default.held_out, help="images kept for validation")
-    parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")
-    parser.add_argument("--seed", type=int, default=default.seed)
+    parser.add_argument(
+        "--init", type=Path, help="checkpoint to start from; may be of the plain network (default: none)"
+    )
+    add = partial(_add_with_default, parser)
+    add("--epochs", int, default.epochs, "times each training image is seen")
+    add("--batch-size", int, default.batch_size, "images a step")
+    add("--lr", float, default.peak_lr, "peak learning rate")
+    add(
+        "--schedule",
+        str,
+        default.schedule,
+        "of the learning rate: one-cycle rises over the first 30%% of the steps, cosine over 5%%; then both fall",
+        choices=("one-cycle", "cosine"),
+    )
+    add("--weight-decay", float, default.weight_decay, "of convolutions and matrices; for ImageNet 1e-4 was published")
+    add("--target-weight", float, default.target_weight, "of the target-rate loss beside the classification loss")
+    add(
+        "--target-warmup", float, default.target_warmup, "part of the steps over which it rises from 0", metavar="SHARE"
+    )
+    add("--label-smoothing", float, default.label_smoothing, "of the classification loss, from 0 to below 1")
+    add("--held-out", int, default.held_out, "images kept for validation", metavar="N")
+    precisions = ("auto", "bf16", "fp32")
+    add("--precision", str, "auto", "of the computation; auto is bf16 where that is fast", choices=precisions)
+    add("--seed", int, default.seed, "of the weights, the images' order and augmentation, and the gates' noise")
     parser.add_argument("--device", default=default_device(), help="cpu or cuda (default: %(default)s)")
     return parser.parse_args(argv)
+
+
+def _add_with_default(
+    parser: argparse.ArgumentParser, flag: str, kind: type, default: object, help_: str, **more: Any
+) -> None:
+    parser.add_argument(flag, type=kind, default=default, help=f"{help_} (default: %(default)s)", **more)
 
 
 def _config(arguments: argparse.Namespace, labels: tuple[str, ...]) -> ModelConfig:

@@ -81,7 +81,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=2.0, help="about how long (default: %(default)g)")
     parser.add_argument("--seed", type=int, default=0, help="of the schedule (default: %(default)s)")
     parser.add_argument("--images", type=Path, metavar="DIR", help="to send (default: the model's own probes)")
-    parser.add_argument("--port", type=int, default=_PORT, help="(default: %(default)s)")
+    parser.add_argument("--port", type=int, default=_PORT, help="of the service (default: %(default)s)")
     return parser.parse_args(argv)
 
 

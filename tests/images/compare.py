@@ -78,7 +78,7 @@ def compare(path: Path, decoder: Decoder, preprocessing: Preprocessing) -> Diffe
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare the images of a folder and list what differs; return the exit status."""
     parser = argparse.ArgumentParser(description="Compare decoded images with those of another decoder.")
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, help="of images, and of folders of them")
     parser.add_argument("--side", type=int, default=224, help="of the network's input, in pixels (default: 224)")
     arguments = parser.parse_args(argv)
     decoder = other_decoder()
