@@ -83,6 +83,11 @@ class BoundedDecoder:
         self._bounds = bounds
         self._idle = [_Process(decoder, bounds)]
 
+    @property
+    def pids(self) -> list[int]:
+        """The processes that wait for an image. Each has a child, which decodes and is ended where that is dear."""
+        return [process.pid for process in self._idle]
+
     def decode(self, data: bytes) -> Float32Array:
         """Return the network's input, (3, H, W), of an image that is not dear.
 
@@ -159,6 +164,10 @@ class _Process:
         with suppress(OSError):  # it has ended, which is noticed when it is asked
             self._connection.send(orjson.dumps({"decoder": _fields(decoder), "bounds": _fields(bounds)}))
         weakref.finalize(self, _end, self._connection, self._process)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def fit(self, data: bytes, cpu_s: float) -> UInt8Array:
         """Pixels (crop, crop, 3), which are good until the next call.

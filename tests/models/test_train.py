@@ -5,16 +5,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from models.checkpoint import Checkpoint, load, save
 from models.config import ModelConfig, preset
-from models.data import Batch
+from models.data import Batch, Dataset
 from models.resnet import AdaptiveResNet
 from models.train import main
-from models.trainer import CHECKPOINT_NAME, Trainer
+from models.trainer import CHECKPOINT_NAME
 from tests.conftest import MakeFolders
 from tests.models.conftest import metrics, same_tensors
 
@@ -152,15 +153,17 @@ def test_class_without_an_image_that_can_be_read_is_an_error(
 def test_ctrl_c_says_in_one_line_how_the_run_goes_on(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train_step = Trainer._train_step
+    shuffled = Dataset.shuffled
 
     def interrupted_at(step: int) -> None:
-        def fatal_step(trainer: Trainer, batch: Batch) -> None:
-            if trainer.step == step:
-                raise KeyboardInterrupt
-            train_step(trainer, batch)
+        def fatal(dataset: Dataset, batch_size: int, seed: int, epoch: int, first: int) -> Iterator[Batch]:
+            begun = epoch * dataset.batches(batch_size) + first
+            for number, batch in enumerate(shuffled(dataset, batch_size, seed, epoch, first), begun):
+                if number == step:
+                    raise KeyboardInterrupt
+                yield batch
 
-        monkeypatch.setattr(Trainer, "_train_step", fatal_step)
+        monkeypatch.setattr(Dataset, "shuffled", fatal)
 
     for step, told in (
         (3, "the same command starts again, as there is no checkpoint yet"),

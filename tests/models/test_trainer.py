@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -79,15 +79,18 @@ class _Killed(BaseException):
 
 
 def _kill_after(trainer: Trainer, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run until a step is about to be taken after `steps` others, and kill there."""
-    train_step = trainer._train_step
+    """Run until `steps` steps are taken, and kill before whatever comes next."""
+    shuffled = trainer.training.shuffled
 
-    def fatal_step(batch: Batch) -> None:
+    def fatal(*arguments: int) -> Iterator[Batch]:
+        for batch in shuffled(*arguments):
+            if trainer.step == steps:
+                raise _Killed
+            yield batch
         if trainer.step == steps:
             raise _Killed
-        train_step(batch)
 
-    monkeypatch.setattr(trainer, "_train_step", fatal_step)
+    monkeypatch.setattr(trainer.training, "shuffled", fatal)
     with pytest.raises(_Killed):
         trainer.run()
 
@@ -139,16 +142,7 @@ def test_run_killed_between_an_epochs_last_step_and_its_figures_has_every_row_in
 ) -> None:
     whole, killed, resumed = (make_trainer(out, save_every=6) for out in ("whole", "killed", "killed"))
     whole.run()
-    epoch_metrics = killed._epoch_metrics
-
-    def fatal_metrics() -> dict[str, float]:
-        if killed.step == epoch * killed.steps_per_epoch:
-            raise _Killed
-        return epoch_metrics()
-
-    monkeypatch.setattr(killed, "_epoch_metrics", fatal_metrics)
-    with pytest.raises(_Killed):
-        killed.run()
+    _kill_after(killed, epoch * killed.steps_per_epoch, monkeypatch)
     resumed.resume(load(killed.out / CHECKPOINT_NAME))
     assert resumed.step == epoch * resumed.steps_per_epoch
     resumed.run()

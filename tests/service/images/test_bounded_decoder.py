@@ -16,7 +16,7 @@ from PIL import Image
 
 from artifact.preprocessing import Preprocessing
 from service.engine.errors import WorkerLost
-from service.images.bounded_decoder import NUMBERS, BoundedDecoder, Bounds
+from service.images.bounded_decoder import BoundedDecoder, Bounds
 from service.images.decoding import CorruptImage, EmptyImage, ImageDecoder, ImageTooCostly, ImageTooLarge, NotAnImage
 from tests.image_files import encoded, photograph, solid
 from tests.runtimes import wait_until
@@ -58,10 +58,15 @@ def _children(pid: int) -> list[int]:
 
 def _fork(decoder: BoundedDecoder) -> int:
     """The process that decodes, which the decoder's own process has forked."""
-    (process,) = decoder._idle
-    wait_until(lambda: bool(_children(process._process.pid)))
-    (child,) = _children(process._process.pid)
+    (pid,) = decoder.pids
+    wait_until(lambda: bool(_children(pid)))
+    (child,) = _children(pid)
     return child
+
+
+def _processor_time(pid: int) -> int:
+    """Ticks that a process has run for itself."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
 
 
 def test_image_comes_out_as_without_bounds(decoder: BoundedDecoder) -> None:
@@ -107,12 +112,12 @@ def test_image_that_is_not_known_to_be_dear_may_take_less() -> None:
 
 def test_process_that_takes_the_place_of_another_has_nothing_to_load(decoder: BoundedDecoder) -> None:
     decoder.decode(solid(10))
-    (process,) = decoder._idle
+    before = decoder.pids
     for _ in range(5):
         os.kill(_fork(decoder), signal.SIGKILL)
         decoder.decode(solid(10))
-    assert decoder._idle == [process]
-    assert process._process.poll() is None
+    assert decoder.pids == before
+    assert "State:\tZ" not in Path(f"/proc/{before[0]}/status").read_text()
 
 
 def test_image_that_takes_too_much_memory_is_refused() -> None:
@@ -127,10 +132,10 @@ def test_image_that_takes_too_much_memory_is_refused() -> None:
 def test_image_at_which_a_decoder_crashes_is_damaged(decoder: BoundedDecoder) -> None:
     decoder.decode(solid(10))
     with ThreadPoolExecutor(1) as others:
-        (process,) = decoder._idle
         fork = _fork(decoder)
+        before = _processor_time(fork)
         refused = others.submit(decoder.decode_dear, _slow())
-        wait_until(lambda: NUMBERS.unpack_from(process._memory)[1] == 2)
+        wait_until(lambda: _processor_time(fork) > before)  # so that it has begun
         os.kill(fork, signal.SIGSEGV)
         with pytest.raises(CorruptImage, match="its decoder crashed"):
             refused.result()
@@ -145,8 +150,7 @@ def test_decoder_that_was_ended_between_two_images_costs_neither(decoder: Bounde
 
 def test_decoder_all_of_which_was_ended_is_started_again(decoder: BoundedDecoder) -> None:
     decoder.decode(solid(10))
-    (process,) = decoder._idle
-    os.kill(process._process.pid, signal.SIGKILL)
+    os.kill(*decoder.pids, signal.SIGKILL)
     assert np.array_equal(decoder.decode(solid(20)), PLAIN.decode(solid(20)))
 
 
@@ -194,9 +198,8 @@ def test_damaged_header_is_told_as_damaged_and_ends_no_process(decoder: BoundedD
 
 def test_lack_of_a_process_is_nobodys_fault(decoder: BoundedDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
     decoder.decode(solid(10))
-    (process,) = decoder._idle
     fork = _fork(decoder)
-    os.kill(process._process.pid, signal.SIGKILL)
+    os.kill(*decoder.pids, signal.SIGKILL)
     wait_until(lambda: not Path(f"/proc/{fork}").exists())
     monkeypatch.setattr("service.images.bounded_decoder.sys.executable", "/nowhere/python")
     with pytest.raises(WorkerLost):
