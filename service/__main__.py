@@ -62,14 +62,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(command: str, rest: dict[str, Any]) -> int:
     if command == "key":
         return _make_key(rest["name"])
-    own = [rest.pop(name, None) for name in ("images", "top_k", "json")]
+    own = {name: rest.pop(name) for name in ("images", "top_k", "json") if name in rest}
     settings = read_settings({name: value for name, value in rest.items() if value is not None})
     if command == "serve":
         return _serve_logged(settings)
     # Imported here so that the service need not wait for it.
     from service.classify.command import classify_files
 
-    return classify_files(settings, *own)
+    return classify_files(settings, own["images"], own["top_k"], as_json=own["json"])
 
 
 def _serve_logged(settings: Settings) -> int:

@@ -113,4 +113,5 @@ def test_taken_port_ends_the_program_with_one_clear_line(artifact: Path, flags: 
         finished = _run("serve", "--model", str(artifact), *flags, port)
     assert (finished.returncode, finished.stdout) == (1, "")
     (line,) = finished.stderr.splitlines()
-    assert line == f"ERROR:    cannot listen on port {port} of 127.0.0.1: Address already in use"
+    why = "Address already in use; stop what listens there, or choose another port"
+    assert line == f"ERROR:    cannot listen on port {port} of 127.0.0.1: {why}"
