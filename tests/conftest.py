@@ -17,18 +17,23 @@ from tests.networks import exported_once
 MakeFolders = Callable[..., Path]
 
 # The markers of pyproject.toml that all tests of a folder have, or all that use a fixture.
-_OF_FOLDER = {"e2e": "slow", "fuzz": "fuzz", "hostile": "slow"}
-_OF_FIXTURE = {"browser": "browser", "make_master": "slow", "make_worker": "slow", "stack": "docker"}
+_OF_FOLDER = {
+    "e2e": "slow",
+    "fuzz": "fuzz",
+    "hostile": "slow",
+    "service/engine/runtimes": "slow",
+    "service/engine/workers": "slow",
+}
+_OF_FIXTURE = {"browser": "browser", "stack": "docker"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests whose folder or fixtures tell that they are not fast."""
     for item in items:
-        folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        fixtures = getattr(item, "fixturenames", ())
-        for name in [_OF_FOLDER.get(folder), *map(_OF_FIXTURE.get, fixtures)]:
-            if name:
-                item.add_marker(name)
+        folders = [folder.as_posix() for folder in item.path.relative_to(Path(__file__).parent).parents]
+        marks = [*map(_OF_FOLDER.get, folders), *map(_OF_FIXTURE.get, getattr(item, "fixturenames", ()))]
+        for name in filter(None, marks):
+            item.add_marker(name)
 
 
 @pytest.fixture(autouse=True, scope="session")

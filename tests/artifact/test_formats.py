@@ -54,6 +54,7 @@ except ValueError as error:
     assert refusal.startswith("Input should be without HEIC")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems tell the threads of a process otherwise")
 @pytest.mark.parametrize("name", ["AVIF", "HEIC"])
 def test_decoder_starts_no_threads(name: str) -> None:

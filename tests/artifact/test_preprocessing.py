@@ -147,6 +147,7 @@ def test_jpeg_not_much_larger_than_needed_is_decoded_whole() -> None:
 SIZES = [(776, 909), (449, 451), (201, 1203), (1203, 201), (455, 461), (1793, 1799), (1800, 1801), (1807, 2047)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8])
 def test_reduced_decoding_moves_nothing(size: tuple[int, int], orientation: int) -> None:

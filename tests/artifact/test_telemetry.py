@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("module", ["service.engine.runtimes.onnx", "service.engine.runtimes.int8", "export.parity"])
 def test_onnx_runtime_is_told_not_to_report_before_it_is_imported(module: str) -> None:

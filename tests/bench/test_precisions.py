@@ -10,6 +10,8 @@ from bench.precisions import Answers, Precise, beside, main, problems
 from service.engine.runtimes.base import Precision
 from tests.conftest import MakeFolders
 
+pytestmark = pytest.mark.slow
+
 
 def _answers(predictions: list[int], opened: list[bool], image_ms: float = 1.0) -> Answers:
     """To images of class 1."""

@@ -15,6 +15,8 @@ from service.errors import NOT_THE_CLIENTS_FAULT
 from service.observability.metrics import Metrics
 from tests.runtimes import PATIENCE_S, echo_manifest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2] / "docker" / "prometheus"
 RULES = sorted(ROOT.glob("rules/*.yml"))
 TESTS = sorted(ROOT.glob("tests/*.test.yml"))

@@ -27,6 +27,8 @@ from models.macs import count_macs
 from models.resnet import AdaptiveResNet
 from tests.networks import SOURCE_DIGEST, checkpoint_of, confident_network, exported_int8_once, inputs, small_network
 
+pytestmark = pytest.mark.slow
+
 
 def test_artifact_holds_both_graphs_and_a_manifest_that_reads(artifact: Path) -> None:
     assert sorted(path.name for path in artifact.iterdir() if path.is_file()) == sorted(

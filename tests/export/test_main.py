@@ -23,6 +23,8 @@ from models.sources import open_examples
 from tests.conftest import MakeFolders
 from tests.networks import checkpoint_of, colour_fields, confident_network, small_network
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def trained(tmp_path: Path, network: AdaptiveResNet) -> Path:

@@ -21,6 +21,8 @@ from tests.export import tampering
 from tests.export.forms import Exported, onnx_form
 from tests.networks import inputs, small_network
 
+pytestmark = pytest.mark.slow
+
 FIRST_GATED = "stage1_block2"
 
 

@@ -21,6 +21,8 @@ from models.sources import open_examples
 from tests.conftest import MakeFolders
 from tests.models.conftest import MakeNetwork, PublishedWeights
 
+pytestmark = pytest.mark.slow
+
 LABELS = ("cat", "dog", "eel")
 
 

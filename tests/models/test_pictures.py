@@ -10,6 +10,8 @@ from PIL import Image
 from models.evaluation import Evaluation
 from models.pictures import draw_compute_spread, draw_execution_rates, shown_classes, write_pictures
 
+pytestmark = pytest.mark.slow
+
 
 def _evaluation(images: int, classes: int, blocks: int) -> Evaluation:
     """A random evaluation in which classes with a higher index cost more."""

@@ -19,6 +19,8 @@ from models.trainer import CHECKPOINT_NAME
 from tests.conftest import MakeFolders
 from tests.models.conftest import metrics, same_tensors
 
+pytestmark = pytest.mark.slow
+
 PRESET = "convnet-aig-20-cifar10"
 ROOT = Path(__file__).parents[2]
 

@@ -20,6 +20,8 @@ from models.resnet import AdaptiveResNet
 from models.trainer import CHECKPOINT_NAME, Trainer, warm_start
 from tests.models.conftest import MakeConfig, MakeDataset, MakeNetwork, metrics, same_tensors
 
+pytestmark = pytest.mark.slow
+
 MakeTrainer = Callable[..., Trainer]
 
 

@@ -19,6 +19,8 @@ from tests.runtimes import EchoRuntime
 from tests.service.conftest import Outcome
 from tests.service.server import Server
 
+pytestmark = pytest.mark.slow
+
 LIBRARIES = ("torch", "onnx", "safetensors", "models", "export")
 
 

@@ -36,6 +36,7 @@ def test_poisons_fail_each_in_its_way_and_nobody_beside_them(poisoned: Path, pic
     assert "out of data bounds" in str(outcomes[3].__cause__)  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_poisoned_model_is_a_whole_artifact_with_answers_of_its_own(artifact: Path, poisoned: Path) -> None:
     manifest, healthy = read_manifest(poisoned), read_manifest(artifact)
     assert (manifest.name, manifest.version) == (healthy.name, "2")

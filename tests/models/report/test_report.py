@@ -17,6 +17,8 @@ from tests.conftest import MakeFolders
 from tests.models.report.test_page import Elements, external_references
 from tests.networks import checkpoint_of, inputs, small_network
 
+pytestmark = pytest.mark.slow
+
 SECTIONS = ["accuracy", "blocks", "classes", "depth", "stability", "robustness", "nearness"]
 
 

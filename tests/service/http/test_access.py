@@ -58,6 +58,13 @@ def server(runtime: OnnxRuntime) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def shared(runtime: OnnxRuntime) -> Iterator[Server]:
+    """The same for tests that leave nothing behind but counts."""
+    with serving(runtime, KEYS, max_bytes=8000) as server:
+        yield server
+
+
 def _assert_refused(response: httpx.Response, status: int, type_: str) -> None:
     assert (response.status_code, response.json()["error"]["type"]) == (status, type_), response.text
 
@@ -96,8 +103,8 @@ def _assert_refused(response: httpx.Response, status: int, type_: str) -> None:
         ("OPTIONS", "/classify"),
     ],
 )
-def test_nobody_without_a_key_gets_anywhere(server: Server, headers: dict[str, str], method: str, path: str) -> None:
-    response = server.request(method, path, headers=headers)
+def test_nobody_without_a_key_gets_anywhere(shared: Server, headers: dict[str, str], method: str, path: str) -> None:
+    response = shared.request(method, path, headers=headers)
     _assert_refused(response, 401, "unauthorized")
     assert response.headers["www-authenticate"] == "Bearer"
 

@@ -19,6 +19,8 @@ from tests.image_files import solid
 from tests.runtimes import EchoRuntime, wait_until
 from tests.service.http_server import RunningServer, ask, http_serving, post, read_answer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def server(echo_runtime: EchoRuntime) -> Iterator[RunningServer]:

@@ -14,6 +14,8 @@ from artifact.colour_profiles import SRGB_CHROMATICITIES, matrix_profile
 from tests.e2e.process import ROOT
 from tests.image_files import encoded
 
+pytestmark = pytest.mark.slow
+
 SIDE = 3000
 LYING = Image.Exif()
 LYING[0x0112] = 6

@@ -15,6 +15,8 @@ from tests.image_files import encoded, photograph, pngs, solid
 from tests.runtimes import EchoRuntime, wait_until
 from tests.service.http_server import RunningServer, ask, form, http_serving, part, post, read_answer
 
+pytestmark = pytest.mark.slow
+
 PNG = pngs(1)[0]
 LIMITS = {"max_bytes": 8000, "max_pixels": 10_000}
 

@@ -12,6 +12,8 @@ from service.engine.runtimes.onnx import OnnxRuntime
 from tests.image_files import pngs
 from tests.service.server import serving
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def free_port() -> int:

@@ -21,6 +21,8 @@ from service.images.decoding import CorruptImage, EmptyImage, ImageDecoder, Imag
 from tests.image_files import encoded, photograph, solid
 from tests.runtimes import wait_until
 
+pytestmark = pytest.mark.slow
+
 SIDE = 8
 PLAIN = ImageDecoder(Preprocessing(resize=SIDE, crop=SIDE, mean=(0, 0, 0), std=(1, 1, 1)), 4_000_000, 200_000_000)
 BOUNDS = Bounds(cpu_s=0.2, memory_bytes=256_000_000)

@@ -235,6 +235,7 @@ def collector() -> Iterator[tuple[str, Queue[tuple[str, ExportTraceServiceReques
         thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [None, "cats"])
 def test_spans_arrive_where_the_standard_variables_say(
     collector: tuple[str, Queue[tuple[str, ExportTraceServiceRequest]]],
@@ -269,6 +270,7 @@ def test_collector_that_is_not_there_keeps_nobody_waiting(
     assert any(record.name.startswith("opentelemetry") for record in caplog.records)
 
 
+@pytest.mark.slow
 def test_tracing_that_is_off_is_not_even_imported() -> None:
     program = """
 import sys, warnings
