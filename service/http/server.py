@@ -47,6 +47,9 @@ class HttpServer:
         app: the application.
         context: what it serves from.
         turns: in which its requests are begun with.
+
+    Attributes:
+        door: by which connections come.
     """
 
     def __init__(self, app: ASGIApp, context: Context, turns: RequestTurns) -> None:
@@ -55,8 +58,8 @@ class HttpServer:
         files = _files_allowed(settings.max_connections + _OTHER_FILES)
         most = max(1, min(settings.max_connections, files - _OTHER_FILES))
         per_address = settings.max_connections_per_address or math.ceil(most / 2)
-        self._door = FrontDoor(most, per_address, _IDLE_S, self._count_refusal, turns.leave)
-        http: Any = self._door.protocol  # as good as a class
+        self.door = FrontDoor(most, per_address, _IDLE_S, self._count_refusal, turns.leave)
+        http: Any = self.door.protocol  # as good as a class
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,
@@ -119,7 +122,7 @@ class HttpServer:
         """Look after connections and memory to the end, when uvicorn calls nobody any more."""
         while True:
             try:
-                self._door.sweep()
+                self.door.sweep()
                 self._context.memory.tidy()
             except Exception:  # lest it be the last time
                 _log.exception("connections could not be looked after")
@@ -164,7 +167,7 @@ class HttpServer:
             for server in self._server.servers:
                 server.close()
             for _ in range(round(_LEAVE_S / 0.05)):
-                if not self._door.is_open_to_anybody:
+                if not self.door.is_open_to_anybody:
                     break
                 await asyncio.sleep(0.05)
         finally:

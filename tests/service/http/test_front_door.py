@@ -104,7 +104,7 @@ def test_connection_that_waits_for_its_answer_is_left_alone(
 
 
 def test_nobody_is_counted_who_is_gone(server: RunningServer) -> None:
-    door: FrontDoor = server.server._door
+    door: FrontDoor = server.server.door
     for _ in range(20):
         with _connect(server):
             pass
@@ -144,7 +144,7 @@ def test_client_that_reads_next_to_nothing_of_a_long_answer_is_left(
 ) -> None:
     with _asking_for_much(echo_runtime, monkeypatch) as (server, connection):
         end = time.monotonic() + 5.0
-        while server.server._door.is_open_to_anybody or time.monotonic() < end - 4.5:
+        while server.server.door.is_open_to_anybody or time.monotonic() < end - 4.5:
             assert time.monotonic() < end
             connection.recv(10)
             time.sleep(0.05)
