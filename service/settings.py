@@ -83,12 +83,13 @@ class Settings(BaseSettings):
     runtime: RuntimeName = Field(
         default="auto",
         description="how the model is run: auto takes the fastest that proves right on this machine, compiled makes "
-        "machine code, onnx and blocked are two ways of ONNX Runtime, int8 computes in whole numbers, which changes "
-        "answers a little, openvino and torchscript need packages of their own",
+        "machine code, onnx is ONNX Runtime, int8 is ONNX Runtime in whole numbers, which changes answers a little, "
+        "openvino and torchscript need packages of their own",
     )
     precision: Precision = Field(default="fp32", description="lowest precision that auto may choose")
     cache: Path | None = Field(
-        default=None, description="folder for what is made for this machine (default: beside the model)"
+        default=None,
+        description="folder for compiled code and measurements of this machine (default: beside the model)",
     )
     device: Device = Field(default="auto", description="auto takes CUDA where it works, else the CPU")
     workers: int | None = Field(default=None, ge=1, description="inference processes (default: measured)")
@@ -103,7 +104,7 @@ class Settings(BaseSettings):
     )
     max_connections: int = Field(default=2048, ge=1, description="most connections open at a time")
     max_connections_per_address: int | None = Field(
-        default=None, ge=1, description="most of them of one address (default: half)"
+        default=None, ge=1, description="most of them from one address (default: half)"
     )
     deadline_ms: float = Field(default=10_000, gt=0, description="longest time to answer an image, in ms")
     max_bytes: int = Field(default=20_000_000, gt=0, description="largest image file, in bytes")
@@ -134,9 +135,11 @@ class Settings(BaseSettings):
         default=(), description="origins whose pages may call the service, separated by commas (default: none)"
     )
     metrics_host: str = Field(default="127.0.0.1", description="address of --metrics-port")
-    metrics_port: int = Field(default=0, ge=0, le=65535, description="port for /metrics alone; 0: with everything else")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least severe log line")
-    log_format: LogFormat = Field(default="text", description="how the log is written; json is an object a line")
+    metrics_port: int = Field(default=0, ge=0, le=65535, description="port for /metrics alone; 0 serves it on --port")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="lowest level that is logged"
+    )
+    log_format: LogFormat = Field(default="text", description="json writes one object per line")
     access_log: Literal["auto", "on", "off"] = Field(
         default="auto", description="a log line for every request; auto: with json, or at debug"
     )

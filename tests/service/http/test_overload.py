@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from service.engine.errors import Overloaded
-from service.engine.queueing.overload import Overload
+from service.engine.queueing.scheduler import Scheduler
 from tests.image_files import solid
 from tests.runtimes import EchoRuntime, wait_until
 from tests.service.server import Server, serving
@@ -140,7 +140,7 @@ def test_batch_with_room_for_some_answers_those(
 def test_batch_that_is_let_in_under_overload_is_let_in_as_a_whole(
     server: Server, runtime: EchoRuntime, clients: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Overload, "__bool__", lambda _: True)
+    monkeypatch.setattr(Scheduler, "overloaded", True)
     runtime.hold()
     running = clients.submit(server.classify, solid(10))
     runtime.wait_until_running()

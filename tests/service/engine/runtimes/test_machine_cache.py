@@ -20,7 +20,7 @@ from service.engine.runtimes.data_caches import host_caches
 from service.engine.runtimes.machine_cache import MachineCache, machine_cache
 from tests.runtimes import PATIENCE_S, echo_manifest
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 CONTENT = b"a graph\nof several lines\n\x00\xff"
 
 
