@@ -256,7 +256,7 @@ import subprocess
 import sys
 from pathlib import Path
 from service.engine.runtimes.machine_cache import MachineCache
-from tests.service.engine.test_machine_cache import _manifest_with
+from tests.service.engine.runtimes.test_machine_cache import _manifest_with
 with MachineCache([Path({str(folder)!r})], _manifest_with("1" * 64)).trial({name!r}):
     os.abort()
 """
