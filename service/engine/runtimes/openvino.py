@@ -18,7 +18,7 @@ from service.engine.runtimes.onnx_file import verified_onnx_file
 try:
     import openvino
 
-    from service.engine.runtimes.openvino_graph import Chain, ChainBuilder, Gate, Part
+    from service.engine.runtimes.openvino_graph import Chain, ChainBuilder, Gate, Part, core
     from service.engine.runtimes.portable_graph import UnknownGraph, read_portable_graph
 except ImportError as error:
     raise RuntimeUnavailable(f"the openvino runtime needs {error.name}, which is not installed") from error
@@ -43,7 +43,7 @@ class OpenVinoRuntime:
         self.manifest = manifest
         self.precision = precision
         self.name = f"openvino {openvino.__version__.split('-')[0]}"
-        if precision == "bf16" and "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        if precision == "bf16" and "BF16" not in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise RuntimeUnavailable("this processor has no bf16 arithmetic")
         path = verified_onnx_file(folder, manifest, ONNX_NAME)
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import openvino
@@ -25,6 +26,17 @@ from service.engine.runtimes.portable_graph import GateWeights, PortableBlock, P
 # Of the features between the parts.
 _LAYOUTS = {"fp32": "NCHW", "bf16": "NHWC"}
 _TYPES = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16}
+
+
+@cache
+def core() -> openvino.Core:
+    """OpenVINO in this process, which lasts as long as that.
+
+    A core's CPU plugin changes the stack that signals are handled on (sigaltstack), and when it ends it puts back what
+    it found. Cores that do not end in the reverse order of their beginnings leave one that is gone, and the next signal
+    ends the process.
+    """
+    return openvino.Core()
 
 
 @dataclass(frozen=True)
@@ -98,7 +110,7 @@ class ChainBuilder:
 
     def __init__(self, graph: PortableGraph, precision: Precision) -> None:
         self._graph = graph
-        self._core = openvino.Core()
+        self._core = core()
         self._layout, self._type = openvino.Layout(_LAYOUTS[precision]), _TYPES[precision]
         self._hint = {"fp32": "f32", "bf16": "bf16"}[precision]
 

@@ -16,6 +16,7 @@ from artifact.manifest import ArtifactError, Manifest
 from service.engine.errors import RuntimeUnavailable
 from service.engine.runtimes import openvino as module
 from service.engine.runtimes.openvino import OpenVinoRuntime
+from service.engine.runtimes.openvino_graph import core
 from tests.networks import inputs
 from tests.service.engine.runtimes.artifacts import (
     SHAPES,
@@ -31,7 +32,7 @@ from tests.service.engine.runtimes.artifacts import (
 )
 
 needs_bf16 = pytest.mark.skipif(
-    "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
+    "BF16" not in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
     reason="this processor has no bf16 arithmetic",
 )
 
@@ -201,3 +202,20 @@ except RuntimeUnavailable as error:
 """
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert finished.stdout == f"the openvino runtime needs {library}, which is not installed\n", finished.stderr
+
+
+def test_process_that_has_closed_models_in_any_order_can_be_signalled(wide: Exported) -> None:
+    program = f"""
+import signal
+from pathlib import Path
+from artifact.manifest import read_manifest
+from service.engine.runtimes.openvino import OpenVinoRuntime
+folder = Path({str(wide.folder)!r})
+opened = [OpenVinoRuntime(folder, read_manifest(folder), "fp32") for _ in range(3)]
+while opened:
+    del opened[0]
+signal.signal(signal.SIGTERM, lambda *_: print("heeded"))
+signal.raise_signal(signal.SIGTERM)
+"""
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (finished.returncode, finished.stdout) == (0, "heeded\n"), finished.stderr

@@ -1,6 +1,6 @@
 """A worker process without a model: it echoes numbers, and dies, hangs or talks nonsense when a payload tells it to.
 
-python -m tests.service.engine.echo_worker FD
+python -m tests.service.engine.workers.echo_worker FD
 """
 
 from __future__ import annotations
