@@ -10,6 +10,7 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
+    Histogram,
     disable_created_metrics,
     generate_latest,
 )
@@ -19,7 +20,6 @@ from prometheus_client.registry import Collector
 
 from artifact.manifest import Manifest
 from service.engine.job import Answer
-from service.observability.histogram import Histogram
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -120,33 +120,35 @@ class Metrics:
         self.request_seconds = Histogram(
             "aig_request_seconds",
             "From a request's head to its answer.",
-            _SECONDS,
-            registry,
-            label="route",
+            ["route"],
+            registry=registry,
+            buckets=_SECONDS,
         )
         self.images = Counter("aig_images", "Images by outcome.", ["outcome"], registry=registry)
         self.decode_seconds = Histogram(
-            "aig_decode_seconds", "Decoding and preprocessing of an image.", _SECONDS, registry
+            "aig_decode_seconds", "Decoding and preprocessing of an image.", registry=registry, buckets=_SECONDS
         )
-        self.queue_seconds = Histogram("aig_queue_seconds", "Wait of an image for a worker.", _SECONDS, registry)
+        self.queue_seconds = Histogram(
+            "aig_queue_seconds", "Wait of an image for a worker.", registry=registry, buckets=_SECONDS
+        )
         self.inference_seconds = Histogram(
-            "aig_inference_seconds", "Run of the batch an image was in.", _SECONDS, registry
+            "aig_inference_seconds", "Run of the batch an image was in.", registry=registry, buckets=_SECONDS
         )
         self._executions = _ExecutionCounts(manifest)
         registry.register(self._executions)
         self.skip_ratio = Histogram(
             "aig_skip_ratio",
             "Share of the blocks skipped for an image.",
-            (0.0, *_SHARES, 1.0),
-            registry,
+            registry=registry,
+            buckets=(0.0, *_SHARES, 1.0),
         )
         self.macs = Histogram(
             "aig_macs",
             "Multiply-accumulates spent on an image.",
-            [round(share * manifest.total_macs) for share in (*_SHARES, 1.0)],
-            registry,
+            registry=registry,
+            buckets=[round(share * manifest.total_macs) for share in (*_SHARES, 1.0)],
         )
-        self.batch_size = Histogram("aig_batch_size", "Images run together.", _BATCH_SIZES, registry)
+        self.batch_size = Histogram("aig_batch_size", "Images run together.", registry=registry, buckets=_BATCH_SIZES)
         self.worker_restarts = Counter(
             "aig_worker_restarts", "Workers that were lost and started again.", ["reason"], registry=registry
         )
@@ -157,7 +159,9 @@ class Metrics:
         self.ready = Gauge("aig_ready", "1 while the service takes requests.", registry=registry)
         self._describe_model(manifest)
         # The library's own way from labels to a counter takes longer than all the rest.
+        # Made once each: to look a label up takes longer than to count.
         self._request_counters: dict[tuple[str, str], Counter] = {}
+        self._request_seconds: dict[str, Histogram] = {}
         self._image_counters: dict[str, Counter] = {"ok": self.images.labels("ok")}
 
     def _describe_model(self, manifest: Manifest) -> None:
@@ -221,7 +225,10 @@ class Metrics:
         if counter is None:
             counter = self._request_counters[route, outcome] = self.requests.labels(route, outcome)
         counter.inc()
-        self.request_seconds.observe(seconds, route)
+        histogram = self._request_seconds.get(route)
+        if histogram is None:
+            histogram = self._request_seconds[route] = self.request_seconds.labels(route)
+        histogram.observe(seconds)
 
     def render(self) -> bytes:
         """All metrics in Prometheus's text format."""
