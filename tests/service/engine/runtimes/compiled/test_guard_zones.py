@@ -13,7 +13,7 @@ from artifact.manifest import INT8_NAME, read_manifest
 from service.engine.runtimes.compiled.processor import host_vector_unit
 from tests.service.engine.runtimes.artifacts import exported_in_8_bits, exported_shape
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[5]
 SHIPPED = sorted(path.parent for path in (ROOT / "model_repository").glob("*/*/manifest.json"))
 LOW = [*["bf16"] * host_vector_unit().bf16_dot, *["int8"] * host_vector_unit().int8_dot]
 
