@@ -33,7 +33,7 @@ from service.access.key_file import KeyFile
 from service.access.keys import KeySource
 from service.access.metrics import KeyMetrics
 from service.classify.answer import AnswerWriter
-from service.classify.body_budget import BodyMemory
+from service.classify.body_budget import BodyBudget
 from service.classify.context import Context
 from service.engine.engine import Engine
 from service.engine.workers.pool import WorkerPool
@@ -42,7 +42,7 @@ from service.http.endpoint import ROUTES, Routing
 from service.http.forwarded_prefix import ForwardedPrefix
 from service.http.head_requests import HeadAsGet
 from service.http.last_answer import LastAnswer
-from service.http.loop_priority import LoopScheduling
+from service.http.loop_priority import LoopPriority
 from service.http.metrics_port import metrics_port
 from service.http.observation import Observation
 from service.http.openapi import describe_api
@@ -116,7 +116,7 @@ def create_app(
     """
     metrics = Metrics(pool.manifest)
     metrics.start_at_zero([*ROUTES], errors.NOT_THE_CLIENTS_FAULT)
-    scheduling = LoopScheduling()
+    scheduling = LoopPriority()
     costs = DecodingCosts(settings.max_decode_ms / 1000)
     engine = Engine(
         pool,
@@ -130,7 +130,7 @@ def create_app(
     metrics.queue_capacity.set(engine.queue_capacity)
     metrics.queue_depth.set_function(lambda: engine.queue_depth)
     metrics.ready.set_function(lambda: engine.ready)
-    memory, writer = BodyMemory(settings.max_pending_bytes), AnswerWriter(pool.manifest)
+    memory, writer = BodyBudget(settings.max_pending_bytes), AnswerWriter(pool.manifest)
     context = Context(settings, engine, metrics, memory, writer, costs)
     others = _others(context, _lifespan(context, scheduling, tracing))
     describe_api(others, settings, with_keys=keys is not None)
@@ -190,7 +190,7 @@ def _routers(settings: Settings) -> list[APIRouter]:
     return [router] if settings.metrics_port else [router, metrics_router]
 
 
-def _lifespan(context: Context, scheduling: LoopScheduling, tracing: Tracing | None) -> Lifespan[FastAPI]:
+def _lifespan(context: Context, scheduling: LoopPriority, tracing: Tracing | None) -> Lifespan[FastAPI]:
     settings, engine, pool = context.settings, context.engine, context.engine.pool
 
     @asynccontextmanager

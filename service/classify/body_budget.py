@@ -18,7 +18,7 @@ _MUCH_BYTES = 16_777_216
 _SOON, _LATE = 8, 256
 
 
-class BodyMemory:
+class BodyBudget:
     """An account of bytes. Only the event loop's thread uses it.
 
     Attributes:
@@ -57,7 +57,7 @@ class BodyMemory:
 class Share:
     """What one request holds."""
 
-    def __init__(self, memory: BodyMemory) -> None:
+    def __init__(self, memory: BodyBudget) -> None:
         self._memory = memory
         self._held = 0
 

@@ -8,7 +8,7 @@ from fastapi import Request
 
 from artifact.manifest import Manifest
 from service.classify.answer import AnswerWriter
-from service.classify.body_budget import BodyMemory
+from service.classify.body_budget import BodyBudget
 from service.engine.engine import Engine
 from service.images.costs import DecodingCosts
 from service.observability.metrics import Metrics
@@ -22,7 +22,7 @@ class Context:
     settings: Settings
     engine: Engine
     metrics: Metrics
-    memory: BodyMemory
+    memory: BodyBudget
     writer: AnswerWriter
     costs: DecodingCosts
 

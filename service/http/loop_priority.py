@@ -13,7 +13,7 @@ from service.engine.scheduling_policy import set_policy
 _SWITCH_INTERVAL_S = 20e-6
 
 
-class LoopScheduling:
+class LoopPriority:
     """Lets other threads finish what they run before the event loop's is given their core, except under overload.
 
     Every time the loop interrupts an inference, the network's weights have to be fetched into the core's cache again.

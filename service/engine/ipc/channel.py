@@ -9,7 +9,7 @@ from collections.abc import Callable
 from service.engine.ipc.frames import Frames
 
 
-class Connection(asyncio.Protocol):
+class Channel(asyncio.Protocol):
     """One socket.
 
     Args:

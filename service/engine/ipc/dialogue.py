@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from service.engine.ipc import codec as wire
-from service.engine.ipc.channel import Connection
+from service.engine.ipc.channel import Channel
 from service.engine.ipc.frames import Frames
 from service.engine.ipc.watchdog import Watchdog
 from service.engine.job import Answered, ImageJob
@@ -34,7 +34,7 @@ class Dialogue:
         answered: Answered,
         lost: Callable[[str], None],
     ) -> None:
-        self._connection = Connection(here, frames, self._hear, lambda: self._lose("died"))
+        self._connection = Channel(here, frames, self._hear, lambda: self._lose("died"))
         self._watchdog = Watchdog(stuck_s, lambda: self._lose("stuck"))
         self._codec = codec
         self._answered = answered

@@ -208,7 +208,7 @@ class Scheduler:
             if self._idle or not self._queue:
                 return
             if self._is_nearly_done(slot) and not self._has_enough(slot):
-                del self._unfilled[slot]
+                self._unfilled.pop(slot, None)  # one that came meanwhile may have filled it
                 self._fill(slot)
 
     def _begin(self, slot: Slot, batch: Batch) -> None:

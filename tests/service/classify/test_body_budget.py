@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from service.classify.body_budget import BodyMemory
+from service.classify.body_budget import BodyBudget
 from service.engine.errors import Overloaded
 from tests.image_files import solid
 from tests.runtimes import EchoRuntime, wait_until
@@ -13,7 +13,7 @@ from tests.service.server import Server, serving
 
 
 def test_what_all_requests_hold_together_is_limited() -> None:
-    memory = BodyMemory(100)
+    memory = BodyBudget(100)
     with memory.share() as first, memory.share() as second:
         first.take(60)
         second.take(40)
@@ -23,7 +23,7 @@ def test_what_all_requests_hold_together_is_limited() -> None:
 
 
 def test_what_a_request_held_is_given_back_whatever_became_of_it() -> None:
-    memory = BodyMemory(100)
+    memory = BodyBudget(100)
     with memory.share() as share:
         share.take(60)
         with pytest.raises(Overloaded):
@@ -42,7 +42,7 @@ class Process:
         monkeypatch.setattr("service.classify.body_budget.resident_bytes", lambda: self.resident)
         monkeypatch.setattr("service.classify.body_budget.release_memory", self._release)
         monkeypatch.setattr("service.classify.body_budget.gc.collect", lambda: None)
-        self._memory = BodyMemory(100)
+        self._memory = BodyBudget(100)
 
     def need(self, size: int) -> None:
         self.needed = size

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.http.loop_priority import LoopScheduling
+from service.http.loop_priority import LoopPriority
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def _usual_switch_interval() -> Iterator[None]:
 
 
 def test_workers_are_favoured_while_serving_and_not_after() -> None:
-    with LoopScheduling().favouring_workers():
+    with LoopPriority().favouring_workers():
         assert sys.getswitchinterval() < 0.001
         if hasattr(os, "SCHED_BATCH"):
             assert os.sched_getscheduler(0) == os.SCHED_BATCH
@@ -30,7 +30,7 @@ def test_workers_are_favoured_while_serving_and_not_after() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="this system has no scheduling policies")
 def test_loop_does_not_stand_back_under_overload() -> None:
-    scheduling = LoopScheduling()
+    scheduling = LoopPriority()
     with scheduling.favouring_workers():
         scheduling.note_overload(True)
         assert os.sched_getscheduler(0) == os.SCHED_OTHER
@@ -45,11 +45,11 @@ def test_system_that_does_not_allow_it_is_served_all_the_same(monkeypatch: pytes
         raise PermissionError
 
     monkeypatch.setattr(os, "sched_setscheduler", refuse, raising=False)
-    with LoopScheduling().favouring_workers():
+    with LoopPriority().favouring_workers():
         pass
 
 
 def test_system_without_scheduling_policies_is_served_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "SCHED_BATCH", raising=False)
-    with LoopScheduling().favouring_workers():
+    with LoopPriority().favouring_workers():
         pass

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 import uvloop
 
-from service.engine.ipc.channel import Connection
+from service.engine.ipc.channel import Channel
 from service.engine.ipc.frames import Frames, framed, receive
 from tests.runtimes import PATIENCE_S
 
@@ -41,7 +41,7 @@ class Sides:
         self.there.settimeout(PATIENCE_S)
         self.heard: list[bytes] = []
         self.ends = 0
-        self.connection = Connection(here, Frames(most_bytes=100), self.heard.append, self._end)
+        self.connection = Channel(here, Frames(most_bytes=100), self.heard.append, self._end)
 
     def _end(self) -> None:
         self.ends += 1

@@ -200,6 +200,21 @@ def test_busy_worker_that_could_take_more_first_is_given_first(clock: Clock) -> 
     assert len(desk.scheduler) == 1
 
 
+def test_job_that_is_submitted_while_batches_are_given_ahead_finds_a_worker_that_died(clock: Clock) -> None:
+    desk = Desk(clock, workers=2, max_batch=1)
+    desk.run("x", 1.0)
+    for slot in desk.slots:
+        desk.put("f")
+        desk.scheduler.take_in(slot)
+    (late,) = desk.put("l", within=0.5)
+    late.answered = lambda _: desk.put("ab") and None
+    desk.workers[1].is_there = False
+    clock.now += 1.0
+    desk.scheduler.dispatch()
+    assert desk.given == [["x", "f", "a"], ["f"]]
+    assert len(desk.scheduler) == 1
+
+
 def test_nothing_is_given_ahead_where_batches_wait_for_company(clock: Clock) -> None:
     desk = Desk(clock, max_batch=2, max_wait_ms=60_000)
     desk.put("abcd")
