@@ -88,12 +88,14 @@ def read_keys(path: Path) -> Keyring:
     Raises:
         KeyFileError: it is missing, malformed, or names no key.
     """
+    if path.exists() and not path.is_file():  # to read a pipe again may take for ever
+        raise KeyFileError(f"{path} is no regular file")
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         remedy = "; make one with python -m service key NAME" if isinstance(error, FileNotFoundError) else ""
         raise KeyFileError(f"no keys in {path}: {error.strerror or error}{remedy}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise KeyFileError(f"{path} is not TOML: {error}") from error
     limits, named = tables.pop("limits", {}), tables.pop("keys", {})
     if tables or not isinstance(limits, dict) or not isinstance(named, dict):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tomllib
 from pathlib import Path
 
@@ -59,6 +60,7 @@ def test_key_is_found_by_what_was_hashed_and_nothing_else() -> None:
         ("[key.alice]", r"no others"),
         ("[keys]\nalice = 'x'", "keys.alice is no table"),
         ("[keys.alice", "is not TOML"),
+        ("a=" + "[" * 100_000, "is not TOML"),
         ("[keys.alice]", "keys.alice: sha256: Field required"),
         ("[keys.alice]\nsha256 = 'aig_this-is-the-key-itself'", "keys.alice: sha256: String should match"),
         (f"[keys.'a b']\nsha256 = '{DIGEST}'", "keys.a b: name: String should match"),
@@ -86,6 +88,13 @@ def test_file_that_cannot_be_meant_is_one_line_of_error(
 def test_missing_file_keeps_the_service_from_starting_open(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--api-keys", str(tmp_path / "nowhere.toml")]) == 1
     assert "No such file or directory; make one with python -m service key NAME" in capsys.readouterr().err
+
+
+def test_pipe_is_refused_as_reading_it_again_could_take_for_ever(tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    os.mkfifo(path)
+    with pytest.raises(KeyFileError, match="is no regular file"):
+        read_keys(path)
 
 
 def test_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
