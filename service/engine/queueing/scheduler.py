@@ -9,7 +9,8 @@ queued then, it is given what comes later once it is about to be done: until the
 the job may be withdrawn.
 
 Dear jobs, which are likely to take far longer than others, wait in a queue of their own. While other jobs come, dear
-jobs have half of the workers at most. A single worker gives others as much time after a dear job as that took.
+jobs have half of the workers: never more, and no less where so many of them wait. A single worker gives others as much
+time after a dear job as that took.
 
 The class reads from top to bottom: what comes in, who runs it, and the rules.
 """
@@ -64,7 +65,7 @@ class Scheduler:
         self._overload = Overload(clock, on_overload)
         self._closed = False
         self._came_at = self._done_at = -math.inf  # the last job, the last batch
-        self._dear_share = DearShare(policy.workers, clock)
+        self._dear_share = DearShare(clock)
         self._slots: list[Slot] = []
         self._idle: list[Slot] = []  # a stack: what the last one ran is still in the caches of its core
         self._unfilled: dict[Slot, None] = {}  # a set in order of busy slots that could take more; some are idle by now
@@ -225,7 +226,9 @@ class Scheduler:
     def _fill(self, slot: Slot) -> None:
         """Give batches ahead to a worker that has something to do, unless an idle one could run them sooner."""
         while not self._has_enough(slot):
-            batch = [] if self._idle or self._policy.max_wait_ms else self._next_batch()
+            # Of a worker that always has something ahead dear jobs would never have a turn.
+            held = self._idle or self._policy.max_wait_ms or (self._dear_queue and self._dear_may_run())
+            batch = [] if held else self._next_batch()
             if not batch:
                 self._unfilled[slot] = None
                 return
@@ -260,8 +263,12 @@ class Scheduler:
 
     def _come_back(self, wait_s: float) -> None:
         """Dispatch again after so many seconds, unless that is to be done sooner."""
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(wait_s, self._waited)
+        loop = asyncio.get_running_loop()
+        if self._timer is not None:
+            if self._timer.when() <= loop.time() + wait_s:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_later(wait_s, self._waited)
 
     def _waited(self) -> None:
         self._timer = None
@@ -288,6 +295,11 @@ class Scheduler:
             raise
 
     @property
+    def _workers(self) -> int:
+        """How many are in service."""
+        return sum([slot.in_service for slot in self._slots])
+
+    @property
     def _load(self) -> Load:
         waits = self._queue or any(slot.ahead for slot in self._slots)
         mean_s, full_s = self._queue.service_time.mean_s, self._full_batches.mean_s
@@ -296,7 +308,7 @@ class Scheduler:
             worked_until=self._done_at if waits else math.inf,
             # Small batches take longer for a job, and under overload batches are small only because little may wait.
             service_s=min(mean_s, full_s) if full_s else mean_s,
-            workers=sum([slot.in_service for slot in self._slots]),
+            workers=self._workers,
         )
 
     @property
@@ -337,8 +349,9 @@ class Scheduler:
         return self.overloaded or mean_s * slot.ahead >= AHEAD_S
 
     def _dear_may_run(self) -> bool:
-        if self._clock() - self._came_at >= _LATELY_S:
+        if self._clock() - self._came_at >= _LATELY_S or (self._closed and not self._queue):
             return True  # nobody else comes
-        if wait_s := self._dear_share.wait_s:
+        workers = self._workers
+        if wait_s := self._dear_share.wait_s(workers):
             self._come_back(wait_s)
-        return not self._dear_share.is_used_up
+        return not self._dear_share.is_used_up(workers)

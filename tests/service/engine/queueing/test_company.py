@@ -107,3 +107,24 @@ def test_closing_ends_the_wait_for_company(clock: Clock) -> None:
         assert desk.given == [["a"]]
 
     asyncio.run(scenario())
+
+
+def test_wait_for_company_is_no_longer_for_dear_jobs_that_wait_too(clock: Clock) -> None:
+    async def scenario() -> None:
+        desk = Desk(clock, max_batch=8, max_wait_ms=_REAL_MS)
+        desk.put("x")
+        clock.now += 1.0
+        desk.scheduler.take_in(desk.slots[0])
+        desk.put("AB")
+        desk.go_on(desk.slots[0])
+        clock.now += 600.0
+        desk.put("y")  # others come
+        desk.go_on(desk.slots[0])
+        assert desk.given == [["x", "A"]]
+        clock.now += _REAL_MS / 1000
+        async with asyncio.timeout(30):
+            while len(desk.given[0]) < 3:
+                await asyncio.sleep(0.001)
+        assert desk.given == [["x", "A", "y"]]
+
+    asyncio.run(scenario())

@@ -294,6 +294,61 @@ def test_dear_jobs_have_all_workers_where_no_others_come(clock: Clock) -> None:
     assert desk.running == "BC"
 
 
+def test_dear_jobs_have_their_turn_where_workers_always_have_something_ahead(clock: Clock) -> None:
+    desk = Desk(clock, workers=2, max_batch=1)
+    desk.run("x", 1.0)
+    desk.put("abcdefgh")
+    for slot in desk.slots:
+        desk.scheduler.take_in(slot)
+    assert [len(slot.batches) for slot in desk.slots] == [2, 2]
+    desk.put("AB")
+    for _ in range(2):
+        desk.go_on(desk.slots[0], seconds=1.0)
+    assert desk.running == "Ac"
+    assert [len(slot.batches) for slot in desk.slots] == [1, 2]  # who may not run the other has something ahead
+    desk.put("ijk")
+    desk.go_on(desk.slots[1], seconds=1.0)
+    assert len(desk.slots[1].batches) == 2
+    desk.end("A")
+    assert "B" in desk.running
+
+
+def test_dear_jobs_leave_the_only_worker_that_is_in_service_to_others_for_as_long(clock: Clock) -> None:
+    async def scenario() -> None:
+        desk = Desk(clock, workers=2, max_batch=1)
+        desk.scheduler.take_in(desk.slots[0])
+        desk.put("xAB")
+        desk.end("x")
+        assert desk.running == "A"
+        clock.now += 1.0
+        desk.put("a")
+        desk.end("A")
+        assert desk.running == "a"
+        desk.end("a")
+        assert desk.running == ""
+        desk.scheduler.take_in(desk.slots[1])  # of two dear jobs may have one
+        assert desk.running == "B"
+
+    asyncio.run(scenario())
+
+
+def test_closed_scheduler_lets_dear_jobs_wait_for_nobody_who_could_still_come(clock: Clock) -> None:
+    async def scenario() -> None:
+        desk = Desk(clock, max_batch=1, idle=True)
+        *_, withdrawn = desk.put("xABC")
+        desk.end("x")
+        clock.now += 1.0
+        desk.end("A")
+        assert desk.running == ""
+        withdrawn.withdraw()
+        desk.scheduler.close()
+        assert desk.running == "B"
+        desk.end("B")
+        assert (desk.running, len(desk.scheduler)) == ("", 0)
+
+    asyncio.run(scenario())
+
+
 def test_dear_job_that_was_lost_with_its_worker_makes_room_for_the_next(clock: Clock) -> None:
     desk = Desk(clock, workers=2, max_batch=1, idle=True)
     desk.put("aAB")
