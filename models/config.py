@@ -133,4 +133,7 @@ def _imagenet(depth: int) -> ModelConfig:
     )
 
 
-PRESETS = {config.name: config for config in [*map(_cifar, (20, 38, 110)), *map(_imagenet, _IMAGENET_STAGES)]}
+PRESETS = {
+    config.name: config
+    for config in [*map(_cifar, (8, 14, 20, 26, 32, 38, 56, 110)), *map(_imagenet, _IMAGENET_STAGES)]
+}

@@ -11,6 +11,9 @@ from torch import nn
 
 from models.loss import TARGET_WEIGHT
 
+# Share of the steps over which images grow.
+_GROWING = 0.75
+
 
 class Recipe(BaseModel):
     """The settings of one training run.
@@ -29,6 +32,7 @@ class Recipe(BaseModel):
         target_weight: weight of the target-rate loss.
         target_warmup: share of the steps over which that weight rises linearly from 0.
         label_smoothing: of the classification loss.
+        smallest_image: side of the images at the first step, as a share of the full side, see `image_side`.
         held_out: images kept for validation.
         precision: "bf16" (autocast) or "fp32".
         seed: of the weights, the order of the images, their augmentation and the gates' noise.
@@ -45,6 +49,7 @@ class Recipe(BaseModel):
     target_weight: float = Field(default=TARGET_WEIGHT, ge=0)
     target_warmup: float = Field(default=0.0, ge=0, le=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    smallest_image: float = Field(default=1.0, gt=0, le=1)
     held_out: int = Field(default=5000, ge=0)
     precision: Literal["bf16", "fp32"] = "fp32"
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -57,6 +62,16 @@ class Recipe(BaseModel):
         if self.schedule == "cosine":
             return self.peak_lr * (step + 1) / rise
         return self.peak_lr * (1 - (24 / 25) * (1 + math.cos(math.pi * step / rise)) / 2)
+
+    def image_side(self, step: int, steps: int, full: int) -> int:
+        """The side of the images at a step, in pixels: progressive resizing (Tan & Le 2021, section 4).
+
+        It grows by eighths of the full side, and is full for the last quarter of the steps, in which batch norm gets
+        the statistics of what is served.
+        """
+        grown = min(1.0, step / (_GROWING * steps))
+        eighths = round(8 * (self.smallest_image + (1 - self.smallest_image) * grown))
+        return max(1, full * eighths // 8)
 
     def target_weight_at(self, step: int, steps: int) -> float:
         """The weight of the target-rate loss at a step."""

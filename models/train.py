@@ -67,6 +67,13 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--target-warmup", float, default.target_warmup, "part of the steps over which it rises from 0", metavar="SHARE"
     )
     add("--label-smoothing", float, default.label_smoothing, "of the classification loss, from 0 to below 1")
+    add(
+        "--smallest-image",
+        float,
+        default.smallest_image,
+        "side of the images at the first step, of the full one; it grows to that by three quarters of the steps",
+        metavar="SHARE",
+    )
     add("--held-out", int, default.held_out, "images kept for validation", metavar="N")
     precisions = ("auto", "bf16", "fp32")
     add("--precision", str, "auto", "of the computation; auto is bf16 where that is fast", choices=precisions)
@@ -106,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             target_weight=arguments.target_weight,
             target_warmup=arguments.target_warmup,
             label_smoothing=arguments.label_smoothing,
+            smallest_image=arguments.smallest_image,
             held_out=arguments.held_out,
             precision=precision,
             seed=arguments.seed,

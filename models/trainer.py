@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -173,7 +175,7 @@ class Trainer:
         torch.manual_seed((self.recipe.seed << 32) + self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate(self.step, self.steps)
-        images = batch.images.to(self.device, non_blocking=True)
+        images = self._at_its_size(batch.images.to(self.device, non_blocking=True))
         classes = batch.classes.to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
             output = self.network(images)
@@ -192,6 +194,13 @@ class Trainer:
         self.totals.images += len(classes)
         self.totals.open_share += output.open.mean().item() if len(self._targets) else 1.0
         self.totals.seconds += time.perf_counter() - started
+
+    def _at_its_size(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) of the side that the recipe has for this step."""
+        side = self.recipe.image_side(self.step, self.steps, images.shape[-1])
+        if side == images.shape[-1]:
+            return images
+        return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
 
     def _epoch_metrics(self) -> dict[str, float]:
         steps = self.totals.steps

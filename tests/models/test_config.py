@@ -8,7 +8,8 @@ from tests.models.conftest import MakeConfig
 
 
 def test_presets_are_the_networks_of_the_paper_and_their_relations() -> None:
-    depths = ["20-cifar10", "38-cifar10", "110-cifar10", *(f"{depth}-imagenet" for depth in (18, 34, 50, 101, 152))]
+    depths = [f"{depth}-cifar10" for depth in (8, 14, 20, 26, 32, 38, 56, 110)]
+    depths += [f"{depth}-imagenet" for depth in (18, 34, 50, 101, 152)]
     assert list(PRESETS) == [f"convnet-aig-{depth}" for depth in depths]
 
 

@@ -22,17 +22,19 @@ def _shuffled(dataset: Dataset, **changes: int) -> list[torch.Tensor]:
 
 
 class _RecordingPixels:
-    """Remembers which images were augmented, and the first random number of each batch."""
+    """Remembers which images were augmented, which of them mirrored, and the first random number of each batch."""
 
     def __init__(self) -> None:
         self.seen: list[int] = []
+        self.mirrored: list[bool] = []
         self.drawn: list[float] = []
 
     def fitted(self, indices: np.ndarray) -> np.ndarray:
         raise AssertionError(f"images {indices} are for training, and augmented")
 
-    def augmented(self, indices: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    def augmented(self, indices: np.ndarray, mirrored: np.ndarray, random: np.random.Generator) -> np.ndarray:
         self.seen.extend(indices.tolist())
+        self.mirrored.extend(mirrored.tolist())
         self.drawn.append(random.random())
         return np.zeros((len(indices), 16, 16, 3), np.uint8)
 
@@ -119,20 +121,33 @@ def test_epoch_can_be_entered_at_any_step(make_dataset: MakeDataset) -> None:
     assert _shuffled(dataset, first=7) == []
 
 
-def test_augmented_image_is_a_crop_of_the_padded_image_flipped_or_not(
+def test_image_is_mirrored_in_every_second_epoch(examples: Examples, config: ModelConfig) -> None:
+    pixels = _RecordingPixels()
+    dataset = Dataset(examples, np.arange(60), config.preprocessing, pixels)
+    for epoch in range(4):
+        list(dataset.shuffled(60, seed=5, epoch=epoch))
+    views = np.array(pixels.mirrored).reshape(4, 60)
+    by_image = np.take_along_axis(views, np.argsort(np.array(pixels.seen).reshape(4, 60), axis=1), axis=1)
+    assert (by_image[0] != by_image[1]).all()
+    assert (by_image[:2] == by_image[2:]).all()
+    assert 15 < by_image[0].sum() < 45
+
+
+def test_augmented_image_is_a_crop_of_the_padded_image_mirrored_where_asked(
     examples: Examples, config: ModelConfig, rng: np.random.Generator
 ) -> None:
     _, pixels = load_pixels(examples, config.preprocessing)
     chosen = np.arange(60)
+    mirrored = chosen % 3 == 0
     padded = np.pad(pixels.fitted(chosen), ((0, 0), (4, 4), (4, 4), (0, 0)))
     found = []
-    for index, image in enumerate(pixels.augmented(chosen, rng)):
+    for index, image in enumerate(pixels.augmented(chosen, mirrored, rng)):
         windows = np.lib.stride_tricks.sliding_window_view(padded[index], (16, 16), (0, 1)).transpose(0, 1, 3, 4, 2)
         for flipped, candidate in enumerate((image, image[:, ::-1])):
             found += [(flipped, *place) for place in np.argwhere((windows == candidate).all(axis=(2, 3, 4)))]
     assert len(found) == 60
     flips, rows, columns = np.array(found).T
-    assert 15 < flips.sum() < 45
+    assert (flips == mirrored).all()
     assert set(rows) == set(columns) == set(range(9))
 
 
@@ -163,7 +178,7 @@ def test_image_that_cannot_be_read_stops_at_once_where_all_are_decoded_and_else_
     with pytest.raises(DataError, match="a/001"):
         pixels.fitted(np.array([0, 1]))
     with pytest.raises(DataError, match="a/001"):
-        pixels.augmented(np.array([0, 1]), np.random.default_rng(0))
+        pixels.augmented(np.array([0, 1]), np.array([True, False]), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("side", [16, 72])
@@ -177,7 +192,7 @@ def test_pixels_are_those_of_the_images_that_can_be_read(
     examples, pixels = load_pixels(large[0], preprocessing, "skip")
     assert list(examples.names) == ["a/000.png", "a/002.png", "b/000.png", "b/001.png"]
     assert np.array_equal(pixels.fitted(np.arange(4)), expected)
-    assert pixels.augmented(np.arange(4), np.random.default_rng(0)).shape == (4, side, side, 3)
+    assert pixels.augmented(np.arange(4), np.zeros(4, bool), np.random.default_rng(0)).shape == (4, side, side, 3)
 
 
 def test_small_images_are_decoded_once(examples: Examples, config: ModelConfig) -> None:
@@ -202,15 +217,17 @@ def test_image_with_pixels_that_are_no_numbers_is_named_when_it_is_augmented(
     examples = open_examples(tmp_path / "large")
     _, pixels = load_pixels(examples, large[1])
     with pytest.raises(DataError, match=r"cannot decode .*a/000\.tiff"):
-        pixels.augmented(np.array([1]), np.random.default_rng(0))
+        pixels.augmented(np.array([1]), np.array([False]), np.random.default_rng(0))
 
 
 def test_large_images_are_augmented_repeatably(large: tuple[Examples, Preprocessing]) -> None:
     examples, preprocessing = large
     chosen = np.array([0, 0, 0, 0, 5])
     _, pixels = load_pixels(examples, preprocessing)
-    first = pixels.augmented(chosen, np.random.default_rng(3))
+    mirrored = np.zeros(5, bool)
+    first = pixels.augmented(chosen, mirrored, np.random.default_rng(3))
     assert first.shape == (5, 72, 72, 3)
-    assert np.array_equal(pixels.augmented(chosen, np.random.default_rng(3)), first)
-    assert not np.array_equal(pixels.augmented(chosen, np.random.default_rng(4)), first)
+    assert np.array_equal(pixels.augmented(chosen, mirrored, np.random.default_rng(3)), first)
+    assert not np.array_equal(pixels.augmented(chosen, mirrored, np.random.default_rng(4)), first)
     assert len(np.unique(first[:4], axis=0)) == 4
+    assert np.array_equal(pixels.augmented(chosen, ~mirrored, np.random.default_rng(3)), first[:, :, ::-1])

@@ -50,6 +50,20 @@ def test_target_weight_is_whole_at_once_without_a_warm_up() -> None:
     assert Recipe(target_weight=4.0).target_weight_at(0, STEPS) == 4
 
 
+def test_images_grow_by_eighths_to_their_full_side_at_three_quarters_of_the_steps() -> None:
+    recipe = Recipe(smallest_image=0.6)
+    sides = [recipe.image_side(step, STEPS, 32) for step in range(STEPS)]
+    assert sorted(set(sides)) == [20, 24, 28, 32]
+    assert sides == sorted(sides)
+    assert sides[749:] == [32] * 251
+    assert recipe.image_side(0, STEPS, 224) == 140
+
+
+@pytest.mark.parametrize("step", [0, 400, 999])
+def test_images_have_their_full_side_unless_told(step: int) -> None:
+    assert Recipe().image_side(step, STEPS, 32) == 32
+
+
 def test_norms_and_biases_have_no_weight_decay(network: AdaptiveResNet) -> None:
     optimizer = make_optimizer(network, Recipe(weight_decay=0.1))
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
@@ -64,7 +78,9 @@ def test_optimizer_without_momentum_is_plain_descent(network: AdaptiveResNet) ->
     assert make_optimizer(network, Recipe(momentum=0)).defaults["nesterov"] is False
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 1}, {"peak_lr": 0}, {"momentum": 1}, {"steps": 3}])
+@pytest.mark.parametrize(
+    "wrong", [{"epochs": 0}, {"batch_size": 1}, {"peak_lr": 0}, {"momentum": 1}, {"smallest_image": 0}, {"steps": 3}]
+)
 def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         Recipe.model_validate(wrong)

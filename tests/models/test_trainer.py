@@ -60,6 +60,24 @@ def test_training_learns_and_leaves_its_figures(make_trainer: MakeTrainer) -> No
     assert list(trainer.out.glob("events.out.tfevents.*"))
 
 
+def test_images_are_small_first_and_whole_at_the_end(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(epochs=4, smallest_image=0.5)
+    seen: list[int] = []
+    forward = trainer.network.forward
+
+    def noting(x: torch.Tensor, gate_offset: float = 0.0) -> object:
+        if trainer.network.training:
+            seen.append(x.shape[-1])
+        return forward(x, gate_offset)
+
+    monkeypatch.setattr(trainer.network, "forward", noting)
+    trainer.run()
+    assert (seen[0], seen[-1], len(seen)) == (8, 16, trainer.steps)
+    assert seen == sorted(seen)
+
+
 def test_same_seed_gives_the_same_weights_and_figures(make_trainer: MakeTrainer) -> None:
     first, second = make_trainer("first"), make_trainer("second")
     for trainer in (first, second):
