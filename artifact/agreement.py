@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from artifact.gating import Gating
 from artifact.preprocessing import Float32Array
 
 # Relative to the largest margin of the gate, or the largest logit, in the batch where that is above 1, since float32
@@ -82,18 +83,19 @@ class Agreement:
         expected: LogitsAndMargins,
         actual: LogitsAndMargins,
         offsets: Float32Array,
-        gate_threshold: float,
+        gating: Gating,
     ) -> None:
         """Compare one batch, run with gate offsets (N,), and note what differs; `scenario` names it in a problem."""
         (expected_logits, expected_margins), (logits, margins) = expected, actual
         if logits.shape != expected_logits.shape or margins.shape != expected_margins.shape:
             self.problems.append(f"{scenario}: shapes {logits.shape} and {margins.shape}")
             return
-        distance = expected_margins + offsets[:, None] - np.float32(gate_threshold)  # (N, G), from the threshold
-        opened = margins + offsets[:, None] > np.float32(gate_threshold)
-        differs = (distance > 0) != opened
+        distance = expected_margins + offsets[:, None] - np.float32(gating.gate_threshold)  # (N, G), from the threshold
+        expected_opened = gating.opened(expected_margins, offsets)
+        differs = expected_opened != gating.opened(margins, offsets)
         # A gate is comparable while all decisions before it agree: after a different one the image is on another path.
-        comparable = np.cumsum(differs, axis=1) - differs == 0
+        reached = gating.reached(gating.executed(expected_opened))
+        comparable = (np.cumsum(differs, axis=1) - differs == 0) & reached
         margin_scale = np.abs(expected_margins).max(axis=0, initial=1)  # (G,)
         logit_scale = np.abs(expected_logits).max(initial=1)
         near = np.abs(distance) <= MARGIN_TOLERANCE * margin_scale

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -37,23 +37,43 @@ class _Model(BaseModel):
 
 
 class Block(_Model):
-    """One residual block.
+    """One residual block, or, in a cascade, the beginning of the next network.
 
     Attributes:
         name: unique in the model.
-        stage: from 1.
-        gated: whether a gate decides about it; an ungated block always runs.
-        macs: multiply-accumulates of the residual branch for one image, which is what skipping saves.
-        shortcut_macs: of the shortcut's projection, which always runs; 0 where the shortcut is the identity.
-        gate_macs: of the gate, which always runs; 0 without a gate.
+        kind: "network" where a network of a cascade begins.
+        stage: from 1, counted through all networks of a cascade.
+        gated: whether a gate decides about it; an ungated block runs wherever it is reached.
+        macs: multiply-accumulates of the residual branch for one image, which is what skipping saves; of a network that
+            begins here, those of its stem and classifier.
+        shortcut_macs: of the shortcut's projection, which runs wherever it is reached; 0 where the shortcut is the
+            identity.
+        gate_macs: of the gate, likewise; 0 without a gate, and of the gate before a network, which only compares.
+        within: name of the block that begins the network it belongs to, and without which it is not reached; None in
+            the first network.
     """
 
     name: str
+    kind: Literal["residual", "network"] = "residual"
     stage: int = Field(ge=1)
     gated: bool
     macs: int = Field(ge=0)
     shortcut_macs: int = Field(ge=0)
     gate_macs: int = Field(ge=0)
+    within: str | None = None
+
+
+class Member(_Model):
+    """One network of a cascade.
+
+    Attributes:
+        folder: of its own artifact, in that of the cascade.
+        sure_above: how far apart the two largest logits so far have to be for an image not to need it, see
+            `artifact.cascade`; None for the first.
+    """
+
+    folder: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    sure_above: float | None = Field(default=None, allow_inf_nan=False)
 
 
 class Verification(_Model):
@@ -116,7 +136,11 @@ class Manifest(_Model):
 
     The graphs take `images` (N, 3, H, W) float32 and `gate_offset` (N,) float32, 0 where not given, and return
     `logits` (N, classes) and `margins` (N, G), G being the number of gated blocks. A gate is open exactly when
-    margin + gate_offset > gate_threshold, in float32. The int8 graph takes and returns the same for one image, N = 1.
+    margin + gate_offset > gate_threshold, in float32; where it is not reached, its margin is 0. The int8 graph takes
+    and returns the same for one image, N = 1.
+
+    A cascade is networks of which each runs only on the images that those before it are not sure of, see
+    `artifact.cascade`. Its folder has an artifact of each of them besides its own graphs.
 
     Attributes:
         format: version of this layout.
@@ -134,6 +158,7 @@ class Manifest(_Model):
         verification: how the export proved itself.
         int8: how well the int8 graph agrees; None where there is none.
         profile: how often each block runs; None where the export had too few real images to tell.
+        members: the networks of a cascade, in the order they run; empty for a single network.
     """
 
     format: int = Field(default=1, ge=1, le=1)
@@ -153,6 +178,21 @@ class Manifest(_Model):
     verification: Verification
     int8: Int8Agreement | None = None
     profile: ExecutionProfile | None = None
+    members: tuple[Member, ...] = ()
+
+    @model_validator(mode="after")
+    def _nests(self) -> Self:
+        begun: list[str | None] = [None]
+        for block in self.blocks:
+            if block.within != begun[-1]:
+                raise ValueError(f"{block.name} is within {block.within}, but follows the beginning of {begun[-1]}")
+            if block.kind == "network":
+                if not block.gated:
+                    raise ValueError(f"{block.name} begins a network, but no gate decides about it")
+                begun.append(block.name)
+        if len(begun) != max(1, len(self.members)):
+            raise ValueError(f"{len(begun)} networks begin among the blocks, and {len(self.members)} are named")
+        return self
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
@@ -171,7 +211,8 @@ class Manifest(_Model):
         rates = self.profile.rates if self.profile else None
         if rates is not None and len(rates) != len(self.blocks):
             raise ValueError("the profile has another number of blocks")
-        if any(rate != 1 for block, rate in zip(self.blocks, rates or (), strict=False) if not block.gated):
+        outermost = [not block.gated and block.within is None for block in self.blocks]
+        if any(rate != 1 for always, rate in zip(outermost, rates or (), strict=False) if always):
             raise ValueError("a block without a gate always runs: its execution rate is 1")
         return self
 
@@ -181,22 +222,22 @@ class Manifest(_Model):
         return [index for index, block in enumerate(self.blocks) if block.gated]
 
     @cached_property
+    def networks_of_gates(self) -> list[int]:
+        """Position of the block that begins the network each gate is in; -1 for those in the first, (G,)."""
+        outer: list[int] = self.gating.within[self.gating.gated].tolist()
+        return outer
+
+    @cached_property
     def gating(self) -> Gating:
         """Its gates, and what they decide about."""
-        return Gating(
-            gated=np.array(self.gated_indices, np.intp),
-            residual_macs=np.array([block.macs for block in self.blocks], np.int64),
-            total_macs=self.total_macs,
-            ungated_macs=self.ungated_macs,
-            gate_threshold=self.gate_threshold,
-        )
+        return Gating.of_blocks(self.blocks, self.stem_macs + self.classifier_macs, self.gate_threshold)
 
     @cached_property
     def expected_macs(self) -> float | None:
         """Mean multiply-accumulates of an image by the profile; None without one."""
         if self.profile is None:
             return None
-        return self.total_macs - float((1 - np.array(self.profile.rates)) @ self.gating.residual_macs)
+        return self.total_macs - float((1 - np.array(self.profile.rates)) @ self.gating.skippable_macs)
 
     def executed(self, margins: npt.NDArray[np.float32], offsets: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
         """Which blocks the graph ran, (N, B), from its margins (N, G) and the gate offsets it was given (N,)."""

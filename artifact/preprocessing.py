@@ -7,7 +7,7 @@ cannot drift apart.
 from __future__ import annotations
 
 import math
-from functools import cached_property
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -77,7 +77,7 @@ class Preprocessing(BaseModel):
 
     def normalise(self, pixels: UInt8Array) -> Float32Array:
         """Turn (..., H, W, 3) uint8 pixels into (..., 3, H, W) float32 network input."""
-        mean, scale = self._mean_and_scale
+        mean, scale = _mean_and_scale(self.mean, self.std)
         *outer, height, width, _ = pixels.shape
         normalised = np.empty((*outer, 3, height, width), np.float32)
         for channel in range(3):
@@ -86,11 +86,14 @@ class Preprocessing(BaseModel):
             plane *= scale[channel]
         return normalised
 
-    @cached_property
-    def _mean_and_scale(self) -> tuple[Float32Array, Float32Array]:
-        """Mean and reciprocal of the standard deviation, (3,) each, for values in [0, 255]."""
-        mean = np.asarray(self.mean, np.float32) * np.float32(255)
-        return mean, np.float32(1) / (np.asarray(self.std, np.float32) * np.float32(255))
+
+# Not kept in the object, where pydantic would compare it too.
+@lru_cache
+def _mean_and_scale(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[Float32Array, Float32Array]:
+    """Mean and reciprocal of the standard deviation, (3,) each, for values in [0, 255]."""
+    return np.asarray(mean, np.float32) * np.float32(255), np.float32(1) / (
+        np.asarray(std, np.float32) * np.float32(255)
+    )
 
 
 def _decode_reduced(image: Image.Image, shorter_side: int) -> tuple[float, float, int, int, int]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from artifact.agreement import Agreement, LogitsAndMargins, Run
+from artifact.gating import Gating
 from artifact.manifest import ALWAYS, NEVER, PROBES_NAME, ArtifactError, Manifest, verified_file
 from artifact.preprocessing import Float32Array
 
@@ -42,11 +43,11 @@ class Probes:
     def __len__(self) -> int:
         return len(self.images)
 
-    def agreement(self, actual: LogitsAndMargins, gate_threshold: float) -> Agreement:
+    def agreement(self, actual: LogitsAndMargins, gating: Gating) -> Agreement:
         """How well a runtime's logits and margins for the probes agree with the trained network's."""
         agreement = Agreement()
         offsets = np.zeros(len(self), np.float32)
-        agreement.compare("probes", (self.logits, self.margins), actual, offsets, gate_threshold)
+        agreement.compare("probes", (self.logits, self.margins), actual, offsets, gating)
         return agreement
 
 
@@ -61,11 +62,11 @@ def run_forced(run: Run, images: Float32Array) -> LogitsAndMargins:
     return np.stack([logits for logits, _ in answers]), np.stack([margins for _, margins in answers])
 
 
-def forced_agreement(expected: LogitsAndMargins, actual: LogitsAndMargins, gate_threshold: float) -> Agreement:
+def forced_agreement(expected: LogitsAndMargins, actual: LogitsAndMargins, gating: Gating) -> Agreement:
     """How well two results of `run_forced` agree."""
     agreement = Agreement()
     for one, other, offsets in zip(zip(*expected, strict=True), zip(*actual, strict=True), _FORCED, strict=True):
-        agreement.compare("forced gates", one, other, offsets, gate_threshold)
+        agreement.compare("forced gates", one, other, offsets, gating)
     return agreement
 
 

@@ -64,6 +64,7 @@ def build_artifact(preset_name: str, out: Path, gated: bool = True, open_share: 
 def _add_int8(folder: Path, checkpoint: Checkpoint, images: Float32Array, gate_threshold: float) -> None:
     """Add an int8 graph without the proof of agreement, which random weights need not pass: only its speed is asked."""
     network = checkpoint.network()
+    assert isinstance(network, AdaptiveResNet)
     inference, names = InferenceNetwork(network, gate_threshold), list(network.blocks)
     quantisations = calibrate(inference, names, images)
     write_int8(inference, names, network.config.input_size, quantisations, folder / INT8_NAME)

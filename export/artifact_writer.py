@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from artifact.agreement import Run
+from artifact.cascade import run_cascade
 from artifact.manifest import (
     INT8_NAME,
+    MANIFEST_NAME,
     ONNX_NAME,
     TORCHSCRIPT_NAME,
-    Block,
     ExecutionProfile,
     Int8Agreement,
     Manifest,
+    Member,
     Verification,
     file_digest,
     write_manifest,
@@ -24,17 +28,18 @@ from artifact.manifest import (
 from artifact.preprocessing import Float32Array
 from artifact.probes import Probes, probe_count, run_forced, write_probes
 from export.calibration import calibrate
-from export.inference import InferenceNetwork
+from export.inference import InferenceCascade, InferenceNetwork, inference_form
 from export.int8_graph import write_int8
-from export.int8_parity import verify_int8
+from export.int8_parity import check_skipping, int8_runner, verify_int8
 from export.onnx_graph import write_onnx
 from export.parity import eager_runner, verify
 from export.profile import measure_profile
 from export.torchscript import write_torchscript
+from models.cascade import Cascade, Network
 from models.checkpoint import Checkpoint
-from models.config import ModelConfig
+from models.config import CascadeConfig, ModelConfig
 from models.macs import count_macs
-from models.resnet import AdaptiveResNet
+from models.structure import Structure, blocks_of, network_name
 
 
 def write_artifact(
@@ -68,11 +73,22 @@ def write_artifact(
     if out.exists():
         raise FileExistsError(f"{out} exists; an artifact is never overwritten: choose another folder or version")
     network = checkpoint.network()
-    inference = InferenceNetwork(network, gate_threshold)
+    inference = inference_form(network, gate_threshold)
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        write_onnx(inference, list(network.blocks), checkpoint.config.input_size, unfinished / ONNX_NAME)
+        for number, each in enumerate(checkpoint.networks(), 1):
+            write_artifact(
+                each,
+                source_digest,
+                unfinished / network_name(number),
+                images,
+                version,
+                gate_threshold,
+                generated_images,
+                calibration_images,
+            )
+        write_onnx(inference, _residual_blocks(checkpoint.config), checkpoint.config.input_size, unfinished / ONNX_NAME)
         write_torchscript(inference, unfinished / TORCHSCRIPT_NAME)
         verification = verify(network, unfinished, images, gate_threshold)
         verification = verification.model_copy(update={"generated_images": generated_images})
@@ -80,7 +96,7 @@ def write_artifact(
         int8 = None
         if calibration_images is not None:
             int8 = _write_int8(network, inference, unfinished, images, calibration_images, gate_threshold)
-        files = {path.name: file_digest(path) for path in sorted(unfinished.iterdir())}
+        files = {str(path.relative_to(unfinished)): file_digest(path) for path in sorted(_own_files(unfinished))}
         profile = measure_profile(network, profile_batches, gate_threshold)
         manifest = _manifest(
             checkpoint.config, version, gate_threshold, files, source_digest, verification, int8, profile
@@ -94,22 +110,42 @@ def write_artifact(
     return manifest
 
 
+def _residual_blocks(config: ModelConfig | CascadeConfig) -> list[str]:
+    return [block.name for block in blocks_of(config) if block.kind == "residual"]
+
+
+def _own_files(folder: Path) -> Iterator[Path]:
+    """The files in it, and of each network of a cascade the manifest, which vouches for the others."""
+    for path in folder.iterdir():
+        yield path / MANIFEST_NAME if path.is_dir() else path
+
+
 def _write_int8(
-    network: AdaptiveResNet,
-    inference: InferenceNetwork,
+    network: Network,
+    inference: InferenceNetwork | InferenceCascade,
     folder: Path,
     images: Float32Array,
     calibration_images: Float32Array,
     gate_threshold: float,
 ) -> Int8Agreement:
-    """Write the int8 graph to the folder and prove it on `images`, which are not among those it is calibrated on."""
-    names, path = list(network.blocks), folder / INT8_NAME
-    quantisations = calibrate(inference, names, calibration_images)
-    write_int8(inference, names, network.config.input_size, quantisations, path)
-    return verify_int8(network, path, images, len(calibration_images), gate_threshold)
+    """Write the int8 graph to the folder and prove it on `images`, which are not among those it is calibrated on.
+
+    A cascade has none of its own: its networks have, which run in turn.
+    """
+    if isinstance(network, Cascade) or isinstance(inference, InferenceCascade):
+        assert isinstance(inference, InferenceCascade)
+        paths = [folder / network_name(number) / INT8_NAME for number, _ in enumerate(inference.networks, 1)]
+        networks, sure_above = [int8_runner(path) for path in paths], inference.sure_above[1:]
+        run: Run = partial(run_cascade, networks, inference.gates, sure_above, gate_threshold)
+    else:
+        names, path = _residual_blocks(network.config), folder / INT8_NAME
+        write_int8(inference, names, network.config.input_size, calibrate(inference, names, calibration_images), path)
+        check_skipping(network, path, images[:1])
+        run = int8_runner(path)
+    return verify_int8(network, run, images, len(calibration_images), gate_threshold)
 
 
-def _probes(network: AdaptiveResNet, images: Float32Array, gate_threshold: float) -> Probes:
+def _probes(network: Network, images: Float32Array, gate_threshold: float) -> Probes:
     """Some of the images, spread evenly over them, with the network's own answers."""
     chosen = images[np.linspace(0, len(images) - 1, probe_count(images)).round().astype(int)]
     run = eager_runner(network, gate_threshold)
@@ -118,7 +154,7 @@ def _probes(network: AdaptiveResNet, images: Float32Array, gate_threshold: float
 
 
 def _manifest(
-    config: ModelConfig,
+    config: ModelConfig | CascadeConfig,
     version: str,
     gate_threshold: float,
     files: dict[str, str],
@@ -127,19 +163,15 @@ def _manifest(
     int8: Int8Agreement | None,
     profile: ExecutionProfile | None,
 ) -> Manifest:
-    macs = count_macs(config)
-    stages = [stage for stage, count in enumerate(config.stage_blocks, 1) for _ in range(count)]
-    blocks = tuple(
-        Block(
-            name=name,
-            stage=stage,
-            gated=block.gate > 0,
-            macs=block.residual,
-            shortcut_macs=block.shortcut,
-            gate_macs=block.gate,
-        )
-        for stage, (name, block) in zip(stages, macs.blocks.items(), strict=True)
-    )
+    blocks, structure = blocks_of(config), Structure.of_config(config)
+    members = []
+    if isinstance(config, CascadeConfig):
+        names = [network_name(number) for number, _ in enumerate(config.networks, 1)]
+        members = [
+            Member(folder=names[0]),
+            *(Member(folder=name, sure_above=sure) for name, sure in zip(names[1:], config.sure_above, strict=True)),
+        ]
+    macs = count_macs(config.networks[0] if isinstance(config, CascadeConfig) else config)
     return Manifest(
         name=config.name,
         version=version,
@@ -150,11 +182,12 @@ def _manifest(
         gate_threshold=gate_threshold,
         stem_macs=macs.stem,
         classifier_macs=macs.classifier,
-        total_macs=macs.total,
-        ungated_macs=macs.ungated,
+        total_macs=structure.total_macs,
+        ungated_macs=structure.ungated_macs,
         files=files,
         source_digest=source_digest,
         verification=verification,
         int8=int8,
         profile=profile,
+        members=tuple(members),
     )

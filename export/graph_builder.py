@@ -25,9 +25,14 @@ class GraphBuilder:
 
     def add(self, op: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
         """Add a node with one output; return the output's name, which is unique in the whole model."""
-        output = f"{self._prefix}{name}"
-        self._nodes.append(helper.make_node(op, list(inputs), [output], name=output, **attributes))
+        (output,) = self.add_several(op, inputs, [name], **attributes)
         return output
+
+    def add_several(self, op: str, inputs: Sequence[str], names: Sequence[str], **attributes: Any) -> list[str]:
+        """Add a node with an output of each name; return the outputs' names, of which the first is the node's too."""
+        outputs = [f"{self._prefix}{name}" for name in names]
+        self._nodes.append(helper.make_node(op, list(inputs), outputs, name=outputs[0], **attributes))
+        return outputs
 
     def weight(self, name: str, values: np.ndarray) -> str:
         """Store a weight under its own name, once; return the name."""
@@ -46,20 +51,24 @@ class GraphBuilder:
         """A graph for a branch of an If."""
         return GraphBuilder(f"{self._prefix}{name}/", self._weights)
 
-    def as_branch(self, output: str, element_type: int = TensorProto.FLOAT) -> GraphProto:
-        """The finished branch, with one output."""
-        value = helper.make_tensor_value_info(output, element_type, None)
-        return helper.make_graph(self._nodes, self._prefix.rstrip("/"), [], [value])
+    def as_branch(self, *outputs: str, element_type: int = TensorProto.FLOAT) -> GraphProto:
+        """The finished branch, with these outputs."""
+        values = [helper.make_tensor_value_info(output, element_type, None) for output in outputs]
+        return helper.make_graph(self._nodes, self._prefix.rstrip("/"), [], values)
 
-    def classify(self, pooled: str, classifier: nn.Linear, margins: Sequence[str]) -> None:
-        """Add the outputs: logits from the pooled features (N, C), and margins from those of each gate (N, 1)."""
-        self.add("Gemm", [pooled, *self.linear(classifier, "classifier")], OUTPUT_NAMES[0], transB=1)
+    def classify(
+        self, pooled: str, classifier: nn.Linear, name: str = OUTPUT_NAMES[0], weight: str = "classifier"
+    ) -> str:
+        """Add the logits from the pooled features (N, C)."""
+        return self.add("Gemm", [pooled, *self.linear(classifier, weight)], name, transB=1)
+
+    def join(self, margins: Sequence[str], logits: str) -> str:
+        """Add the output of the margins, from those of each gate (N, 1); of a network without gates they are (N, 0)."""
         if margins:
-            self.add("Concat", margins, OUTPUT_NAMES[1], axis=1)
-        else:  # a network without gates has margins (N, 0)
-            nothing = self.weight("nothing", np.array([0]))
-            axis = self.weight("axis_1", np.array([1]))
-            self.add("Slice", [pooled, nothing, nothing, axis], OUTPUT_NAMES[1])
+            return self.add("Concat", margins, OUTPUT_NAMES[1], axis=1)
+        nothing = self.weight("nothing", np.array([0]))
+        axis = self.weight("axis_1", np.array([1]))
+        return self.add("Slice", [logits, nothing, nothing, axis], OUTPUT_NAMES[1])
 
     def model(
         self,

@@ -5,12 +5,15 @@ It is scriptable, so TorchScript is made from it as it stands, and the ONNX grap
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from models.blocks import ResidualBlock
+from models.cascade import Cascade, Network
 from models.gate import Gate
 from models.resnet import AdaptiveResNet
 
@@ -84,6 +87,7 @@ class InferenceNetwork(nn.Module):
         self.blocks = nn.ModuleList(_serving_form(block, gate_threshold) for block in network.blocks.values())
         self.classifier = nn.Linear(network.classifier.in_features, network.classifier.out_features)
         self.classifier.load_state_dict(network.classifier.state_dict())
+        self.classes = network.classifier.out_features
         self.eval()
 
     def forward(self, images: Tensor, gate_offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -106,6 +110,60 @@ class InferenceNetwork(nn.Module):
         if len(margins) == 0:
             return logits, torch.zeros((images.shape[0], 0), device=images.device)
         return logits, torch.stack(margins, dim=1)
+
+
+class InferenceCascade(nn.Module):
+    """A `Cascade` as it is served: a network runs on the images that have come to it, and on no others.
+
+    Args:
+        cascade: the trained networks; they are left as they are.
+        gate_threshold: a gate is open where margin + offset is above it.
+    """
+
+    def __init__(self, cascade: Cascade, gate_threshold: float = 0.0) -> None:
+        super().__init__()
+        networks = [network for network in cascade.networks if isinstance(network, AdaptiveResNet)]
+        self.networks = nn.ModuleList(InferenceNetwork(network, gate_threshold) for network in networks)
+        self.sure_above = [float("nan"), *cascade.config.sure_above]  # of the first nothing is asked
+        self.gates = [len(network.gated_blocks) for network in networks]
+        self.gate_threshold = gate_threshold
+        self.classes = len(cascade.config.labels)
+        self.eval()
+
+    def forward(self, images: Tensor, gate_offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See `InferenceNetwork.forward`."""
+        if gate_offset is None:
+            gate_offset = torch.zeros(1, device=images.device)
+        offsets = gate_offset.expand(images.shape[0])
+        asked = torch.arange(images.shape[0], device=images.device)  # (K,)
+        logits = torch.zeros(0, device=images.device)
+        margins = torch.zeros((images.shape[0], sum(self.gates) + len(self.gates) - 1), device=images.device)
+        column = 0
+        for number, network in enumerate(self.networks):
+            gates = self.gates[number]
+            if number == 0:
+                logits, own = network(images, offsets)
+                margins[:, :gates] = own
+                column = gates
+            elif len(asked) > 0:
+                two_largest = logits[asked].topk(2, dim=1)[0]
+                margin = self.sure_above[number] - (two_largest[:, 0] - two_largest[:, 1])
+                margins[asked, column] = margin
+                asked = asked[margin + offsets[asked] > self.gate_threshold]
+                if len(asked) > 0:
+                    more, own = network(images[asked], offsets[asked])
+                    before = F.log_softmax(logits[asked], 1) + math.log(number)
+                    logits[asked] = torch.logaddexp(before, F.log_softmax(more, 1)) - math.log(number + 1)
+                    margins[asked, column + 1 : column + 1 + gates] = own
+                column += 1 + gates
+        return logits, margins
+
+
+def inference_form(network: Network, gate_threshold: float = 0.0) -> InferenceNetwork | InferenceCascade:
+    """A network in evaluation mode as it is served."""
+    if isinstance(network, Cascade):
+        return InferenceCascade(network, gate_threshold)
+    return InferenceNetwork(network, gate_threshold)
 
 
 def _serving_form(block: nn.Module, gate_threshold: float) -> nn.Module:

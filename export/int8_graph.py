@@ -68,7 +68,7 @@ def write_int8(
     for name, block in zip(block_names, network.blocks, strict=True):
         assert isinstance(block, GatedBlock | UngatedBlock)
         x = blocks.gated(block, x, name) if isinstance(block, GatedBlock) else blocks.executed(graph, block, x, name)
-    graph.classify(_mean_pool(graph, x, "pool"), network.classifier, blocks.margins)
+    graph.join(blocks.margins, graph.classify(_mean_pool(graph, x, "pool"), network.classifier))
     model = graph.model(
         {
             INPUT_NAMES[0]: [1, 3, input_size, input_size],
@@ -108,8 +108,8 @@ class _Blocks:
             "If",
             [is_open],
             output_name(name),
-            then_branch=executed.as_branch(output.tensor, TensorProto.UINT8),
-            else_branch=skipped.as_branch(skipped_output, TensorProto.UINT8),
+            then_branch=executed.as_branch(output.tensor, element_type=TensorProto.UINT8),
+            else_branch=skipped.as_branch(skipped_output, element_type=TensorProto.UINT8),
         )
         return _Features(tensor, output.quantisation, output.side, output.channels)
 

@@ -10,37 +10,36 @@ import onnxruntime
 from artifact.agreement import Agreement, Run
 from artifact.manifest import ALWAYS, INPUT_NAMES, INT8_NAME, NEVER, OUTPUT_NAMES, Int8Agreement
 from artifact.preprocessing import Float32Array
-from export.parity import ParityError, count_onnx_macs, eager_runner, open_session
-from models.macs import count_macs
+from export.parity import ParityError, convolution_macs, count_onnx_macs, eager_runner, gating_of, open_session
+from models.cascade import Network
 from models.resnet import AdaptiveResNet
 
 _BATCH = 8
 
 
 def verify_int8(
-    network: AdaptiveResNet, path: Path, images: Float32Array, calibration_images: int, gate_threshold: float = 0.0
+    network: Network, run: Run, images: Float32Array, calibration_images: int, gate_threshold: float = 0.0
 ) -> Int8Agreement:
-    """Compare an int8 graph with the network it was exported from.
+    """Compare what runs in int8 with the network it was exported from.
 
     Args:
         network: in evaluation mode.
-        path: of the graph.
+        run: runs its int8 graph, or those of a cascade.
         images: (N, 3, H, W) preprocessed images, none of which it was calibrated on.
         calibration_images: how many it was calibrated on.
         gate_threshold: of the exported gates.
 
     Raises:
-        ParityError: it agrees too rarely, or computes what closed gates should skip.
+        ParityError: it agrees too rarely.
     """
-    run, eager = _int8_runner(path), eager_runner(network, gate_threshold)
+    eager, gating = eager_runner(network, gate_threshold), gating_of(network, gate_threshold)
     agreement = Agreement()
     for start in range(0, len(images), _BATCH):
         batch = images[start : start + _BATCH]
         offsets = np.zeros(len(batch), np.float32)
-        agreement.compare("int8", eager(batch, offsets), run(batch, offsets), offsets, gate_threshold)
+        agreement.compare("int8", eager(batch, offsets), run(batch, offsets), offsets, gating)
     if problem := agreement.low_precision_problem():
         raise ParityError(f"{INT8_NAME} is not right: {problem}")
-    check_skipping(network, path, images[:1])
     return Int8Agreement(
         images=len(images),
         calibration_images=calibration_images,
@@ -59,16 +58,14 @@ def check_skipping(network: AdaptiveResNet, path: Path, image: Float32Array) -> 
     Raises:
         ParityError: a closed gate does not save its block's convolutions.
     """
-    macs = count_macs(network.config)
-    every = macs.ungated - macs.classifier
-    skippable = sum(macs.blocks[name].residual for name in network.gated_blocks)
-    for state, offset, expected in (("open", ALWAYS, every), ("closed", NEVER, every - skippable)):
+    for state, offset in (("open", ALWAYS), ("closed", NEVER)):
+        expected = convolution_macs(network.config, offset == ALWAYS)
         counted = count_onnx_macs(path, image, np.array([offset], np.float32), op="QLinearConv", weights=3)
         if counted != expected:
             raise ParityError(f"{INT8_NAME} spends {counted} MACs with all gates {state}, expected {expected}")
 
 
-def _int8_runner(path: Path) -> Run:
+def int8_runner(path: Path) -> Run:
     """Runs images one by one, since the graph takes one."""
     session = open_session(path, onnxruntime.SessionOptions())
 

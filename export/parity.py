@@ -6,6 +6,7 @@ import json
 import math
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from artifact.agreement import LOGIT_TOLERANCE, MARGIN_TOLERANCE, Agreement, LogitsAndMargins, Run
+from artifact.gating import Gating
 from artifact.manifest import ALWAYS, INPUT_NAMES, NEVER, ONNX_NAME, TORCHSCRIPT_NAME, Verification
 from artifact.preprocessing import Float32Array
+from models.cascade import Network
+from models.config import CascadeConfig, ModelConfig
 from models.macs import count_macs
-from models.resnet import AdaptiveResNet
+from models.structure import Structure
 
 _BATCH = 8
 
@@ -28,7 +32,7 @@ class ParityError(RuntimeError):
     """The exported files do not do what the network does."""
 
 
-def verify(network: AdaptiveResNet, folder: Path, images: Float32Array, gate_threshold: float = 0.0) -> Verification:
+def verify(network: Network, folder: Path, images: Float32Array, gate_threshold: float = 0.0) -> Verification:
     """Compare the files in `folder` with the network they were exported from.
 
     Args:
@@ -42,13 +46,13 @@ def verify(network: AdaptiveResNet, folder: Path, images: Float32Array, gate_thr
     """
     runners = {"ONNX": _onnx_runner(folder / ONNX_NAME), "TorchScript": _torchscript_runner(folder / TORCHSCRIPT_NAME)}
     eager = eager_runner(network, gate_threshold)
-    agreement = Agreement()
+    agreement, gating = Agreement(), gating_of(network, gate_threshold)
     for scenario, batch, offsets in _scenarios(images):
         expected = eager(batch, offsets)
         for name, run in runners.items():
-            agreement.compare(f"{name}, {scenario}", expected, run(batch, offsets), offsets, gate_threshold)
+            agreement.compare(f"{name}, {scenario}", expected, run(batch, offsets), offsets, gating)
     for name, run in runners.items():
-        _compare_batch_with_singles(agreement, name, run, images[:_BATCH], gate_threshold)
+        _compare_batch_with_singles(agreement, name, run, images[:_BATCH], gating)
     if not agreement.problems and agreement.same_path < 0.5 * agreement.images:
         agreement.problems.append("most images have a margin so near its threshold that nothing could be compared")
     if agreement.problems:
@@ -65,7 +69,7 @@ def verify(network: AdaptiveResNet, folder: Path, images: Float32Array, gate_thr
     )
 
 
-def check_control_flow(network: AdaptiveResNet, folder: Path, image: Float32Array) -> None:
+def check_control_flow(network: Network, folder: Path, image: Float32Array) -> None:
     """Count the MACs of the convolutions each runtime really runs: all gates open, all closed, and a mixed batch.
 
     Args:
@@ -75,11 +79,12 @@ def check_control_flow(network: AdaptiveResNet, folder: Path, image: Float32Arra
         ParityError: a branch was lost, or a closed gate does not save its block's convolutions.
     """
     branches = sum(node.op_type == "If" for node in onnx.load(folder / ONNX_NAME, load_external_data=False).graph.node)
-    if branches != len(network.gated_blocks):
-        raise ParityError(f"the ONNX graph has {branches} branches for {len(network.gated_blocks)} gated blocks")
-    macs = count_macs(network.config)
-    every = macs.ungated - macs.classifier
-    skippable = sum(macs.blocks[name].residual for name in network.gated_blocks)
+    gating = gating_of(network)
+    # What is within a later network of a cascade is in its branch.
+    expected_branches = np.count_nonzero(gating.within[gating.gated] < 0)
+    if branches != expected_branches:
+        raise ParityError(f"the ONNX graph has {branches} branches for {expected_branches} gated blocks")
+    macs = {offset: convolution_macs(network.config, offset == ALWAYS) for offset in (ALWAYS, NEVER)}
     for runtime, count in (("ONNX", _count_onnx), ("TorchScript", _count_torchscript)):
         for state, offsets in (
             ("all gates open", [ALWAYS]),
@@ -88,9 +93,22 @@ def check_control_flow(network: AdaptiveResNet, folder: Path, image: Float32Arra
         ):
             batch = np.repeat(image, len(offsets), axis=0)
             counted = count(folder, batch, np.array(offsets, np.float32))
-            expected = sum(every if offset == ALWAYS else every - skippable for offset in offsets)
+            expected = sum(macs[offset] for offset in offsets)
             if counted != expected:
                 raise ParityError(f"{runtime} spends {counted} MACs with {state}, expected {expected}")
+
+
+def gating_of(network: Network, gate_threshold: float = 0.0) -> Gating:
+    """The gating of a network whose exported gates have this threshold."""
+    return replace(Structure.of_config(network.config), gate_threshold=gate_threshold)
+
+
+def convolution_macs(config: ModelConfig | CascadeConfig, opened: bool) -> int:
+    """MACs of the convolutions that run for one image, with all gates open or all closed."""
+    if isinstance(config, CascadeConfig):
+        return sum(convolution_macs(each, opened) for each in (config.networks if opened else config.networks[:1]))
+    macs, gating = count_macs(config), Structure.of_config(config)
+    return macs.ungated - macs.classifier - (0 if opened else int(gating.skippable_macs[gating.gated].sum()))
 
 
 def _scenarios(images: Float32Array) -> Iterator[tuple[str, Float32Array, Float32Array]]:
@@ -110,16 +128,16 @@ def _scenarios(images: Float32Array) -> Iterator[tuple[str, Float32Array, Float3
 
 
 def _compare_batch_with_singles(
-    agreement: Agreement, name: str, run: Run, images: Float32Array, gate_threshold: float
+    agreement: Agreement, name: str, run: Run, images: Float32Array, gating: Gating
 ) -> None:
     """An image must get the same answer whatever else is in its batch."""
     offsets = np.zeros(len(images), np.float32)
     singles = [run(images[i : i + 1], offsets[i : i + 1]) for i in range(len(images))]
     expected = (np.concatenate([single[0] for single in singles]), np.concatenate([single[1] for single in singles]))
-    agreement.compare(f"{name}, batch against single", expected, run(images, offsets), offsets, gate_threshold)
+    agreement.compare(f"{name}, batch against single", expected, run(images, offsets), offsets, gating)
 
 
-def eager_runner(network: AdaptiveResNet, gate_threshold: float = 0.0) -> Run:
+def eager_runner(network: Network, gate_threshold: float = 0.0) -> Run:
     """Runs the network as it was trained."""
 
     @torch.inference_mode()

@@ -8,15 +8,15 @@ import numpy as np
 
 from artifact.manifest import ExecutionProfile
 from artifact.preprocessing import Float32Array
-from export.parity import eager_runner
-from models.resnet import AdaptiveResNet
+from export.parity import eager_runner, gating_of
+from models.cascade import Network
 
 # The standard error of a rate is at most 0.05 with these; a profile of fewer would be mistaken for knowledge.
 FEWEST_IMAGES = 100
 
 
 def measure_profile(
-    network: AdaptiveResNet, batches: Iterable[Float32Array], gate_threshold: float = 0.0
+    network: Network, batches: Iterable[Float32Array], gate_threshold: float = 0.0
 ) -> ExecutionProfile | None:
     """Count how often each block runs; None with fewer than `FEWEST_IMAGES` images.
 
@@ -25,13 +25,12 @@ def measure_profile(
         batches: preprocessed images (N, 3, H, W).
         gate_threshold: of the exported gates.
     """
-    run = eager_runner(network, gate_threshold)
-    images, opened = 0, np.zeros(len(network.gated_blocks), np.int64)
+    run, gating = eager_runner(network, gate_threshold), gating_of(network, gate_threshold)
+    images, executed = 0, np.zeros(len(gating.within), np.int64)
     for batch in batches:
         _, margins = run(batch, np.zeros(len(batch), np.float32))
-        opened += np.count_nonzero(margins > np.float32(gate_threshold), axis=0)
+        executed += np.count_nonzero(gating.executed(gating.opened(margins)), axis=0)
         images += len(batch)
     if images < FEWEST_IMAGES:
         return None
-    shares = dict(zip(network.gated_blocks, (opened / images).tolist(), strict=True))
-    return ExecutionProfile(images=images, rates=tuple(shares.get(name, 1.0) for name in network.blocks))
+    return ExecutionProfile(images=images, rates=tuple((executed / images).tolist()))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from export.inference import InferenceNetwork
+from export.inference import InferenceCascade, InferenceNetwork
 
 
-def write_torchscript(network: InferenceNetwork, path: Path) -> None:
+def write_torchscript(network: InferenceNetwork | InferenceCascade, path: Path) -> None:
     """Script the network, control flow included, and write it to `path`."""
     saved = io.BytesIO()
     torch.jit.save(torch.jit.script(network), saved)

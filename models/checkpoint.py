@@ -12,18 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from artifact.manifest import INT8_NAME, MANIFEST_NAME, ONNX_NAME, TORCHSCRIPT_NAME
 from artifact.preprocessing import Preprocessing
-from models.config import ModelConfig
-from models.resnet import AdaptiveResNet, block_name
+from models.cascade import Network, build_network
+from models.config import CascadeConfig, ModelConfig
+from models.resnet import block_name
 
 # Those of the published train.py; the deviations of our presets are over all pixels of the training images.
 _PUBLISHED_CIFAR = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
+
+_CONFIG: TypeAdapter[ModelConfig | CascadeConfig] = TypeAdapter(ModelConfig | CascadeConfig)
 
 _OF_AN_ARTIFACT = (INT8_NAME, MANIFEST_NAME, ONNX_NAME, TORCHSCRIPT_NAME)
 
@@ -43,7 +46,7 @@ class Checkpoint:
         optimizer: the optimizer's tensors by name; empty where training cannot go on from here.
     """
 
-    config: ModelConfig
+    config: ModelConfig | CascadeConfig
     weights: dict[str, Tensor]
     training: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Tensor] = field(default_factory=dict)
@@ -60,18 +63,27 @@ class Checkpoint:
         digest: str | None = self.training.get("origin", {}).get("data")
         return digest
 
-    def network(self) -> AdaptiveResNet:
+    def network(self) -> Network:
         """Build the network with these weights, in evaluation mode.
 
         Raises:
             CheckpointError: the weights do not fit the config.
         """
-        network = AdaptiveResNet(self.config)
+        network = build_network(self.config)
         try:
             network.load_state_dict(self.weights)
         except RuntimeError as error:
             raise CheckpointError(f"the weights do not fit {self.config.name}: {error}") from error
         return network.eval()
+
+    def networks(self) -> list[Checkpoint]:
+        """The networks of a cascade, each as a checkpoint of its own; none of a single network."""
+        if isinstance(self.config, ModelConfig):
+            return []
+        return [
+            Checkpoint(config, _part(self.weights, f"networks.{position}."))
+            for position, config in enumerate(self.config.networks)
+        ]
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -98,7 +110,7 @@ def load(path: Path) -> Checkpoint:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        config = ModelConfig.model_validate_json(header["config"])
+        config = _CONFIG.validate_json(header["config"])
         training = json.loads(header["training"])
     except FileNotFoundError as error:
         found = _first_in(path.parent)

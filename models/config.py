@@ -6,7 +6,7 @@ relations.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -90,6 +90,47 @@ class ModelConfig(BaseModel):
     def with_preprocessing(self, preprocessing: Preprocessing) -> ModelConfig:
         """The same network for images prepared otherwise."""
         return ModelConfig.model_validate({**self.model_dump(), "preprocessing": preprocessing})
+
+
+class CascadeConfig(BaseModel):
+    """Everything needed to build a cascade again, see `models.cascade`.
+
+    Attributes:
+        name: of the cascade, and of the artifact exported from it.
+        networks: in the order they run; of the same labels and preprocessing.
+        sure_above: of each network but the first: how far apart the two largest logits so far have to be for an image
+            not to need it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    networks: tuple[ModelConfig, ...] = Field(min_length=2)
+    sure_above: tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(self.sure_above) != len(self.networks) - 1:
+            raise ValueError(f"{len(self.sure_above)} limits for the {len(self.networks) - 1} networks but the first")
+        for network in self.networks[1:]:
+            if network.labels != self.labels or network.preprocessing != self.preprocessing:
+                raise ValueError(f"{network.name} has other labels or preprocessing than {self.networks[0].name}")
+        return self
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names, in the order of the logits."""
+        return self.networks[0].labels
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """From a decoded image to the input tensor."""
+        return self.networks[0].preprocessing
+
+    @property
+    def input_size(self) -> int:
+        """Height and width of the input, in pixels."""
+        return self.preprocessing.crop
 
 
 def preset(name: str) -> ModelConfig:

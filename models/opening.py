@@ -11,7 +11,7 @@ import torch
 from artifact.manifest import MANIFEST_NAME, ArtifactError, file_digest
 from models.checkpoint import Checkpoint, CheckpointError, load, load_published
 from models.classifier import Classifier, TrainedClassifier
-from models.config import preset
+from models.config import ModelConfig, preset
 from models.examples import DataError
 from models.exported import ExportedClassifier
 
@@ -48,10 +48,10 @@ def open_trained(
         ValueError: there is no such preset.
     """
     checkpoint = open_checkpoint(path, preset_name)
-    own = checkpoint.config.labels
+    config, own = checkpoint.config, checkpoint.config.labels
     # A published ImageNet network numbers its classes in the order of the synsets, which is that of the data's folders.
-    if preset_name is not None and checkpoint.config.stem == "imagenet" and len(own) == len(labels):
-        checkpoint = replace(checkpoint, config=checkpoint.config.with_labels(labels))
+    if preset_name and isinstance(config, ModelConfig) and config.stem == "imagenet" and len(own) == len(labels):
+        checkpoint = replace(checkpoint, config=config.with_labels(labels))
     else:
         _require_labels(path, own, labels)
     return TrainedClassifier(checkpoint, device, batch_size or 256)
@@ -101,7 +101,7 @@ def require_ungated(ungated: Classifier, classifier: Classifier) -> None:
     own, other = ungated.structure, classifier.structure
     if own.gated.size:
         raise ValueError(f"{own.name} has gates: --ungated takes a network without any")
-    same_blocks = own.block_names == other.block_names and np.array_equal(own.residual_macs, other.residual_macs)
+    same_blocks = own.block_names == other.block_names and np.array_equal(own.skippable_macs, other.skippable_macs)
     if not same_blocks or own.ungated_macs != other.ungated_macs:
         raise ValueError(f"{own.name} is not {other.name} without gates: its blocks or their MACs are others")
 

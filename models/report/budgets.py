@@ -48,7 +48,8 @@ def budget_offsets(margins: np.ndarray, gate_threshold: float, gate_offset: floa
     """Offsets, rising, at which about 10 to 90% of the gates open, none and all of them, and `gate_offset` itself.
 
     Args:
-        margins: (N, G) without offset. An offset changes paths, and with them later margins, hence "about".
+        margins: of the gates that were reached, without offset. An offset changes paths, and with them later margins,
+            hence "about".
     """
     if not margins.size:
         return []

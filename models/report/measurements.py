@@ -17,6 +17,7 @@ from models.report.perturbations import PERTURBATIONS
 from models.report.response import Response, respond
 from models.report.soft_gates import scaled_hits
 from models.report.subject import Subject
+from models.resnet import AdaptiveResNet
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def measure(subject: Subject, answers: Answers) -> Measurements:
     """
     classifier, images, sample = subject.classifier, subject.images, subject.sample
     evaluation, threshold = answers.evaluation, classifier.structure.gate_threshold
-    offsets = budget_offsets(evaluation.margins, threshold, subject.gate_offset)
+    reached = classifier.structure.reached(evaluation.executed)
+    offsets = budget_offsets(evaluation.margins[reached], threshold, subject.gate_offset)
     with _bar("compute budgets", len(sample)) as progress:
         budgets = run_budgets(classifier, images, sample, offsets, progress)
     with _bar("changed images", len(sample)) as progress:
@@ -68,10 +70,12 @@ def measure(subject: Subject, answers: Answers) -> Measurements:
             other = answer(subject.ungated, images, progress=progress).evaluation
             hits = other.predicted == other.classes
     scaled: dict[str, np.ndarray] = {}
-    if subject.trained is not None and evaluation.margins.size:
+    network = subject.trained.network if subject.trained else None
+    # A cascade has no gates to soften: whether the next network is asked is no part of what the first one computes.
+    if subject.trained and isinstance(network, AdaptiveResNet) and evaluation.margins.size:
         rates = evaluation.executed[:, classifier.structure.gated].mean(axis=0)
         with _bar("every block executed", len(images)) as progress:
-            scaled = scaled_hits(subject.trained, images, rates, subject.trained_offset, progress)
+            scaled = scaled_hits(subject.trained, network, images, rates, subject.trained_offset, progress)
     attacks = None if subject.trained is None else _attacks(subject, subject.trained)
     return Measurements(answers, budgets, changes, hits, scaled, attacks)
 

@@ -43,6 +43,7 @@ def scaled_logits(network: AdaptiveResNet, x: Tensor, gate_offset: float, rates:
 
 def scaled_hits(
     classifier: TrainedClassifier,
+    network: AdaptiveResNet,
     images: Images,
     rates: np.ndarray,
     gate_offset: float = 0.0,
@@ -51,6 +52,7 @@ def scaled_hits(
     """For both scales, whether each image is classified correctly, (N,).
 
     Args:
+        network: that of the classifier.
         rates: (G,) execution rates of the gated blocks.
     """
     classes = images.classes
@@ -60,7 +62,7 @@ def scaled_hits(
     def work(positions: np.ndarray, pixels: UInt8Array) -> tuple[np.ndarray, ...]:
         batch = classifier.input(pixels)
         predictions = [
-            scaled_logits(classifier.network, batch, gate_offset, None if scale is None else scale.to(batch.device))
+            scaled_logits(network, batch, gate_offset, None if scale is None else scale.to(batch.device))
             for scale in scales.values()
         ]
         return tuple(logits.argmax(dim=1).cpu().numpy() == classes[positions] for logits in predictions)

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
 import orjson
 
 from artifact.manifest import Block, Manifest
-from service.classify.graph import best_classes, block_run, layers_of, path, sigmoid
+from service.classify.graph import best_classes, block_run, connections, gates, layers_of
 from service.classify.schemas import (
     Classification,
     Compute,
@@ -56,9 +55,9 @@ class AnswerWriter:
     def write(self, answer: Answer, top_k: int, graph: GraphDetail, total_s: float) -> bytes:
         """The JSON of one answer; the arguments are those of `describe`."""
         best = best_classes(answer.logits, top_k)
-        numbers = [probability for _, probability in best]
+        numbers: list[float | None] = [probability for _, probability in best]
         if graph == "full":
-            for gate in zip(answer.margins, map(sigmoid, answer.margins), strict=True):
+            for gate in gates(self._manifest, answer):
                 numbers += gate
         numbers += (
             answer.macs,
@@ -82,7 +81,7 @@ class AnswerWriter:
         if graph == "summary":
             return _filled(self._whole[graph], [b"%b", told_layers, *_LAST])
         blocks = b",".join([pair[it] for pair, it in zip(self._blocks, executed, strict=True)])
-        edges = b",".join([_edge(*pair) for pair in pairwise(path(self._manifest.blocks, executed))])
+        edges = b",".join([_edge(*pair) for pair in connections(self._manifest.blocks, executed)])
         return _filled(self._whole[graph], [b"%b", blocks, edges, told_layers, *_LAST])
 
     def _classification(self, graph: GraphDetail) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
 
 from artifact.manifest import Block, Manifest
 from service.classify.schemas import (
@@ -66,19 +65,25 @@ def best_classes(logits: Sequence[float], top_k: int) -> list[tuple[int, float]]
 
 def inference_graph(manifest: Manifest, answer: Answer) -> InferenceGraph:
     """Every block with what its gate said, and the edges the features took."""
-    margins = iter(answer.margins)
+    told = iter(gates(manifest, answer))
     blocks = []
     for block, ran in zip(manifest.blocks, answer.executed, strict=True):
-        margin = next(margins) if block.gated else None
-        blocks.append(block_run(block, ran, margin, None if margin is None else sigmoid(margin)))
-    edges = [Edge(source=source, target=target) for source, target in pairwise(path(manifest.blocks, answer.executed))]
+        blocks.append(block_run(block, ran, *(next(told) if block.gated else (None, None))))
+    edges = [Edge(source=source, target=target) for source, target in connections(manifest.blocks, answer.executed)]
     return InferenceGraph(blocks=blocks, edges=edges)
+
+
+def gates(manifest: Manifest, answer: Answer) -> Iterator[tuple[float | None, float | None]]:
+    """Margin and probability of every gate, in order; nothing of those in a network that was not asked."""
+    for margin, network in zip(answer.margins, manifest.networks_of_gates, strict=True):
+        yield (margin, sigmoid(margin)) if network < 0 or answer.executed[network] else (None, None)
 
 
 def block_run(block: Block, executed: bool, margin: float | None, gate_probability: float | None) -> BlockRun:
     """What happened to one block."""
     return BlockRun(
         name=block.name,
+        kind=block.kind,
         stage=block.stage,
         executed=executed,
         gated=block.gated,
@@ -88,16 +93,21 @@ def block_run(block: Block, executed: bool, margin: float | None, gate_probabili
     )
 
 
-def path(blocks: Iterable[Block], executed: Iterable[bool]) -> Iterator[str]:
-    """The nodes the features went through, in order."""
-    yield "input"
-    yield "stem"
+def connections(blocks: Iterable[Block], executed: Iterable[bool]) -> Iterator[tuple[str, str]]:
+    """The connections that features took, in order, by the nodes at their ends."""
+    yield "input", "stem"
+    last = "stem"
     for block, ran in zip(blocks, executed, strict=True):
-        if ran:
-            yield block.name
-        elif block.shortcut_macs:
-            yield f"{block.name}.shortcut"
-    yield "classifier"
+        if block.kind == "network":  # it begins with the image again
+            yield last, "classifier"
+            if not ran:
+                return
+            last = "input"
+        if ran or block.shortcut_macs:
+            node = block.name if ran else f"{block.name}.shortcut"
+            yield last, node
+            last = node
+    yield last, "classifier"
 
 
 def layers(manifest: Manifest, answer: Answer) -> Layers:

@@ -48,9 +48,13 @@ class BlockRun(TypedDict):
     An ungated block always runs and has neither margin nor gate probability. A gate is open, and its block executed,
     when the margin is above the model's gate threshold (0 unless `/model` says otherwise); `gate_probability` is the
     sigmoid of the margin. `macs` are those of the residual branch: spent if executed, else saved.
+
+    In a cascade a block of the kind `network` stands for the beginning of the next network, with the `macs` of its stem
+    and classifier. If that network is not asked, the gates in it have neither margin nor gate probability.
     """
 
     name: str
+    kind: Literal["residual", "network"]
     stage: int
     executed: bool
     gated: bool
@@ -70,6 +74,7 @@ class Edge(TypedDict):
 class InferenceGraph:
     """This image's path. Nodes are `input`, `stem`, executed blocks, `<block>.shortcut` and `classifier`.
 
+    Each network of a cascade is a chain from `input` to `classifier`, which averages what they say.
     A skipped block is not a node. If its shortcut is a projection, `<block>.shortcut` is a node.
     """
 

@@ -101,7 +101,7 @@ class _ExecutionCounts(Collector):
             "Run of the batch an image was in, by the number of blocks that ran for the image.",
             labels=["blocks"],
         )
-        fewest = len(self._manifest.blocks) - len(self._manifest.gated_indices)
+        fewest = sum(not block.gated and block.within is None for block in self._manifest.blocks)
         for blocks in range(fewest, len(images)):
             summary.add_metric([str(blocks)], images[blocks], inference_s[blocks])
         return summary

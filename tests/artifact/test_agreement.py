@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from artifact.agreement import LOGIT_TOLERANCE, MARGIN_TOLERANCE, Agreement, LogitsAndMargins
 from artifact.preprocessing import Float32Array
+from tests.gatings import gating_of_gates
 
 # Two images, three classes, two gates; every gate is far from a threshold of 0.
 LOGITS = [[1.0, 2.0, 0.5], [0.1, 0.2, 0.9]]
@@ -27,7 +30,13 @@ def _compared(
     gate_threshold: float = 0.0,
 ) -> Agreement:
     agreement = Agreement()
-    agreement.compare("a run", expected or _answers(), actual, _array(offsets), gate_threshold)
+    agreement.compare(
+        "a run",
+        expected or _answers(),
+        actual,
+        _array(offsets),
+        gating_of_gates((expected or _answers())[1].shape[1], gate_threshold),
+    )
     return agreement
 
 
@@ -106,14 +115,14 @@ def test_what_is_not_a_number_is_a_problem_and_stays_one(wrong: float) -> None:
     logits[0, 1] = wrong
     agreement = _compared((logits, margins))
     assert "a logit differs" in agreement.problems[0]
-    agreement.compare("a later run", _answers(), _answers(), np.zeros(2, np.float32), 0.0)
+    agreement.compare("a later run", _answers(), _answers(), np.zeros(2, np.float32), gating_of_gates(2))
     assert not np.isfinite(agreement.logit_difference)
 
     logits, margins = _answers()
     margins[:, 0] = wrong
     agreement = _compared((logits, margins))
     assert any("a margin differs" in problem for problem in agreement.problems)
-    agreement.compare("a later run", _answers(), _answers(), np.zeros(2, np.float32), 0.0)
+    agreement.compare("a later run", _answers(), _answers(), np.zeros(2, np.float32), gating_of_gates(2))
     assert not np.isfinite(agreement.margin_difference)
 
 
@@ -153,13 +162,21 @@ def test_threshold_decides_which_gates_differ() -> None:
     assert _compared(actual, expected, gate_threshold=0.3).different_gates == 2
 
 
+def test_gates_that_are_not_reached_are_not_compared() -> None:
+    gating = replace(gating_of_gates(2), within=np.array([-1, 0]))  # the second is in a network that the first decides
+    expected = _answers(margins=[[-0.5, 0.0], [0.5, 0.7]])
+    agreement = Agreement()
+    agreement.compare("a run", expected, expected, _array([0.0, 0.0]), gating)
+    assert agreement == Agreement(images=2, same_path=2, same_prediction=2, gates=3)
+
+
 def test_several_batches_add_up() -> None:
     agreement = Agreement()
     zeros = np.zeros(2, np.float32)
-    agreement.compare("first", _answers(), _answers(), zeros, 0.0)
+    agreement.compare("first", _answers(), _answers(), zeros, gating_of_gates(2))
     moved = _answers(np.array(LOGITS) + 1e-4, np.array(MARGINS) - 2e-4)
-    agreement.compare("second", _answers(), moved, zeros, 0.0)
-    agreement.compare("third", _answers(), _answers(margins=-np.array(MARGINS)), zeros, 0.0)
+    agreement.compare("second", _answers(), moved, zeros, gating_of_gates(2))
+    agreement.compare("third", _answers(), _answers(margins=-np.array(MARGINS)), zeros, gating_of_gates(2))
     assert (agreement.images, agreement.same_path, agreement.same_prediction) == (6, 4, 6)
     assert (agreement.gates, agreement.different_gates) == (4 + 4 + 2, 2)
     assert agreement.logit_difference == pytest.approx(1e-4 / 2, rel=0.01)

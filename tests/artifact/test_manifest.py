@@ -4,6 +4,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -154,6 +155,39 @@ def test_two_blocks_of_the_same_name_are_refused(make_manifest: MakeManifest) ->
     twin = BLOCKS[2].model_copy(update={"name": "stage1_block1"})
     with pytest.raises(ValidationError, match="same name"):
         make_manifest(blocks=(*BLOCKS[:2], twin))
+
+
+def _cascade(**changes: object) -> dict[str, object]:
+    """What makes a cascade of the blocks: the second stands for the beginning of a network."""
+    network = BLOCKS[1].model_copy(update={"kind": "network", "gated": True})
+    last = BLOCKS[2].model_copy(update={"within": network.name})
+    members = [{"folder": "network1"}, {"folder": "network2", "sure_above": 1.5}]
+    return {"blocks": (BLOCKS[0], network, last), "members": members} | changes
+
+
+def test_cascade_comes_back_as_it_was_written(tmp_path: Path, make_manifest: MakeManifest) -> None:
+    manifest = make_manifest(**_cascade(), profile={"images": 300, "rates": (1.0, 0.2, 0.1)})
+    write_manifest(tmp_path, manifest)
+    assert read_manifest(tmp_path) == manifest
+    assert manifest.networks_of_gates == [-1, -1, 1]
+    assert manifest.expected_macs == pytest.approx(1767 - 0.8 * (200 + 50 + 4) - 0.9 * 400)
+
+
+def test_networks_that_do_not_fit_the_blocks_are_refused(make_manifest: MakeManifest) -> None:
+    first, network, last = cast(tuple[Block, ...], _cascade()["blocks"])
+    members = cast(list[object], _cascade()["members"])
+    outside = last.model_copy(update={"within": None})
+    with pytest.raises(
+        ValidationError, match="stage2_block1 is within None, but follows the beginning of stage1_block2"
+    ):
+        make_manifest(**_cascade(blocks=(first, network, outside)))
+    with pytest.raises(ValidationError, match="no gate decides about it"):
+        make_manifest(**_cascade(blocks=(first, network.model_copy(update={"gated": False}), last)))
+    for wrong in ([], members[:1], members * 2):
+        with pytest.raises(ValidationError, match="networks begin among the blocks"):
+            make_manifest(**_cascade(members=wrong))
+    with pytest.raises(ValidationError, match="match pattern"):
+        make_manifest(**_cascade(members=[members[0], {"folder": "../network2", "sure_above": 1.0}]))
 
 
 def test_input_size_must_be_that_of_the_preprocessing(make_manifest: MakeManifest) -> None:

@@ -177,3 +177,11 @@ def test_thumbnail_in_a_file_is_not_the_image() -> None:
     image = open_image(file.getvalue())
     Preprocessing(resize=16, crop=16, mean=(0, 0, 0), std=(1, 1, 1)).fit(image)
     assert image.size == (800, 600)
+
+
+def test_equal_preprocessings_stay_equal_when_they_were_used() -> None:
+    one, other = (Preprocessing(resize=4, crop=4, mean=(0.1, 0.2, 0.3), std=(1, 1, 1)) for _ in range(2))
+    for each in (one, other):
+        each.normalise(np.zeros((4, 4, 3), np.uint8))
+    assert one == other
+    assert one != other.model_copy(update={"crop": 2})

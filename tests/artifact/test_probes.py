@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from artifact.agreement import LogitsAndMargins
 from artifact.manifest import ALWAYS, NEVER, PROBES_NAME, ArtifactError, Manifest, file_digest
 from artifact.preprocessing import Float32Array
 from artifact.probes import Probes, forced_agreement, probe_count, read_probes, run_forced, write_probes
+from tests.gatings import gating_of_gates
 from tests.runtimes import echo_manifest
 
 # Of the echo manifest's model: images of 2 x 2 pixels, three classes, two gates.
 Arrays = dict[str, np.ndarray]
 OLD = {"images": (5, 3, 2, 2), "logits": (5, 3), "margins": (5, 2)}
+_GATING = gating_of_gates(2)
 SHAPES = OLD | {"forced_logits": (3, 4, 3), "forced_margins": (3, 4, 2)}
 
 
@@ -140,10 +143,10 @@ def test_as_many_probes_are_kept_as_stay_small_but_one_at_least(images: int, sid
 
 
 def test_answers_that_were_kept_agree_and_others_do_not(probes: Probes) -> None:
-    agreement = probes.agreement((probes.logits, probes.margins), gate_threshold=0.0)
+    agreement = probes.agreement((probes.logits, probes.margins), _GATING)
     assert (agreement.problems, agreement.images, agreement.equal_gates) == ([], 5, 1)
-    assert probes.agreement((probes.logits + np.float32(0.1), probes.margins), 0.0).problems
-    assert probes.agreement((probes.logits, -probes.margins), 0.0).equal_gates < 1
+    assert probes.agreement((probes.logits + np.float32(0.1), probes.margins), _GATING).problems
+    assert probes.agreement((probes.logits, -probes.margins), _GATING).equal_gates < 1
 
 
 def _echo(images: Float32Array, offsets: Float32Array) -> LogitsAndMargins:
@@ -171,15 +174,15 @@ def test_first_images_are_run_with_gates_open_closed_and_by_turns(count: int, va
 def test_difference_in_any_batch_with_forced_gates_is_found(probes: Probes, batch: int) -> None:
     assert probes.forced is not None
     logits, margins = probes.forced
-    assert forced_agreement(probes.forced, probes.forced, 0.0).problems == []
-    assert forced_agreement(probes.forced, probes.forced, 0.0).images == 12
+    assert forced_agreement(probes.forced, probes.forced, _GATING).problems == []
+    assert forced_agreement(probes.forced, probes.forced, _GATING).images == 12
     wrong = logits.copy()
     wrong[batch, 3] += 0.1
-    assert len(forced_agreement(probes.forced, (wrong, margins), 0.0).problems) == 1
+    assert len(forced_agreement(probes.forced, (wrong, margins), _GATING).problems) == 1
 
 
 def test_gates_of_probes_are_compared_at_the_models_threshold(probes: Probes) -> None:
     raised = Probes(probes.images, probes.logits, np.full_like(probes.margins, 2.0))
     answers = raised.logits, np.full_like(probes.margins, 1.0)
-    assert raised.agreement(answers, gate_threshold=0.0).different_gates == 0
-    assert raised.agreement(answers, gate_threshold=1.5).different_gates == 5
+    assert raised.agreement(answers, _GATING).different_gates == 0
+    assert raised.agreement(answers, replace(_GATING, gate_threshold=1.5)).different_gates == 5

@@ -13,7 +13,7 @@ from export.calibration import calibrate
 from export.inference import InferenceNetwork
 from export.int8_graph import quantised_weights, write_int8
 from export.int8_parity import check_skipping
-from export.parity import eager_runner
+from export.parity import eager_runner, gating_of
 from models.resnet import AdaptiveResNet
 from tests.export.conftest import KINDS
 from tests.export.forms import Form, onnx_form, onnx_session
@@ -55,7 +55,7 @@ def test_graph_decides_and_predicts_nearly_as_the_network(tmp_path: Path, shape:
     for offset in (0.0, 0.3, 1e4, -1e4):
         offsets = np.full(60, offset, np.float32)
         agreement = Agreement()
-        agreement.compare("int8", eager(images, offsets), run(images, offsets), offsets, 0.0)
+        agreement.compare("int8", eager(images, offsets), run(images, offsets), offsets, gating_of(network))
         assert agreement.equal_gates > 0.95
         assert agreement.equal_predictions > 0.85
         assert agreement.same_path > 45  # of 60; fewest where sums of 8-bit products saturate, without VNNI
@@ -67,7 +67,9 @@ def test_gates_open_above_their_threshold(tmp_path: Path) -> None:
     run, images = _one_by_one(_written(network, tmp_path, gate_threshold=0.5)), inputs(network, 40)
     zeros = np.zeros(40, np.float32)
     agreement = Agreement()
-    agreement.compare("int8", eager_runner(network, 0.5)(images, zeros), run(images, zeros), zeros, 0.5)
+    agreement.compare(
+        "int8", eager_runner(network, 0.5)(images, zeros), run(images, zeros), zeros, gating_of(network, 0.5)
+    )
     assert agreement.low_precision_problem() is None
 
 

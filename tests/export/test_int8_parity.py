@@ -9,7 +9,7 @@ import pytest
 
 from artifact.manifest import INT8_NAME, read_manifest
 from artifact.preprocessing import Float32Array
-from export.int8_parity import verify_int8
+from export.int8_parity import check_skipping, int8_runner, verify_int8
 from export.parity import ParityError
 from models.resnet import AdaptiveResNet
 from tests.export import tampering
@@ -36,7 +36,7 @@ def path(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_untouched_graph_agrees_as_the_manifest_tells(
     network: AdaptiveResNet, path: Path, images: Float32Array, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    agreement = verify_int8(network, path, images, calibration_images=100)
+    agreement = verify_int8(network, int8_runner(path), images, calibration_images=100)
     assert agreement == read_manifest(exported_int8_once(tmp_path_factory.getbasetemp())).int8
     assert (agreement.images, agreement.calibration_images) == (40, 100)
     assert 0.95 * 40 * 4 < agreement.gates_compared <= 40 * 4
@@ -55,7 +55,7 @@ def test_graph_that_answers_otherwise_is_refused(
     tampering.change_weight(model.graph, weight, lambda values: -values)
     onnx.save(model, path)
     with pytest.raises(ParityError, match=complaint):
-        verify_int8(network, path, images, 100)
+        verify_int8(network, int8_runner(path), images, 100)
 
 
 def test_graph_that_answers_no_numbers_is_refused(network: AdaptiveResNet, path: Path, images: Float32Array) -> None:
@@ -63,7 +63,7 @@ def test_graph_that_answers_no_numbers_is_refused(network: AdaptiveResNet, path:
     tampering.change_weight(model.graph, "classifier.bias", lambda values: values * np.float32(np.nan))
     onnx.save(model, path)
     with pytest.raises(ParityError, match="not numbers"):
-        verify_int8(network, path, images, 100)
+        verify_int8(network, int8_runner(path), images, 100)
 
 
 def test_graph_that_computes_what_it_should_skip_is_refused(
@@ -77,10 +77,10 @@ def test_graph_that_computes_what_it_should_skip_is_refused(
     onnx.save(model, path)
     # The answers are right, so only counting can tell.
     with pytest.raises(ParityError, match=r"spends \d+ MACs with all gates closed"):
-        verify_int8(network, path, images, 100)
+        check_skipping(network, path, images[:1])
 
 
 def test_damaged_graph_is_refused(network: AdaptiveResNet, path: Path, images: Float32Array) -> None:
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ParityError, match="cannot be opened"):
-        verify_int8(network, path, images, 100)
+        verify_int8(network, int8_runner(path), images, 100)

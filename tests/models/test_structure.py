@@ -16,7 +16,7 @@ def test_exported_network_has_the_structure_of_its_config(artifact: Path) -> Non
     for name in ("name", "labels", "preprocessing", "block_names", "total_macs", "ungated_macs", "gate_threshold"):
         assert getattr(trained, name) == getattr(exported, name)
     assert trained.gated.tolist() == exported.gated.tolist() == [1, 2, 3, 4]
-    assert trained.residual_macs.tolist() == exported.residual_macs.tolist()
+    assert trained.skippable_macs.tolist() == exported.skippable_macs.tolist()
 
 
 def test_block_without_a_gate_is_always_executed() -> None:

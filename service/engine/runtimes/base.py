@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, Protocol, get_args
 
 from artifact.agreement import LogitsAndMargins
-from artifact.manifest import Manifest
+from artifact.manifest import MANIFEST_NAME, Manifest, read_manifest, verified_file
 from artifact.preprocessing import Float32Array
 from service.engine.runtimes.machine_cache import MachineCache
 
@@ -30,6 +30,19 @@ class Model:
     folder: Path
     manifest: Manifest
     cache: MachineCache
+
+    def members(self) -> list[Model]:
+        """The networks of a cascade; none of a single network.
+
+        Raises:
+            ArtifactError: one of them is missing or not what was exported.
+        """
+        found = []
+        for member in self.manifest.members:
+            path = verified_file(self.folder, self.manifest, f"{member.folder}/{MANIFEST_NAME}")
+            manifest = read_manifest(path.parent)
+            found.append(Model(path.parent, manifest, self.cache.of(manifest)))
+        return found
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO
 
-from artifact.manifest import INT8_NAME, ONNX_NAME, Manifest
+from artifact.manifest import INT8_NAME, MANIFEST_NAME, ONNX_NAME, Manifest
 from service.engine.runtimes.data_caches import host_caches
 
 _log = logging.getLogger(__name__)
@@ -38,7 +38,12 @@ class MachineCache:
 
     def __init__(self, folders: Sequence[Path], manifest: Manifest) -> None:
         key = _key(manifest)
+        self._parents = folders
         self._folders = [folder / key for folder in folders]
+
+    def of(self, manifest: Manifest) -> MachineCache:
+        """The cache of another model in the same place."""
+        return MachineCache(self._parents, manifest)
 
     def read(self, name: str) -> bytes | None:
         """The content of a file, if it was kept and is whole."""
@@ -121,7 +126,8 @@ def _write_whole(path: Path, content: bytes) -> None:
 
 
 def _key(manifest: Manifest) -> str:
-    graphs = [manifest.files.get(name, "") for name in (ONNX_NAME, INT8_NAME)]
+    names = (ONNX_NAME, INT8_NAME, *(f"{member.folder}/{MANIFEST_NAME}" for member in manifest.members))
+    graphs = [manifest.files.get(name, "") for name in names]
     # What is made of a graph has the manifest's own numbers in it.
     parts = [
         _FORMAT,

@@ -57,7 +57,7 @@ class Proof:
             logits, margins = (np.concatenate(outputs) for outputs in zip(*answers, strict=True))
         except Exception as error:  # whatever a library raises
             return f"it fails: {error}"
-        agreement = self.probes.agreement((logits, margins), self._model.manifest.gate_threshold)
+        agreement = self.probes.agreement((logits, margins), self._model.manifest.gating)
         return _verdict(runtime, agreement, LEAST_EQUAL_PREDICTIONS)
 
     def _problem_with_forced_gates(self, runtime: Runtime) -> str | None:
@@ -67,7 +67,7 @@ class Proof:
             answers = run_forced(runtime.run, self.probes.images)
         except Exception as error:  # whatever a library raises
             return f"with forced gates it fails: {error}"
-        agreement = forced_agreement(expected, answers, self._model.manifest.gate_threshold)
+        agreement = forced_agreement(expected, answers, self._model.manifest.gating)
         return _verdict(runtime, agreement, _LEAST_EQUAL_FORCED_PREDICTIONS)
 
     @cached_property

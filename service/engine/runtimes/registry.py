@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from service.engine.runtimes.base import PRECISIONS, Device, Model, Precision, Runtime, RuntimeName
+from service.engine.runtimes.cascade import CascadeRuntime
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class RuntimeKind:
         devices: it runs on, "cpu" or "cuda".
         precisions: it can run in, from the highest down.
         automatic: whether it may serve without being asked for by name.
+        takes_any_graph: whether it runs the one graph of a cascade; otherwise it runs the networks of that in turn.
     """
 
     name: RuntimeName
@@ -30,6 +32,7 @@ class RuntimeKind:
     devices: tuple[Device, ...]
     precisions: tuple[Precision, ...]
     automatic: bool = True
+    takes_any_graph: bool = False
 
     def open(self, model: Model, device: Device, precision: Precision) -> Runtime:
         """Import it and open the model.
@@ -44,7 +47,9 @@ class RuntimeKind:
             RuntimeUnavailable: its library or the device is not there, or it cannot run this model.
         """
         open_model: Callable[[Model, Device, Precision], Runtime] = import_module(self.module).open_model
-        return open_model(model, device, precision)
+        if self.takes_any_graph or not model.manifest.members:
+            return open_model(model, device, precision)
+        return CascadeRuntime(model.manifest, [open_model(each, device, precision) for each in model.members()])
 
     def allowed(self, lowest: Precision) -> tuple[Precision, ...]:
         """Its precisions that are not below `lowest`."""
@@ -53,10 +58,12 @@ class RuntimeKind:
 
 _HERE = "service.engine.runtimes"
 _KINDS = (
-    RuntimeKind("onnx", f"{_HERE}.onnx", ("cpu", "cuda"), ("fp32",)),
+    RuntimeKind("onnx", f"{_HERE}.onnx", ("cpu", "cuda"), ("fp32",), takes_any_graph=True),
     RuntimeKind("compiled", f"{_HERE}.compiled.runtime", ("cpu",), ("fp32", "bf16", "int8")),
     RuntimeKind("openvino", f"{_HERE}.openvino", ("cpu",), ("fp32", "bf16")),
     RuntimeKind("int8", f"{_HERE}.int8", ("cpu",), ("int8",)),
-    RuntimeKind("torchscript", f"{_HERE}.torchscript", ("cpu", "cuda"), ("fp32",), automatic=False),
+    RuntimeKind(
+        "torchscript", f"{_HERE}.torchscript", ("cpu", "cuda"), ("fp32",), automatic=False, takes_any_graph=True
+    ),
 )
 RUNTIMES = {kind.name: kind for kind in _KINDS}

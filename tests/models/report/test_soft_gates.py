@@ -33,7 +33,7 @@ def test_rates_of_one_and_zero_run_all_and_none(random_classifier: TrainedClassi
     classes = noise.classes
     for rate, offset in ((1.0, 1e9), (0.0, -1e9)):
         logits, _ = random_classifier.run(noise.pixels(np.arange(60)), offset)
-        hits = scaled_hits(random_classifier, noise, np.full(3, rate))
+        hits = scaled_hits(random_classifier, random_classifier.network, noise, np.full(3, rate))
         assert hits[BY_RATE].tolist() == (logits.argmax(axis=1) == classes).tolist()
         assert hits[BY_PROBABILITY].shape == (60,)
 

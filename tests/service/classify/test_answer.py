@@ -52,6 +52,22 @@ def test_written_answer_is_the_described_one(manifest: Manifest, graph: GraphDet
         assert written == orjson.dumps(describe(manifest, answer, top_k, graph, 0.25))
 
 
+def test_written_answer_of_a_cascade_is_the_described_one(manifest: Manifest) -> None:
+    blocks = [
+        block.model_copy(update={"kind": "network"} if at == 2 else {"within": NAMES[2]} if at > 2 else {})
+        for at, block in enumerate(manifest.blocks)
+    ]
+    cascade = manifest.model_copy(update={"blocks": tuple(blocks)})
+    writer, seen = AnswerWriter(cascade), set()
+    for seed in range(60):
+        answer = _answer(seed)
+        if not answer.executed[2]:
+            answer = answer._replace(executed=(*answer.executed[:2], False, False, False))
+        seen.add(answer.executed[2])
+        assert writer.write(answer, 3, "full", 0.25) == orjson.dumps(describe(cascade, answer, 3, "full", 0.25))
+    assert seen == {True, False}
+
+
 def test_equal_logits_keep_the_order_of_the_classes(manifest: Manifest) -> None:
     answer = _answer(0)._replace(logits=(1.0, 2.0, 2.0, 1.0, 2.0, 0.0))
     told = json.loads(AnswerWriter(manifest).write(answer, 5, "none", 0.0))

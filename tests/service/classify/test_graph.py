@@ -99,3 +99,39 @@ def test_description_tells_cost_model_and_times(manifest: Manifest, answer: Answ
     assert asdict(described.compute) == {"macs": 80, "total_macs": 100, "ratio": 0.8}
     assert asdict(described.model) == {"name": "echo", "version": "1"}
     assert asdict(described.timing_ms) == {"decode": 1.0, "queue": 2.0, "inference": 3.457, "total": 10.0}
+
+
+CASCADE = (
+    *BLOCKS[:3],
+    Block(name="two", kind="network", stage=3, gated=True, macs=15, shortcut_macs=0, gate_macs=0),
+    Block(name="d", stage=3, gated=True, macs=10, shortcut_macs=2, gate_macs=1, within="two"),
+    Block(name="e", stage=3, gated=False, macs=10, shortcut_macs=0, gate_macs=0, within="two"),
+)
+
+
+@pytest.mark.parametrize(
+    ("executed", "edges"),
+    [
+        ([1, 1, 1, 1, 1, 1], "input-stem stem-a a-b b-c c-classifier input-two two-d d-e e-classifier"),
+        (
+            [1, 1, 1, 1, 0, 1],
+            "input-stem stem-a a-b b-c c-classifier input-two two-d.shortcut d.shortcut-e e-classifier",
+        ),
+        ([1, 0, 0, 0, 0, 0], "input-stem stem-a a-c.shortcut c.shortcut-classifier"),
+    ],
+)
+def test_each_network_of_a_cascade_is_a_chain_from_the_image_to_the_classifier(
+    manifest: Manifest, answer: Answer, executed: list[int], edges: str
+) -> None:
+    cascade = manifest.model_copy(update={"blocks": CASCADE})
+    told = inference_graph(cascade, answer._replace(executed=tuple(map(bool, executed)), margins=(1.0, 2.0, 3.0, 4.0)))
+    assert " ".join(f"{edge['source']}-{edge['target']}" for edge in told.edges) == edges
+
+
+def test_gates_of_a_network_that_was_not_asked_say_nothing(manifest: Manifest, answer: Answer) -> None:
+    cascade = manifest.model_copy(update={"blocks": CASCADE})
+    executed = (True, True, True, False, False, False)
+    blocks = inference_graph(cascade, answer._replace(executed=executed, margins=(1.0, 2.0, -3.0, 0.0))).blocks
+    assert [run["margin"] for run in blocks] == [None, 1, 2, -3, None, None]
+    assert [run["gate_probability"] is None for run in blocks] == [True, False, False, False, True, True]
+    assert [run["kind"] for run in blocks] == ["residual"] * 3 + ["network"] + ["residual"] * 2

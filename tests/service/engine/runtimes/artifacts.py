@@ -130,7 +130,7 @@ def assert_like_portable(runtime: Runtime, exported: Exported, tolerance: float 
         expected = exported.portable.run(images, offsets)
         actual = runtime.run(images, offsets)
         assert actual[0].dtype == actual[1].dtype == np.float32
-        agreement.compare(name, expected, actual, offsets, exported.manifest.gate_threshold)
+        agreement.compare(name, expected, actual, offsets, exported.manifest.gating)
         paths |= {tuple(path) for path in exported.manifest.executed(actual[1], offsets).tolist()}
     assert agreement.problems == []
     assert max(agreement.margin_difference, agreement.logit_difference) < tolerance

@@ -69,7 +69,9 @@ def test_runtime_decides_and_predicts_nearly_as_the_portable_graph(
     images, offsets = inputs(confident_network(), 100), np.full(100, offset, np.float32)
     agreement = Agreement()
     portable = OnnxRuntime(folder, opened.manifest, "cpu")
-    agreement.compare("int8", portable.run(images, offsets), opened.run(images, offsets), offsets, 0.0)
+    agreement.compare(
+        "int8", portable.run(images, offsets), opened.run(images, offsets), offsets, opened.manifest.gating
+    )
     assert agreement.equal_gates > 0.97
     assert agreement.equal_predictions > 0.95
 

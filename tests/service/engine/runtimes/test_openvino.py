@@ -153,7 +153,7 @@ def test_bf16_is_near_fp32(tmp_path_factory: pytest.TempPathFactory, shape: str)
         offsets = np.full(12, offset, np.float32)
         actual = runtime.run(images, offsets)
         assert actual[0].dtype == actual[1].dtype == np.float32
-        agreement.compare("bf16", exported.portable.run(images, offsets), actual, offsets, 0.0)
+        agreement.compare("bf16", exported.portable.run(images, offsets), actual, offsets, exported.manifest.gating)
     assert agreement.equal_gates > 0.95
     # Eight bits of precision are not 24, and not four.
     assert 1e-4 < agreement.logit_difference < 0.1

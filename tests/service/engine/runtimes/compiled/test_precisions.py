@@ -50,7 +50,9 @@ def _open(exported: Exported, precision: Precision, cache: MachineCache | None =
 def _agreement(runtime: Runtime, exported: Exported, offset: float) -> Agreement:
     images, offsets = inputs(exported.network, 60), np.full(60, offset, np.float32)
     agreement = Agreement()
-    agreement.compare("low", exported.portable.run(images, offsets), runtime.run(images, offsets), offsets, 0.0)
+    agreement.compare(
+        "low", exported.portable.run(images, offsets), runtime.run(images, offsets), offsets, runtime.manifest.gating
+    )
     return agreement
 
 
