@@ -53,5 +53,5 @@ def _lines(name: str, answer: Classification, colour: bool) -> Iterator[str]:
 
 
 def _box(block: BlockRun, colour: bool) -> str:
-    box = _ALWAYS if not block["gated"] else _RUN if block["executed"] else _SKIPPED
+    box = _SKIPPED if not block["executed"] else _RUN if block["gated"] else _ALWAYS
     return f"{_COLOURS[box]}{box}{_RESET}" if colour else box

@@ -60,20 +60,28 @@ export class Network {
 }
 
 function describe(block, run) {
-  if (!run) return [title(block), block.gated ? "has a gate" : "no gate: always runs", `${large(block.macs)} MACs`];
+  if (!run) return [title(block), block.gated ? "has a gate" : ungated(block), `${large(block.macs)} MACs`];
   return [
     `${title(block)}: ${run.executed ? "executed" : "skipped"}`,
-    run.gated
-      ? `gate probability ${probability(run.gate_probability)}, margin ${signed(run.margin)}`
-      : "no gate: always runs",
+    gate(block, run),
     `${large(run.macs)} MACs ${run.executed ? "spent" : "saved"}`,
   ];
 }
 
-/** A block's name as people read it: stage2_block3 is stage 2, block 3. */
+function gate(block, run) {
+  if (!run.gated) return ungated(block);
+  if (run.margin === null) return "its network was not asked";
+  return `gate probability ${probability(run.gate_probability)}, margin ${signed(run.margin)}`;
+}
+
+function ungated(block) {
+  return block.within ? `no gate: runs with ${title({ name: block.within }).toLowerCase()}` : "no gate: always runs";
+}
+
+/** A block's name as people read it: stage2_block3 is stage 2, block 3, and network2 is network 2. */
 export function title({ name }) {
   const parts = /^stage(\d+)_block(\d+)$/.exec(name);
-  return parts ? `Stage ${parts[1]}, block ${parts[2]}` : name;
+  return parts ? `Stage ${parts[1]}, block ${parts[2]}` : name.replace(/^network(\d+)$/, "Network $1");
 }
 
 function sigmoid(x) {

@@ -67,7 +67,7 @@ export class RateChart {
     return [
       title(block),
       rate === undefined ? "no image yet" : `ran for ${percent(rate)} of the images`,
-      ...(block.gated ? [] : ["no gate: always runs"]),
+      ...(block.gated || block.within ? [] : ["no gate: always runs"]),
       ...(expected === undefined ? [] : [`${percent(expected)} when it was exported`]),
     ];
   }
