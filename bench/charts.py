@@ -123,6 +123,27 @@ def skipping_chart(points: Sequence[SkippingPoint], path: Path, ours: str, condi
     return _save(figure, path)
 
 
+def frontier_chart(results: Series, path: Path, ours: str, cost: str, conditions: str = "") -> Figure:
+    """Accuracy against what an image costs, a line for each network that can be run at several costs.
+
+    Args:
+        results: by network and cost, the share of images classified correctly.
+        cost: what the costs are.
+
+    The other arguments are those of `throughput_chart`.
+    """
+    figure, axes = _blank("Accuracy by cost", conditions)
+    axes.set_xscale("log")
+    _draw_series(axes, results, ours)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlabel(f"{cost} (log)")
+    axes.set_ylabel("accuracy")
+    _name_ends(axes, ours)
+    return _save(figure, path)
+
+
 def _blank(title: str, conditions: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=_SIZE, layout="constrained", facecolor="white")
     axes = figure.subplots()

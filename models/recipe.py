@@ -49,7 +49,7 @@ class Recipe(BaseModel):
     target_weight: float = Field(default=TARGET_WEIGHT, ge=0)
     target_warmup: float = Field(default=0.0, ge=0, le=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    smallest_image: float = Field(default=1.0, gt=0, le=1)
+    smallest_image: float = Field(default=0.6, gt=0, le=1)
     held_out: int = Field(default=5000, ge=0)
     precision: Literal["bf16", "fp32"] = "fp32"
     seed: int = Field(default=0, ge=0, lt=2**31)

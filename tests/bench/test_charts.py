@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
-from bench.charts import SkippingPoint, goodput_chart, latency_chart, skipping_chart, throughput_chart
+from bench.charts import SkippingPoint, frontier_chart, goodput_chart, latency_chart, skipping_chart, throughput_chart
 
 _OURS = "this service"
 _RESULTS = {
@@ -29,6 +29,9 @@ def _charts(folder: Path) -> list[Figure]:
         latency_chart(_RESULTS, folder / "latency.png", _OURS, "conditions", limit_ms=75),
         goodput_chart({"another": {0.5: 0.5, 3: 0.0}, _OURS: {0.5: 0.5, 3: 1.0}}, folder / "goodput.png", _OURS),
         skipping_chart(_POINTS, folder / "skipping.png", _OURS),
+        frontier_chart(
+            {_OURS: {20.0: 0.9, 60.0: 0.92}, "another": {15.0: 0.88}}, folder / "frontier.png", _OURS, "MACs"
+        ),
     ]
 
 
@@ -41,7 +44,7 @@ def charts(tmp_path_factory: pytest.TempPathFactory) -> list[Figure]:
     for path in folder.iterdir():
         with Image.open(path) as picture:
             assert picture.size[0] >= 900
-    assert len(list(folder.iterdir())) == 4
+    assert len(list(folder.iterdir())) == 5
     return figures
 
 

@@ -60,8 +60,8 @@ def test_images_grow_by_eighths_to_their_full_side_at_three_quarters_of_the_step
 
 
 @pytest.mark.parametrize("step", [0, 400, 999])
-def test_images_have_their_full_side_unless_told(step: int) -> None:
-    assert Recipe().image_side(step, STEPS, 32) == 32
+def test_images_may_have_their_full_side_throughout(step: int) -> None:
+    assert Recipe(smallest_image=1.0).image_side(step, STEPS, 32) == 32
 
 
 def test_norms_and_biases_have_no_weight_decay(network: AdaptiveResNet) -> None:

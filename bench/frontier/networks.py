@@ -1,0 +1,173 @@
+"""The networks of the frontier: trained with one recipe, then exported, each step done once and gone on with."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from artifact.manifest import MANIFEST_NAME, file_digest
+from artifact.preprocessing import Float32Array, Preprocessing
+from export.artifact_writer import write_artifact
+from export.parity import eager_runner
+from models.answers import Images
+from models.checkpoint import load, save
+from models.combine import combined, limits
+from models.data import split
+from models.examples import Examples
+from models.recipe import Recipe
+from models.trainer import CHECKPOINT_NAME
+
+_ROOT = Path(__file__).resolve().parent.parent.parent
+_PLAIN, _DECIDING, _SEEDS = (8, 14, 20, 26, 32, 38, 56), (14, 20, 26, 38), (0, 1, 2)
+_GATED_DEPTH = 38
+_CALIBRATION_IMAGES, _VERIFIED_IMAGES = 1000, 64
+_BATCH = 250
+
+
+@dataclass(frozen=True)
+class Training:
+    """One run of the trainer.
+
+    Attributes:
+        name: of its folder.
+        depth: layers of the network.
+        gated: whether it has gates.
+        epochs: of this run.
+        seed: of this run.
+        init: name of the run whose network it starts from; None where the weights are random.
+    """
+
+    name: str
+    depth: int
+    gated: bool
+    epochs: int
+    seed: int
+    init: str | None = None
+
+    def command(self, data: Path, runs: Path) -> list[str]:
+        """What trains it, or goes on where it stands."""
+        told = ["--preset", f"convnet-aig-{self.depth}-cifar10", "--data", str(data), "--out", str(runs / self.name)]
+        told += ["--epochs", str(self.epochs), "--seed", str(self.seed)]
+        if self.init:  # a lower rate leaves of the plain network what it has learned
+            told += ["--init", str(runs / self.init / CHECKPOINT_NAME), "--lr", "0.1"]
+        return [sys.executable, "-m", "models.train", *told, *([] if self.gated else ["--plain"])]
+
+
+def trainings(epochs: int) -> list[Training]:
+    """All runs, those that decide first; whatever a network starts from, it sees each image `epochs` times in all."""
+    half = epochs // 2
+    gated = [
+        Training(f"plain-{_GATED_DEPTH}-half-s0", _GATED_DEPTH, False, half, 0),
+        Training(f"gated-{_GATED_DEPTH}-s0", _GATED_DEPTH, True, epochs - half, 0, f"plain-{_GATED_DEPTH}-half-s0"),
+    ]
+    first = [Training(f"plain-{depth}-s0", depth, False, epochs, 0) for depth in _PLAIN]
+    others = [
+        Training(f"plain-{depth}-s{seed}", depth, False, epochs, seed) for seed in _SEEDS[1:] for depth in _DECIDING
+    ]
+    return [*first, *gated, *others]
+
+
+def train(data: Path, runs: Path, epochs: int) -> None:
+    """Train what is not trained yet: many hours.
+
+    Raises:
+        subprocess.CalledProcessError: a run failed; it has said why.
+    """
+    for training in tqdm(trainings(epochs), desc="training", unit="network"):
+        runs.mkdir(parents=True, exist_ok=True)
+        subprocess.run(training.command(data, runs), cwd=_ROOT, check=True)
+
+
+def finished(training: Training, runs: Path) -> bool:
+    """Whether a run has taken its last step."""
+    path = runs / training.name / CHECKPOINT_NAME
+    if not path.exists():
+        return False
+    told = load(path).training
+    return bool(told["step"] == training.epochs * told["steps_per_epoch"] and len(told["history"]) == training.epochs)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A network of the frontier.
+
+    Attributes:
+        kind: "plain", "gated" or "cascade".
+        depths: layers of its network, or of its networks.
+        seed: that it was trained with.
+        folder: of its artifact.
+        offsets: gate offsets to run it with, by what they stand for.
+    """
+
+    kind: str
+    depths: tuple[int, ...]
+    seed: int
+    folder: Path
+    offsets: dict[str, float]
+
+    @property
+    def name(self) -> str:
+        """Such as "plain 20" or "14 then 26"."""
+        return " then ".join(map(str, self.depths)) if self.kind == "cascade" else f"{self.kind} {self.depths[0]}"
+
+
+class Exporter:
+    """Makes artifacts, int8 graphs included, of what was trained, under the folder of the runs.
+
+    Args:
+        examples: that the networks were trained on.
+        runs: where they are.
+    """
+
+    def __init__(self, examples: Examples, runs: Path) -> None:
+        self._examples, self._runs = examples, runs
+
+    def entry(self, training: Training, offsets: dict[str, float]) -> Entry:
+        """A single network."""
+        folder = self._runs / training.name / "exported"
+        self._export(self._runs / training.name / CHECKPOINT_NAME, folder)
+        return Entry("gated" if training.gated else "plain", (training.depth,), training.seed, folder, offsets)
+
+    def cascade(self, members: Sequence[Training], logits: Sequence[Float32Array], shares: Sequence[float]) -> Entry:
+        """Two networks, run so that the second is asked for each of these shares of the images; the first is exported.
+
+        Args:
+            logits: of each of them for the images that were held out of training, (N, classes).
+        """
+        name = "-then-".join(training.name for training in members)
+        above = {share: limits(logits, [share])[0] for share in shares}
+        base = above[shares[0]]
+        checkpoints = [load(self._runs / training.name / CHECKPOINT_NAME) for training in members]
+        path = self._runs / f"{name}-{shares[0]:g}" / CHECKPOINT_NAME
+        path.parent.mkdir(exist_ok=True)
+        save(path, combined(checkpoints, name, [base]))
+        folder = path.parent / "exported"
+        self._export(path, folder)
+        offsets = {f"{share:.0%}": limit - base for share, limit in above.items()}
+        return Entry("cascade", tuple(each.depth for each in members), members[0].seed, folder, offsets)
+
+    def logits(self, training: Training, images: Float32Array) -> Float32Array:
+        """What a trained network says of images (N, 3, H, W)."""
+        run = eager_runner(load(self._runs / training.name / CHECKPOINT_NAME).network())
+        batches = range(0, len(images), _BATCH)
+        return np.concatenate([run(images[at : at + _BATCH], np.zeros(1, np.float32))[0] for at in batches])
+
+    def _export(self, path: Path, folder: Path) -> None:
+        if (folder / MANIFEST_NAME).exists():
+            return
+        checkpoint, (training, held_out) = load(path), split(self._examples, Recipe().held_out)
+        verified, calibration = (
+            self._spread(checkpoint.config.preprocessing, *chosen)
+            for chosen in ((held_out, _VERIFIED_IMAGES), (training, _CALIBRATION_IMAGES))
+        )
+        write_artifact(checkpoint, file_digest(path), folder, verified, calibration_images=calibration)
+
+    def _spread(self, preprocessing: Preprocessing, indices: np.ndarray, count: int) -> Float32Array:
+        images = Images(self._examples, indices, preprocessing)
+        return preprocessing.normalise(images.pixels(images.spread(count)))

@@ -1,0 +1,76 @@
+"""Images a second that the service answers with each network, in turns."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+from PIL import Image
+from tqdm import tqdm
+
+from artifact.preprocessing import UInt8Array
+from bench.frontier.networks import Entry
+from bench.load import closed_loop
+from bench.peer_servers import SERVICE, running
+from service.engine.runtimes.base import Precision
+
+_PORT, _CLIENTS = 8470, 16
+_WARMUP_S, _TIMEOUT_S = 1.0, 10.0
+
+
+@dataclass(frozen=True)
+class Served:
+    """What the service reaches with one network.
+
+    Attributes:
+        name, at, precision: of the network; it runs with the offset that it was exported with.
+        images_per_s: median of the rounds.
+        ratio: of that of the yardstick, median of the rounds.
+    """
+
+    name: str
+    at: str
+    precision: Precision
+    images_per_s: float
+    ratio: float
+
+
+def serve(
+    entries: Sequence[Entry], pixels: UInt8Array, precisions: Sequence[Precision], rounds: int, seconds: float
+) -> list[Served]:
+    """Serve each network in each precision for so many seconds in every round; the first one in fp32 is the yardstick.
+
+    Args:
+        pixels: (N, H, W, 3) of the images that are sent.
+    """
+    files = [_png(each) for each in pixels]
+    cases = [(entry, precision) for precision in precisions for entry in entries]
+    reached: dict[tuple[Entry, Precision], list[float]] = {case: [] for case in cases}
+    for _ in range(rounds):
+        for entry, precision in tqdm(cases, desc="serving", unit="network", leave=False):
+            service = replace(SERVICE, environment={"AIG_RUNTIME": "compiled", "AIG_PRECISION": precision})
+            with running(service, entry.folder, _PORT) as server:
+                headers = {"Content-Type": "image/png"}
+                result = closed_loop(server.url, files, headers, _CLIENTS, seconds, _WARMUP_S, _TIMEOUT_S)
+            if set(result.counts) != {200}:
+                raise RuntimeError(f"not every image was classified: {result.counts}")
+            reached[entry, precision].append(result.images_per_s)
+    base = reached[cases[0]]
+    return [
+        Served(
+            entry.name,
+            next(iter(entry.offsets)),
+            precision,
+            median(each),
+            median([ours / theirs for ours, theirs in zip(each, base, strict=True)]),
+        )
+        for (entry, precision), each in reached.items()
+    ]
+
+
+def _png(pixels: UInt8Array) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
