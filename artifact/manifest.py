@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from artifact.budgets import BudgetCurve
 from artifact.gating import Gating
 from artifact.preprocessing import Preprocessing
 
@@ -158,6 +159,7 @@ class Manifest(_Model):
         verification: how the export proved itself.
         int8: how well the int8 graph agrees; None where there is none.
         profile: how often each block runs; None where the export had too few real images to tell.
+        budgets: what it does with other gate offsets; None without gates, or where the export knew no images to tell.
         members: the networks of a cascade, in the order they run; empty for a single network.
     """
 
@@ -178,6 +180,7 @@ class Manifest(_Model):
     verification: Verification
     int8: Int8Agreement | None = None
     profile: ExecutionProfile | None = None
+    budgets: BudgetCurve | None = None
     members: tuple[Member, ...] = ()
 
     @model_validator(mode="after")

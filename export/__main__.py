@@ -12,15 +12,18 @@ import numpy as np
 from artifact.manifest import Manifest, file_digest
 from artifact.preprocessing import Float32Array, Preprocessing
 from export.artifact_writer import write_artifact
+from export.budgets import FEWEST_IMAGES
 from export.parity import ParityError
+from models.answers import Images
 from models.bad_images import readable
-from models.checkpoint import CheckpointError
+from models.checkpoint import Checkpoint, CheckpointError
 from models.command_line import add_bad_images, finite, interrupted
 from models.config import PRESETS
 from models.data import split
 from models.examples import DataError, Examples
 from models.opening import open_checkpoint
 from models.sources import open_examples
+from models.structure import Structure
 
 _BATCH = 50
 
@@ -38,8 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         preprocessing = checkpoint.config.preprocessing
         calibration_images: Float32Array | None = None
         profile_batches: Iterable[Float32Array] = ()
+        unseen: Images | None = None
         if arguments.images:
             examples = readable(open_examples(arguments.images), preprocessing, arguments.bad_images)
+            if arguments.held_out is None:
+                arguments.held_out = _told_held_out(checkpoint, examples)
+            unseen = _unseen(arguments, checkpoint, examples)
             images = _real_images(examples, _spread(np.arange(len(examples)), arguments.count), preprocessing)
             profiled = _profile_indices(examples, arguments.held_out, arguments.profile_count)
             starts = range(0, len(profiled), _BATCH)
@@ -60,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             generated_images=arguments.images is None,
             calibration_images=calibration_images,
             profile_batches=profile_batches,
+            unseen=unseen,
         )
     except (CheckpointError, DataError, ParityError, OSError, ValueError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
@@ -85,6 +93,13 @@ def _report(manifest: Manifest, out: Path) -> None:
         )
     if profile := manifest.profile:
         print(f"profile: {np.mean(profile.rates):.1%} of the blocks ran for an image, over {profile.images} images")
+    if curve := manifest.budgets:
+        least, full = curve.rows[0], curve.rows[-1]
+        print(
+            f"budgets: {len(curve.rows)} from {least.mac_share:.1%} of the multiply-accumulates "
+            f"({least.accuracy.value:.1%} right) to all of them ({full.accuracy.value:.1%}), on {curve.images} images "
+            "that training did not see"
+        )
     print(f"{manifest.name} version {manifest.version} is in {out}")
 
 
@@ -109,9 +124,16 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--held-out",
         type=int,
-        default=0,
         metavar="N",
-        help="calibrate on none of the N held out of training, profile on no others (default: 0)",
+        help="calibrate on none of the N held out of training, profile and measure budgets on no others (default: as "
+        "many as the checkpoint tells of these images, else 0)",
+    )
+    parser.add_argument(
+        "--unseen",
+        type=Path,
+        metavar="DATA",
+        help="other images that training did not see, such as a test set, to measure budgets on (default: those held "
+        "out)",
     )
     parser.add_argument(
         "--profile-count",
@@ -136,6 +158,36 @@ def _spread(indices: np.ndarray, count: int) -> np.ndarray:
 def _real_images(examples: Examples, indices: np.ndarray, preprocessing: Preprocessing) -> Float32Array:
     """The images of the examples at `indices`, (N, 3, H, W)."""
     return np.stack([preprocessing.normalise(examples.fitted(int(index), preprocessing)) for index in indices])
+
+
+def _told_held_out(checkpoint: Checkpoint, examples: Examples) -> int:
+    """How many of these images its training held out; 0 where it does not tell, or was on others."""
+    return (checkpoint.held_out or 0) if checkpoint.data_digest == examples.digest() else 0
+
+
+def _unseen(arguments: argparse.Namespace, checkpoint: Checkpoint, examples: Examples) -> Images | None:
+    """Images to measure budgets on; none where it is not known which of them training did not see.
+
+    Raises:
+        DataError: they are of other classes than the network's.
+    """
+    preprocessing = checkpoint.config.preprocessing
+    if not Structure.of_config(checkpoint.config).gated.size:  # it has one budget only
+        return None
+    if arguments.unseen:
+        examples = readable(open_examples(arguments.unseen), preprocessing, arguments.bad_images)
+        indices = np.arange(len(examples))
+    else:
+        _, indices = split(examples, arguments.held_out)
+    if len(indices) < FEWEST_IMAGES:
+        print(f"no budgets without {FEWEST_IMAGES} images that training did not see: see --unseen")
+        return None
+    if examples.labels != checkpoint.config.labels:
+        if arguments.unseen:
+            raise DataError(f"the classes of {arguments.unseen} are not the network's")
+        print("no budgets, as the images' classes are not the network's")
+        return None
+    return Images(examples, indices, preprocessing)
 
 
 def _profile_indices(examples: Examples, held_out: int, count: int) -> np.ndarray:

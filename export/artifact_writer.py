@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from artifact.agreement import Run
+from artifact.budgets import BudgetCurve
 from artifact.cascade import run_cascade
 from artifact.manifest import (
     INT8_NAME,
@@ -27,6 +28,7 @@ from artifact.manifest import (
 )
 from artifact.preprocessing import Float32Array
 from artifact.probes import Probes, probe_count, run_forced, write_probes
+from export.budgets import measure_budgets
 from export.calibration import calibrate
 from export.inference import InferenceCascade, InferenceNetwork, inference_form
 from export.int8_graph import write_int8
@@ -35,6 +37,7 @@ from export.onnx_graph import write_onnx
 from export.parity import eager_runner, verify
 from export.profile import measure_profile
 from export.torchscript import write_torchscript
+from models.answers import Images
 from models.cascade import Cascade, Network
 from models.checkpoint import Checkpoint
 from models.config import CascadeConfig, ModelConfig
@@ -52,6 +55,7 @@ def write_artifact(
     generated_images: bool = False,
     calibration_images: Float32Array | None = None,
     profile_batches: Iterable[Float32Array] = (),
+    unseen: Images | None = None,
 ) -> Manifest:
     """Export a checkpoint to the folder `out`, which must not exist yet.
 
@@ -64,6 +68,7 @@ def write_artifact(
         generated_images: whether the images were generated, which the manifest tells.
         calibration_images: (M, 3, H, W) others to calibrate an int8 graph on; without them there is none.
         profile_batches: real images, (N, 3, H, W) each, to count on how often each block runs.
+        unseen: images that training did not see, to measure budgets on; without them there are none.
 
     Raises:
         FileExistsError: `out` exists.
@@ -98,8 +103,9 @@ def write_artifact(
             int8 = _write_int8(network, inference, unfinished, images, calibration_images, gate_threshold)
         files = {str(path.relative_to(unfinished)): file_digest(path) for path in sorted(_own_files(unfinished))}
         profile = measure_profile(network, profile_batches, gate_threshold)
+        budgets = measure_budgets(network, unseen, gate_threshold) if unseen else None
         manifest = _manifest(
-            checkpoint.config, version, gate_threshold, files, source_digest, verification, int8, profile
+            checkpoint.config, version, gate_threshold, files, source_digest, verification, int8, profile, budgets
         )
         write_manifest(unfinished, manifest)
         unfinished.chmod(0o755)  # mkdtemp makes it private
@@ -162,6 +168,7 @@ def _manifest(
     verification: Verification,
     int8: Int8Agreement | None,
     profile: ExecutionProfile | None,
+    budgets: BudgetCurve | None,
 ) -> Manifest:
     blocks, structure = blocks_of(config), Structure.of_config(config)
     members = []
@@ -189,5 +196,6 @@ def _manifest(
         verification=verification,
         int8=int8,
         profile=profile,
+        budgets=budgets,
         members=tuple(members),
     )

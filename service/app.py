@@ -34,6 +34,7 @@ from service.access.keys import KeySource
 from service.access.metrics import KeyMetrics
 from service.classify.answer import AnswerWriter
 from service.classify.body_budget import BodyBudget
+from service.classify.budgets import Budgets
 from service.classify.context import Context
 from service.engine.engine import Engine
 from service.engine.workers.pool import WorkerPool
@@ -131,7 +132,8 @@ def create_app(
     metrics.queue_depth.set_function(lambda: engine.queue_depth)
     metrics.ready.set_function(lambda: engine.ready)
     memory, writer = BodyBudget(settings.max_pending_bytes), AnswerWriter(pool.manifest)
-    context = Context(settings, engine, metrics, memory, writer, costs)
+    budgets = Budgets(pool.manifest, settings.default_budget, engine.cost)
+    context = Context(settings, engine, metrics, memory, writer, costs, budgets)
     others = _others(context, _lifespan(context, scheduling, tracing))
     describe_api(others, settings, with_keys=keys is not None)
 
@@ -144,7 +146,14 @@ def create_app(
             app,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "HEAD", "POST"],
-            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Request-Timeout-Ms"],
+            allow_headers=[
+                "Authorization",
+                "Content-Type",
+                "X-API-Key",
+                "X-Compute-Budget",
+                "X-Request-ID",
+                "X-Request-Timeout-Ms",
+            ],
             expose_headers=["Retry-After", "X-Request-ID"],
         )
     turns = RequestTurns()

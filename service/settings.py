@@ -106,6 +106,13 @@ class Settings(BaseSettings):
     max_connections_per_address: int | None = Field(
         default=None, ge=1, description="most of them from one address (default: half)"
     )
+    default_budget: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="share of the model's multiply-accumulates to spend on an image, mean, unless a request says "
+        "(default: gates as trained)",
+    )
     deadline_ms: float = Field(default=10_000, gt=0, description="longest time to answer an image, in ms")
     max_bytes: int = Field(default=20_000_000, gt=0, description="largest image file, in bytes")
     max_pixels: int = Field(default=50_000_000, gt=0, le=_PILLOW_LIMIT, description="largest image, in pixels")
@@ -166,6 +173,7 @@ OF_A_MODEL = (
     "precision",
     "cache",
     "device",
+    "default_budget",
     "deadline_ms",
     "max_bytes",
     "max_pixels",

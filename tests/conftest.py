@@ -72,7 +72,7 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_class_folders() -> MakeFolders:
     """Writes `each` PNGs of side x side pixels into a folder for every label; each class has its own colours."""
 

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from artifact.manifest import Block, Manifest
+from service.classify.budgets import Plan
 from service.classify.graph import best_classes, block_run, connections, gates, layers_of
 from service.classify.schemas import (
     Classification,
@@ -52,7 +53,7 @@ class AnswerWriter:
         self._whole = {graph: self._classification(graph) for graph in ("full", "summary", "none")}
         self._pattern_of = lru_cache(_MOST_PATHS)(self._make_pattern)
 
-    def write(self, answer: Answer, top_k: int, graph: GraphDetail, total_s: float) -> bytes:
+    def write(self, answer: Answer, plan: Plan, top_k: int, graph: GraphDetail, total_s: float) -> bytes:
         """The JSON of one answer; the arguments are those of `describe`."""
         best = best_classes(answer.logits, top_k)
         numbers: list[float | None] = [probability for _, probability in best]
@@ -62,6 +63,9 @@ class AnswerWriter:
         numbers += (
             answer.macs,
             answer.macs / self._manifest.total_macs,
+            plan.wish.budget,
+            plan.wish.max_latency_ms,
+            plan.gate_offset,
             milliseconds(answer.decode_s),
             milliseconds(answer.queue_s),
             milliseconds(answer.inference_s),
@@ -90,7 +94,14 @@ class AnswerWriter:
                 predictions=[_HOLE],
                 inference_graph=InferenceGraph(blocks=[_HOLE], edges=[_HOLE]) if graph == "full" else None,
                 layers=_HOLE if graph != "none" else None,
-                compute=Compute(macs=_HOLE, total_macs=self._manifest.total_macs, ratio=_HOLE),
+                compute=Compute(
+                    macs=_HOLE,
+                    total_macs=self._manifest.total_macs,
+                    ratio=_HOLE,
+                    budget=_HOLE,
+                    max_latency_ms=_HOLE,
+                    gate_offset=_HOLE,
+                ),
                 model=ModelName(name=self._manifest.name, version=self._manifest.version),
                 timing_ms=Timing(decode=_HOLE, queue=_HOLE, inference=_HOLE, total=_HOLE),
             )
@@ -98,7 +109,7 @@ class AnswerWriter:
 
 
 # The holes after an answer's layers.
-_LAST = [b"%b"] * 6
+_LAST = [b"%b"] * 9
 
 
 def _block(block: Block, executed: bool) -> bytes:

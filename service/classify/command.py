@@ -13,10 +13,12 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from artifact.manifest import Manifest
+from service.classify.budgets import Budgets, Plan, Wish
 from service.classify.drawing import LEGEND, REPLACING, draw
 from service.classify.graph import describe
 from service.classify.schemas import BatchItem
 from service.engine.errors import EngineError
+from service.engine.inference_cost import InferenceCost
 from service.engine.job import Answer, ImageJob
 from service.engine.workers.local import LocalWorker
 from service.errors import ErrorDetail, classify_error
@@ -40,12 +42,13 @@ def classify_files(settings: Settings, paths: Iterable[Path], top_k: int, as_jso
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors=REPLACING)
     runtime, worker = local_worker(settings)
+    plan = Budgets(runtime.manifest, settings.default_budget, InferenceCost()).plan(Wish(), 0.0)
     worker.check(1)
     if not as_json:
         print(LEGEND)
     count = failed = 0
     for path, problem in _found(paths):
-        item = _told(path, problem) if problem else _classified(path, runtime.manifest, worker, settings, top_k)
+        item = _told(path, problem) if problem else _classified(path, runtime.manifest, worker, settings, plan, top_k)
         count += 1
         failed += item.error is not None
         if item.error:
@@ -81,15 +84,20 @@ def _told(path: Path, problem: OSError) -> BatchItem:
     return BatchItem(filename=str(path), error=ErrorDetail(type="unreadable", message=problem.strerror or str(problem)))
 
 
-def _classified(path: Path, manifest: Manifest, worker: LocalWorker, settings: Settings, top_k: int) -> BatchItem:
+def _classified(
+    path: Path, manifest: Manifest, worker: LocalWorker, settings: Settings, plan: Plan, top_k: int
+) -> BatchItem:
     started = time.monotonic()
     try:
-        answer = _answer(worker, ImageJob(path.read_bytes(), started, started + settings.deadline_ms / 1000))
+        deadline = started + settings.deadline_ms / 1000
+        job = ImageJob(path.read_bytes(), started, deadline, gate_offset=plan.gate_offset)
+        answer = _answer(worker, job)
     except OSError as error:
         return _told(path, error)
     except (ImageError, EngineError) as error:
         return BatchItem(filename=str(path), error=classify_error(error)[1])
-    return BatchItem(filename=str(path), answer=describe(manifest, answer, top_k, "full", time.monotonic() - started))
+    told = describe(manifest, answer, plan, top_k, "full", time.monotonic() - started)
+    return BatchItem(filename=str(path), answer=told)
 
 
 def _answer(worker: LocalWorker, job: ImageJob) -> Answer:

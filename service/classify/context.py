@@ -9,6 +9,7 @@ from fastapi import Request
 from artifact.manifest import Manifest
 from service.classify.answer import AnswerWriter
 from service.classify.body_budget import BodyBudget
+from service.classify.budgets import Budgets
 from service.engine.engine import Engine
 from service.images.costs import DecodingCosts
 from service.observability.metrics import Metrics
@@ -25,6 +26,7 @@ class Context:
     memory: BodyBudget
     writer: AnswerWriter
     costs: DecodingCosts
+    budgets: Budgets
 
     @property
     def manifest(self) -> Manifest:

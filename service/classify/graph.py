@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from artifact.manifest import Block, Manifest
+from service.classify.budgets import Plan
 from service.classify.schemas import (
     BlockRun,
     Classification,
@@ -22,12 +23,15 @@ from service.engine.job import Answer
 from service.observability.record import milliseconds
 
 
-def describe(manifest: Manifest, answer: Answer, top_k: int, graph: GraphDetail, total_s: float) -> Classification:
+def describe(
+    manifest: Manifest, answer: Answer, plan: Plan, top_k: int, graph: GraphDetail, total_s: float
+) -> Classification:
     """Describe one answer.
 
     Args:
         manifest: of the model that answered.
         answer: of the engine.
+        plan: that it was run with.
         top_k: predictions wanted; all classes where there are fewer.
         graph: how much of the path to tell.
         total_s: seconds since the request arrived.
@@ -36,7 +40,14 @@ def describe(manifest: Manifest, answer: Answer, top_k: int, graph: GraphDetail,
         predictions=predictions(manifest.labels, answer, top_k),
         inference_graph=inference_graph(manifest, answer) if graph == "full" else None,
         layers=layers(manifest, answer) if graph != "none" else None,
-        compute=Compute(macs=answer.macs, total_macs=manifest.total_macs, ratio=answer.macs / manifest.total_macs),
+        compute=Compute(
+            macs=answer.macs,
+            total_macs=manifest.total_macs,
+            ratio=answer.macs / manifest.total_macs,
+            budget=plan.wish.budget,
+            max_latency_ms=plan.wish.max_latency_ms,
+            gate_offset=plan.gate_offset,
+        ),
         model=ModelName(name=manifest.name, version=manifest.version),
         timing_ms=Timing(
             decode=milliseconds(answer.decode_s),

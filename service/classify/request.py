@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Protocol
+from dataclasses import replace
+from typing import NamedTuple, Protocol
 
 from service.access.accounts import Account
 from service.classify.body_budget import Share
+from service.classify.budgets import Plan, Wish
 from service.classify.context import Context
 from service.classify.deadlines import Deadline, upload_timeout
 from service.classify.outcomes import note_outcomes, note_unreceived
@@ -50,6 +52,14 @@ class Transport(Protocol):
         """Return when the client has left; asked when all of the body has come."""
 
 
+class Classified(NamedTuple):
+    """What came of one image, and how it was run."""
+
+    upload: Upload
+    plan: Plan
+    outcome: Outcome
+
+
 class ClassifyRequest:
     """What is done for one request: who may, is there room, receive, run, count.
 
@@ -79,23 +89,28 @@ class ClassifyRequest:
             note_unreceived(error, self._served.metrics)
             raise
 
-    async def classify(self, body: Body, transport: Transport, deadline: Deadline) -> list[tuple[Upload, Outcome]]:
-        """Receive its images and run them.
+    async def classify(self, body: Body, transport: Transport, deadline: Deadline, wish: Wish) -> list[Classified]:
+        """Receive its images and run them as the client wishes, unless the form says otherwise of an image.
 
         Returns:
-            Every image with its answer or its error, in the order in which they were sent.
+            What came of every image, in the order in which they were sent.
 
         Raises:
-            ApiError: the body is not as documented, or did not come in time.
+            ApiError: the body is not as documented, or did not come in time, or a budget cannot be had.
             ImageError: the body as a whole is empty or too large.
             Overloaded: other requests hold too much memory.
             RateLimited, QuotaExceeded: the key has reached its limit.
             ClientGone: the client has left.
             EngineStopped: the server waits no longer.
         """
+        self._plan(wish)  # what cannot be done is said before the body is received
         with self._served.memory.share() as held:
             try:
                 uploads = await self._received(body, transport, deadline, held)
+                plans = [
+                    self._plan(wish if upload.budget is None else replace(wish, budget=upload.budget))
+                    for upload in uploads
+                ]
             except Exception:
                 if self._account and self._record.received_bytes:  # else what is refused would be free
                     self._account.charge_refused()
@@ -103,7 +118,11 @@ class ClassifyRequest:
             kinds = [self._served.costs.kind(upload.data) for upload in uploads]
             if self._account:
                 self._account.take(sum(map(self._served.costs.images, kinds)))
-            return list(zip(uploads, await self._run(uploads, kinds, transport, deadline), strict=True))
+            outcomes = await self._run(uploads, plans, kinds, transport, deadline)
+            return list(map(Classified, uploads, plans, outcomes))
+
+    def _plan(self, wish: Wish) -> Plan:
+        return self._served.budgets.plan(wish, self._record.elapsed_s)
 
     async def _received(self, body: Body, transport: Transport, deadline: Deadline, held: Share) -> list[Upload]:
         """Receive the whole body, unless it is refused meanwhile or comes too slowly."""
@@ -140,7 +159,7 @@ class ClassifyRequest:
         return body.uploads()
 
     async def _run(
-        self, uploads: list[Upload], kinds: list[Kind], transport: Transport, deadline: Deadline
+        self, uploads: list[Upload], plans: list[Plan], kinds: list[Kind], transport: Transport, deadline: Deadline
     ) -> list[Outcome]:
         """Run the images and count what became of each."""
         self._record.submitted_at = time.perf_counter()
@@ -148,8 +167,8 @@ class ClassifyRequest:
         answers = Answers(len(uploads))
         images = Images(self._served, self._account, answers, deadline)
         try:
-            for place, (upload, kind) in enumerate(zip(uploads, kinds, strict=True)):
-                images.submit(place, upload.data, kind)
+            for place, (upload, plan, kind) in enumerate(zip(uploads, plans, kinds, strict=True)):
+                images.submit(place, upload.data, kind, plan.gate_offset)
             outcomes = await answers.wait(transport.departure, deadline_s)
         except ClientGone as error:
             self._count(uploads, error)

@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict  # Pydantic needs it from there before Python 3.12
 
+from artifact.budgets import Budget
 from artifact.manifest import Block, ExecutionProfile
 from artifact.preprocessing import Preprocessing
 from service.engine.runtimes.base import Candidate
@@ -30,6 +31,20 @@ class ClassifyParameters(BaseModel):
     graph: GraphDetail = Field(
         default="full",
         description="full: every block and edge; summary: only the layer counts and names; none: neither",
+    )
+    budget: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="largest share of the model's multiply-accumulates to spend on an image, mean over many images; "
+        "`/model` has the `budgets` there are (default: the service's own)",
+    )
+    max_latency_ms: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="spend no more than what lets inference end so many ms after the request's arrival, as far as the "
+        "service can tell; the smallest budget where none does (default: no limit)",
     )
 
 
@@ -94,11 +109,17 @@ class Layers:
 
 @dataclass(slots=True, kw_only=True)
 class Compute:
-    """Multiply-accumulates spent on this image, of those with every block executed."""
+    """Multiply-accumulates spent on this image, of those with every block executed.
+
+    `budget` and `max_latency_ms` are what was asked for; `gate_offset` is what was added to the margins for it.
+    """
 
     macs: int
     total_macs: int
     ratio: float
+    budget: float | None
+    max_latency_ms: float | None
+    gate_offset: float
 
 
 @dataclass(slots=True, kw_only=True)
@@ -200,6 +221,7 @@ class ModelDescription(BaseModel):
     ungated_macs: int
     source_digest: str
     profile: ExecutionProfile | None
+    budgets: list[Budget]
     engine: EngineDescription
     limits: Limits
 

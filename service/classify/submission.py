@@ -36,9 +36,9 @@ class Images:
         self._deadline = deadline
         self._is_over = False
 
-    def submit(self, place: int, data: bytes, kind: Kind) -> None:
+    def submit(self, place: int, data: bytes, kind: Kind, gate_offset: float) -> None:
         """Have the image at a place in the request run."""
-        self._submit(place, data, kind, dear=self._served.costs.is_dear(kind))
+        self._submit(place, data, kind, gate_offset, dear=self._served.costs.is_dear(kind))
 
     def withdraw(self) -> None:
         """Have nothing more run for the request."""
@@ -46,11 +46,11 @@ class Images:
         for image in self._pending:
             image.withdraw()
 
-    def _submit(self, place: int, data: bytes, kind: Kind, *, dear: bool) -> None:
+    def _submit(self, place: int, data: bytes, kind: Kind, gate_offset: float, *, dear: bool) -> None:
         def note(outcome: Outcome) -> None:
             self._learn(kind, outcome, dear=dear)
             if isinstance(outcome, ImageTooCostly) and not dear and not self._is_over:
-                self._submit(place, data, kind, dear=True)
+                self._submit(place, data, kind, gate_offset, dear=True)
                 return
             self._answers.note(place, outcome)
             if self._account:
@@ -58,7 +58,8 @@ class Images:
 
         try:
             follows = bool(self._pending)  # a request is let in as a whole, as far as there is any room
-            self._pending.append(self._served.engine.submit(data, self._deadline.remaining_s, note, follows, dear))
+            remaining_s = self._deadline.remaining_s
+            self._pending.append(self._served.engine.submit(data, remaining_s, note, follows, dear, gate_offset))
         except NOT_TAKEN as error:
             self._answers.note(place, error)
 

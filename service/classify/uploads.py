@@ -7,6 +7,7 @@ from typing import Protocol
 
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
+from service.classify.budgets import budget_in
 from service.errors import ApiError
 from service.images.decoding import EmptyImage
 
@@ -14,6 +15,7 @@ from service.images.decoding import EmptyImage
 _BYTES_AROUND_A_FILE = 4096
 # RFC 7578 has three headers for a part; RFC 2046, section 5.1.1, at most 70 letters for a boundary.
 _MOST_HEADERS, _LONGEST_HEADER, _LONGEST_BOUNDARY = 8, 4096, 70
+_BUDGET, _LONGEST_BUDGET = "budget", 32
 # What clients send a file as when they do not know better. Amazon S3 says binary/octet-stream, and
 # curl --data-binary says that it is a form.
 _UNTYPED = {"", "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded"}
@@ -21,10 +23,15 @@ _UNTYPED = {"", "application/octet-stream", "binary/octet-stream", "application/
 
 @dataclass(frozen=True)
 class Upload:
-    """One image file as it was sent."""
+    """One image file as it was sent.
+
+    Attributes:
+        budget: that came with it in its form, if any did.
+    """
 
     filename: str | None
     data: bytes
+    budget: float | None = None
 
 
 class Body(Protocol):
@@ -79,6 +86,8 @@ class RawImage:
 class ImageForm:
     """A body that is a multipart form (RFC 7578) with image files. It is refused as soon as it is known to be wrong.
 
+    It may have fields named `budget` too: one for all of its files, or one for each.
+
     Args:
         boundary: between its parts.
         field: name of every part.
@@ -96,6 +105,8 @@ class ImageForm:
         self._field = field
         self._most_images = most_images
         self._parts: list[tuple[str, list[bytes]]] = []
+        self._budgets: list[bytes] = []
+        self._in_budget = False
         try:
             # Part headers are UTF-8, whatever charset a form names.
             self._parser = PushMultipartParser(
@@ -111,7 +122,7 @@ class ImageForm:
                 if isinstance(event, MultipartSegment):
                     self._begin(event)
                 elif event is not None:
-                    self._parts[-1][1].append(event)
+                    self._append(event)
         except MultipartError as error:
             raise _malformed(str(error)) from error
 
@@ -124,14 +135,39 @@ class ImageForm:
         if not self._parts:
             raise ApiError(422, "missing_file", f"the form has no field {self._field!r}")
         uploads = []
-        for filename, pieces in self._parts:
-            uploads.append(Upload(filename, b"".join(pieces)))
+        for (filename, pieces), budget in zip(self._parts, self._budget_of_each(), strict=True):
+            uploads.append(Upload(filename, b"".join(pieces), budget))
             pieces.clear()  # lest there be two of everything
         return uploads
+
+    def _budget_of_each(self) -> list[float | None]:
+        budgets = [budget_in(text.decode("latin-1"), f"the form field {_BUDGET!r}") for text in self._budgets]
+        if len(budgets) not in {0, 1, len(self._parts)}:
+            said = f"the form has {len(budgets)} fields {_BUDGET!r} for {len(self._parts)} files"
+            raise ApiError(422, "invalid_parameter", f"{said}, not one, or one for each")
+        if len(budgets) > 1:
+            return [*budgets]
+        return [budgets[0] if budgets else None] * len(self._parts)
+
+    def _append(self, piece: bytes) -> None:
+        if not self._in_budget:
+            self._parts[-1][1].append(piece)
+            return
+        self._budgets[-1] += piece
+        if len(self._budgets[-1]) > _LONGEST_BUDGET:
+            raise ApiError(
+                422, "invalid_parameter", f"the form field {_BUDGET!r} has more than {_LONGEST_BUDGET} bytes"
+            )
 
     def _begin(self, part: MultipartSegment) -> None:
         if not part.name:
             raise _malformed("a part has no name")
+        self._in_budget = part.name == _BUDGET
+        if self._in_budget:
+            if len(self._budgets) == self._most_images:
+                raise ApiError(422, "too_many_images", f"this route takes at most {self._most_images} in one request")
+            self._budgets.append(b"")
+            return
         if part.name != self._field:
             raise ApiError(422, "unknown_field", f"there is no form field {part.name!r}; send {self._field!r}")
         if part.filename is None:

@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from service.engine.errors import EngineStopped, NoWorker
 from service.engine.health import Health
+from service.engine.inference_cost import InferenceCost
 from service.engine.job import Outcome, PendingJob
 from service.engine.probing import Probing
 from service.engine.queueing.scheduler import Scheduler
@@ -37,6 +38,7 @@ class Engine:
         clock: seconds that never go back, the same in all workers.
 
     Attributes:
+        cost: what inference takes, as far as it has been seen.
         leaving: whether it will soon be stopped.
     """
 
@@ -54,11 +56,12 @@ class Engine:
         self._clock = clock
         self._scheduler = Scheduler(capacity, pool.tuning.policy, clock, longest_s, on_overload)
         self._health = Health()
+        self.cost = InferenceCost()
         self._running = self.leaving = False
         self._stopping, self._over, self._rested = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._around = Surroundings(
             scheduler=self._scheduler,
-            results=Results(self._health, on_batch),
+            results=Results(self._health, on_batch, self.cost),
             on_loss=on_loss,
             on_rest=self._rested.set,
             on_failed_start=self._give_up_waiting,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from service.engine.errors import InferenceFailed, WorkerLost
 from service.engine.health import Health
+from service.engine.inference_cost import InferenceCost
 from service.engine.job import Answer, Outcome, PendingJob
 
 _log = logging.getLogger(__name__)
@@ -18,11 +19,13 @@ class Results:
     Args:
         health: is told whether inference works.
         on_batch: told the size of every batch that ran.
+        cost: learns what inference takes.
     """
 
-    def __init__(self, health: Health, on_batch: Callable[[int], None]) -> None:
+    def __init__(self, health: Health, on_batch: Callable[[int], None], cost: InferenceCost) -> None:
         self._health = health
         self._on_batch = on_batch
+        self._cost = cost
 
     def tell(self, batch: Sequence[PendingJob], outcomes: Sequence[Outcome]) -> None:
         """Answer the jobs of a batch."""
@@ -34,10 +37,13 @@ class Results:
                 _log.exception("an answer was not taken")
 
     def _note(self, outcomes: Sequence[Outcome]) -> None:
-        sizes = [outcome.batch_size for outcome in outcomes if isinstance(outcome, Answer)]
-        while sizes:
-            self._on_batch(sizes[0])
-            del sizes[: sizes[0]]
+        answers = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
+        while answers:
+            first = answers[0]
+            self._on_batch(first.batch_size)
+            macs = sum([answer.macs for answer in answers[: first.batch_size]])
+            self._cost.note(macs, first.inference_s, first.decode_s)
+            del answers[: first.batch_size]
         for outcome in outcomes:
             if isinstance(outcome, Answer):
                 self._health.note(succeeded=True)

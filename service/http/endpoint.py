@@ -16,13 +16,15 @@ from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.classify.budgets import HEADER as BUDGET_HEADER
+from service.classify.budgets import Plan, Wish, budget_in
 from service.classify.context import Context
 from service.classify.deadlines import HEADER, deadline_within
-from service.classify.request import ClassifyRequest
+from service.classify.request import Classified, ClassifyRequest
 from service.classify.schemas import BatchClassification, BatchItem, ClassifyParameters
 from service.classify.submission import NOT_TAKEN
-from service.classify.uploads import Body, Upload, one_image, several_images
-from service.engine.job import Answer, Outcome
+from service.classify.uploads import Body, one_image, several_images
+from service.engine.job import Answer
 from service.errors import ApiError, ClientGone, answer, classify_error
 from service.http.forwarded_prefix import path_below
 
@@ -30,6 +32,7 @@ _LONGEST_QUERY = 500  # in bytes
 # Far above what clients send; each is looked at again and again on a request's way.
 _MOST_HEADERS = 128
 _TIMEOUT = HEADER.lower().encode("ascii")
+_BUDGET = BUDGET_HEADER.lower().encode("ascii")
 
 ROUTES = {"/classify": False, "/classify/batch": True}
 """By path: whether a request has several images."""
@@ -84,8 +87,9 @@ class ClassifyEndpoint:
         parameters = parameters_in(scope["query_string"])
         longest_ms = self._served.settings.deadline_ms
         deadline = deadline_within(_text(headers, _TIMEOUT), record.started_at, longest_ms)
-        outcomes = await request.classify(self._body(headers), HttpTransport(headers, receive), deadline)
-        told = self._answer(outcomes, parameters, record.elapsed_s)
+        wish = _wish(parameters, _text(headers, _BUDGET))
+        classified = await request.classify(self._body(headers), HttpTransport(headers, receive), deadline, wish)
+        told = self._answer(classified, parameters, record.elapsed_s)
         headers_told = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(told))]
         await send({"type": "http.response.start", "status": 200, "headers": headers_told})
         await send({"type": "http.response.body", "body": told})
@@ -101,25 +105,27 @@ class ClassifyEndpoint:
             return several_images(content_type, settings.max_bytes, settings.max_images)
         return one_image(content_type, settings.max_bytes)
 
-    def _answer(self, outcomes: list[tuple[Upload, Outcome]], parameters: ClassifyParameters, total_s: float) -> bytes:
+    def _answer(self, classified: list[Classified], parameters: ClassifyParameters, total_s: float) -> bytes:
         """The JSON. What went wrong with the only image, or kept all from being taken, is the request's own error."""
-        _, first = outcomes[0]
+        _, plan, first = classified[0]
         if not self._several:
             if isinstance(first, Exception):
                 raise first
-            return self._written(first, parameters, total_s)
-        if isinstance(first, NOT_TAKEN) and all(isinstance(outcome, NOT_TAKEN) for _, outcome in outcomes):
+            return self._written(first, plan, parameters, total_s)
+        if isinstance(first, NOT_TAKEN) and all(isinstance(each.outcome, NOT_TAKEN) for each in classified):
             raise first
-        return orjson.dumps(BatchClassification(results=[self._item(*each, parameters, total_s) for each in outcomes]))
+        results = [self._item(each, parameters, total_s) for each in classified]
+        return orjson.dumps(BatchClassification(results=results))
 
-    def _item(self, upload: Upload, outcome: Outcome, parameters: ClassifyParameters, total_s: float) -> BatchItem:
+    def _item(self, classified: Classified, parameters: ClassifyParameters, total_s: float) -> BatchItem:
+        upload, plan, outcome = classified
         if isinstance(outcome, Exception):
             return BatchItem(filename=upload.filename, error=classify_error(outcome)[1])
-        answer: Any = orjson.Fragment(self._written(outcome, parameters, total_s))
+        answer: Any = orjson.Fragment(self._written(outcome, plan, parameters, total_s))
         return BatchItem(filename=upload.filename, answer=answer)
 
-    def _written(self, answer: Answer, parameters: ClassifyParameters, total_s: float) -> bytes:
-        return self._served.writer.write(answer, parameters.top_k, parameters.graph, total_s)
+    def _written(self, answer: Answer, plan: Plan, parameters: ClassifyParameters, total_s: float) -> bytes:
+        return self._served.writer.write(answer, plan, parameters.top_k, parameters.graph, total_s)
 
 
 class HttpTransport:
@@ -165,6 +171,14 @@ def parameters_in(query: bytes) -> ClassifyParameters:
     except ValidationError as error:
         problems = [{**problem, "loc": ("query", *problem["loc"])} for problem in error.errors()]
         raise RequestValidationError(problems) from error
+
+
+def _wish(parameters: ClassifyParameters, header: str | None) -> Wish:
+    """What the client asked for; its query goes before its header, which a proxy may have added."""
+    budget = parameters.budget
+    if budget is None and header is not None:
+        budget = budget_in(header, BUDGET_HEADER)
+    return Wish(budget, parameters.max_latency_ms)
 
 
 def _text(headers: dict[bytes, bytes], name: bytes) -> str | None:

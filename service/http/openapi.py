@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, FastAPI, Query
 from fastapi.openapi.utils import get_openapi
 
+from service.classify.budgets import HEADER as BUDGET_HEADER
 from service.classify.deadlines import HEADER
 from service.classify.schemas import BatchClassification, Classification, ClassifyParameters
 from service.errors import ErrorResponse
@@ -23,14 +24,14 @@ _OF_BOTH = {
 _OF_ONE = _OF_BOTH | {
     413: "too many bytes or pixels",
     415: "not an image, an image of a kind that is not read, a wrong content type, or a content encoding",
-    422: "damaged or too costly image, or unknown or invalid parameters or fields",
+    422: "damaged or too costly image, unknown or invalid parameters or fields, or a budget that cannot be had",
     500: "the model could not be run on this image",
 }
 # What goes wrong with one of its images is told in its answer.
 _OF_SEVERAL = _OF_BOTH | {
     413: "too many bytes",
     415: "a wrong content type, or a content encoding",
-    422: "too many images, or unknown or invalid parameters or fields",
+    422: "too many images, unknown or invalid parameters or fields, or a budget that cannot be had",
 }
 _OF_EVERY_ROUTE = {
     431: "too many headers",
@@ -44,8 +45,8 @@ def _responses(described: dict[int, str]) -> dict[int | str, dict[str, Any]]:
 
 
 def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """The OpenAPI description of a multipart body with one field."""
-    properties = {field: schema}
+    """The OpenAPI description of a multipart body with one field, and perhaps budgets."""
+    properties = {field: schema, "budget": _OF_A_FILE}
     return {
         "schema": {"type": "object", "required": [field], "properties": properties, "additionalProperties": False},
     }
@@ -57,16 +58,27 @@ _TIMEOUT = {
     "description": "the longest time an answer is worth waiting for, in ms; the server's own limit holds as well",
     "schema": {"type": "number", "exclusiveMinimum": 0},
 }
+_BUDGET: dict[str, Any] = {
+    "name": BUDGET_HEADER,
+    "in": "header",
+    "description": "the same as the parameter `budget`, which counts where both are given",
+    "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+}
+_OF_A_FILE = {
+    "type": "array",
+    "items": _BUDGET["schema"],
+    "description": "the same as the parameter `budget`, which it goes before: one for all files, or one for each",
+}
 _FILE = {"type": "string", "format": "binary"}
 _IMAGE_BODY = {
-    "parameters": [_TIMEOUT],
+    "parameters": [_TIMEOUT, _BUDGET],
     "requestBody": {
         "required": True,
         "content": {"multipart/form-data": _form("file", _FILE), "image/*": {"schema": _FILE}},
     },
 }
 _IMAGES_BODY = {
-    "parameters": [_TIMEOUT],
+    "parameters": [_TIMEOUT, _BUDGET],
     "requestBody": {
         "required": True,
         "content": {"multipart/form-data": _form("files", {"type": "array", "items": _FILE, "minItems": 1})},

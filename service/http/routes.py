@@ -23,7 +23,8 @@ async def model(served: Served) -> ModelDescription:
     """The model that is served, how it is run, and what it accepts."""
     manifest, settings, runtime = served.manifest, served.settings, served.engine.pool.runtime
     tuning = served.engine.pool.tuning
-    described = manifest.model_dump(include=set(ModelDescription.model_fields) & set(type(manifest).model_fields))
+    fields = set(ModelDescription.model_fields) & set(type(manifest).model_fields)
+    described = manifest.model_dump(include=fields - {"budgets"})
     engine = EngineDescription(
         runtime=runtime.name,
         device=runtime.device,
@@ -47,7 +48,8 @@ async def model(served: Served) -> ModelDescription:
         max_images=settings.max_images,
         deadline_ms=settings.deadline_ms,
     )
-    return ModelDescription(**described, engine=engine, limits=limits)
+    budgets = list(manifest.budgets.rows) if manifest.budgets else []
+    return ModelDescription(**described, budgets=budgets, engine=engine, limits=limits)
 
 
 @router.get("/healthz", tags=["operations"], summary="Is the process alive?", response_model_exclude_none=True)

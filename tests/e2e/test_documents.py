@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from docs.hooks.http_reference import routes
 from docs.hooks.tables import metrics
 from service.__main__ import main
+from service.classify.budgets import AS_TRAINED
 from service.classify.graph import describe
 from service.engine.runtimes.selection import open_runtime
 from service.engine.workers.local import LocalWorker
@@ -44,7 +45,7 @@ def test_answer_shown_is_that_of_the_image_named() -> None:
     runtime = open_runtime(ROOT / Settings.model_fields["model"].default, "onnx", "cpu")
     decoder = ImageDecoder(runtime.manifest.preprocessing, max_bytes=10**6, max_pixels=10**6)
     (answer,) = LocalWorker(runtime, decoder.decode).work([job((ROOT / name).read_bytes())])
-    described = describe(runtime.manifest, answer, top_k=2, graph="full", total_s=0.0)
+    described = describe(runtime.manifest, answer, AS_TRAINED, top_k=2, graph="full", total_s=0.0)
     told = orjson.loads(orjson.dumps(described))
     for part in ("blocks", "edges"):
         told["inference_graph"][part] = told["inference_graph"][part][: len(shown["inference_graph"][part])]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from artifact.manifest import file_digest, read_manifest, verified_file
+from service.classify.budgets import AS_TRAINED
 from service.classify.graph import describe
 from service.engine.runtimes.selection import open_runtime
 from service.engine.workers.local import LocalWorker
@@ -43,6 +44,6 @@ def test_shipped_model_is_whole_and_classifies(folder: object) -> None:
     for answer, logits, margins in zip(answers, *other, strict=True):
         np.testing.assert_allclose(answer.logits, logits, rtol=0, atol=atol[0])
         np.testing.assert_allclose(answer.margins, margins, rtol=0, atol=atol[1])
-        described = describe(manifest, answer, top_k=len(manifest.labels), graph="full", total_s=0.0)
+        described = describe(manifest, answer, AS_TRAINED, top_k=len(manifest.labels), graph="full", total_s=0.0)
         assert sum(guess.probability for guess in described.predictions) == pytest.approx(1)
         assert 0 < described.compute.ratio <= 1

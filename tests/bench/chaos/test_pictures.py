@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from bench.chaos.pictures import Gallery, Picture
+from service.classify.budgets import AS_TRAINED
 from service.classify.graph import describe
 from service.engine.runtimes.selection import open_runtime
 from service.engine.workers.local import LocalWorker
@@ -28,7 +29,7 @@ def _told(artifact: Path, picture: Picture) -> Any:
     runtime = open_runtime(artifact, "onnx", "cpu")
     decoder = ImageDecoder(runtime.manifest.preprocessing, max_bytes=10**6, max_pixels=10**6)
     (answer,) = LocalWorker(runtime, decoder.decode).work([job(picture.data)])
-    described = describe(runtime.manifest, answer, top_k=1000, graph="full", total_s=0.0)  # type: ignore[arg-type]
+    described = describe(runtime.manifest, answer, AS_TRAINED, top_k=1000, graph="full", total_s=0.0)  # type: ignore[arg-type]
     return orjson.loads(orjson.dumps(asdict(described)))
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from artifact.manifest import Block, Manifest
 from service.classify.answer import AnswerWriter
+from service.classify.budgets import AS_TRAINED, Plan, Wish
 from service.classify.graph import describe
 from service.classify.schemas import GraphDetail
 from service.engine.job import Answer
@@ -48,8 +49,9 @@ def test_written_answer_is_the_described_one(manifest: Manifest, graph: GraphDet
     writer = AnswerWriter(manifest)
     for seed in range(100):
         answer = _answer(seed)
-        written = writer.write(answer, top_k, graph, 0.25)
-        assert written == orjson.dumps(describe(manifest, answer, top_k, graph, 0.25))
+        plan = Plan(Wish(seed / 100 or None, None if seed % 3 else 1.5 * seed), gate_offset=0.25 * seed - 3)
+        written = writer.write(answer, plan, top_k, graph, 0.25)
+        assert written == orjson.dumps(describe(manifest, answer, plan, top_k, graph, 0.25))
 
 
 def test_written_answer_of_a_cascade_is_the_described_one(manifest: Manifest) -> None:
@@ -64,11 +66,13 @@ def test_written_answer_of_a_cascade_is_the_described_one(manifest: Manifest) ->
         if not answer.executed[2]:
             answer = answer._replace(executed=(*answer.executed[:2], False, False, False))
         seen.add(answer.executed[2])
-        assert writer.write(answer, 3, "full", 0.25) == orjson.dumps(describe(cascade, answer, 3, "full", 0.25))
+        assert writer.write(answer, AS_TRAINED, 3, "full", 0.25) == orjson.dumps(
+            describe(cascade, answer, AS_TRAINED, 3, "full", 0.25)
+        )
     assert seen == {True, False}
 
 
 def test_equal_logits_keep_the_order_of_the_classes(manifest: Manifest) -> None:
     answer = _answer(0)._replace(logits=(1.0, 2.0, 2.0, 1.0, 2.0, 0.0))
-    told = json.loads(AnswerWriter(manifest).write(answer, 5, "none", 0.0))
+    told = json.loads(AnswerWriter(manifest).write(answer, AS_TRAINED, 5, "none", 0.0))
     assert [guess["index"] for guess in told["predictions"]] == [1, 2, 4, 0, 3]

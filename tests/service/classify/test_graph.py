@@ -6,10 +6,12 @@ from dataclasses import asdict
 import pytest
 
 from artifact.manifest import Block, Manifest
+from service.classify.budgets import Plan, Wish
 from service.classify.graph import describe, inference_graph, layers, predictions
 from service.engine.job import Answer
 from tests.runtimes import echo_manifest
 
+PLAN = Plan(Wish(budget=0.5, max_latency_ms=20.0), gate_offset=-1.5)
 BLOCKS = (
     Block(name="a", stage=1, gated=False, macs=10, shortcut_macs=0, gate_macs=0),
     Block(name="b", stage=1, gated=True, macs=10, shortcut_macs=0, gate_macs=1),
@@ -95,8 +97,9 @@ def test_huge_logits_do_not_overflow(manifest: Manifest, answer: Answer) -> None
 
 
 def test_description_tells_cost_model_and_times(manifest: Manifest, answer: Answer) -> None:
-    described = describe(manifest, answer, top_k=3, graph="full", total_s=0.01)
-    assert asdict(described.compute) == {"macs": 80, "total_macs": 100, "ratio": 0.8}
+    described = describe(manifest, answer, PLAN, top_k=3, graph="full", total_s=0.01)
+    asked = {"budget": 0.5, "max_latency_ms": 20.0, "gate_offset": -1.5}
+    assert asdict(described.compute) == {"macs": 80, "total_macs": 100, "ratio": 0.8} | asked
     assert asdict(described.model) == {"name": "echo", "version": "1"}
     assert asdict(described.timing_ms) == {"decode": 1.0, "queue": 2.0, "inference": 3.457, "total": 10.0}
 

@@ -4,10 +4,13 @@ import re
 
 import pytest
 
+from service.classify.budgets import HEADER as BUDGET_HEADER
 from service.classify.deadlines import HEADER
 from service.classify.schemas import ModelDescription
 from service.engine.runtimes.onnx import OnnxRuntime
+from tests.budgets import BUDGETS
 from tests.image_files import encoded, photograph
+from tests.runtimes import EchoRuntime
 from tests.service.server import Server, serving
 
 
@@ -16,10 +19,25 @@ def test_model_route_describes_the_model(server: Server, runtime: OnnxRuntime) -
     assert response.status_code == 200
     told = ModelDescription.model_validate(response.json(), extra="forbid")
     manifest = runtime.manifest
-    for name in set(ModelDescription.model_fields) - {"engine", "limits", "labels", "blocks"}:
+    for name in set(ModelDescription.model_fields) - {"engine", "limits", "labels", "blocks", "budgets"}:
         assert getattr(told, name) == getattr(manifest, name), name
     assert tuple(told.labels) == manifest.labels
     assert tuple(told.blocks) == manifest.blocks
+    assert told.budgets == []
+
+
+def test_model_route_tells_its_budgets(echo_runtime: EchoRuntime) -> None:
+    echo_runtime.manifest = echo_runtime.manifest.model_copy(update={"budgets": BUDGETS})
+    with serving(echo_runtime) as server:
+        told = server.get("/model").json()["budgets"]
+    assert [row["gate_offset"] for row in told] == [-1e4, -1.0, 0.0, 1e4]
+    assert told[1] == {
+        "gate_offset": -1.0,
+        "mac_share": 0.5,
+        "mac_share_p95": 0.6,
+        "accuracy": {"value": 0.85, "low": 0.84, "high": 0.86},
+        "same_as_full": 0.95,
+    }
 
 
 def test_model_route_describes_engine_and_limits(runtime: OnnxRuntime) -> None:
@@ -69,7 +87,8 @@ def test_openapi_describes_every_route_and_parameter(server: Server) -> None:
         ("/classify/batch", {"multipart/form-data"}),
     ):
         operation = described["paths"][path]["post"]
-        assert {parameter["name"] for parameter in operation["parameters"]} == {"top_k", "graph", HEADER}
+        names = {"top_k", "graph", "budget", "max_latency_ms", HEADER, BUDGET_HEADER}
+        assert {parameter["name"] for parameter in operation["parameters"]} == names
         assert set(operation["requestBody"]["content"]) == content_types
         errors = [answer for status, answer in operation["responses"].items() if status != "200"]
         references = {error["content"]["application/json"]["schema"]["$ref"] for error in errors}

@@ -1,0 +1,123 @@
+"""What an image may cost: what its client asked for, as a gate offset of the model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from pydantic_settings import SettingsError
+
+from artifact.budgets import Budget, BudgetCurve
+from artifact.manifest import Manifest
+from service.engine.inference_cost import InferenceCost
+from service.errors import ApiError
+
+HEADER = "X-Compute-Budget"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a client asked for.
+
+    Attributes:
+        budget: largest mean share of the multiply-accumulates; None where it does not matter.
+        max_latency_ms: from the request's arrival, within which inference should be done; None likewise.
+    """
+
+    budget: float | None = None
+    max_latency_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an image is run with.
+
+    Attributes:
+        wish: of its client.
+        gate_offset: of its gates.
+    """
+
+    wish: Wish
+    gate_offset: float
+
+
+AS_TRAINED = Plan(Wish(), 0.0)
+"""The plan of an image that nothing was asked for."""
+
+
+class Budgets:
+    """Makes plans of wishes, by what the export measured.
+
+    Args:
+        manifest: of the model.
+        default: budget of requests that ask for none; None runs the gates as trained.
+        cost: says how long inference takes.
+
+    Raises:
+        SettingsError: the default cannot be had.
+    """
+
+    def __init__(self, manifest: Manifest, default: float | None, cost: InferenceCost) -> None:
+        self._curve = manifest.budgets
+        self._total_macs = manifest.total_macs
+        self._default = default
+        self._cost = cost
+        if default is not None:
+            try:
+                self._within(default)
+            except ApiError as error:
+                raise SettingsError(f"default_budget: {error}") from error
+
+    def plan(self, wish: Wish, elapsed_s: float) -> Plan:
+        """How to run an image.
+
+        Args:
+            wish: of its client.
+            elapsed_s: since its request arrived.
+
+        Raises:
+            ApiError: the model has no measured budgets, or none as small as this.
+        """
+        budget = self._default if wish.budget is None else wish.budget
+        offset = 0.0 if budget is None else self._within(budget).gate_offset
+        if wish.max_latency_ms is not None:
+            offset = min(offset, self._in_time(wish.max_latency_ms / 1000 - elapsed_s).gate_offset)
+        return Plan(wish, offset)
+
+    def _within(self, budget: float) -> Budget:
+        curve = self._measured()
+        if (row := curve.within(budget)) is None:
+            raise _invalid(f"this model spends {math.ceil(curve.least * 1000) / 1000:g} of its compute at least")
+        return row
+
+    def _in_time(self, left_s: float) -> Budget:
+        """The row with the largest offset whose inference fits into the time; the first one where none does."""
+        curve, left_s = self._measured(), left_s - self._cost.decode_s
+        rows = reversed(curve.rows)
+        return next(
+            (row for row in rows if self._cost.seconds(row.mac_share_p95 * self._total_macs) <= left_s), curve.rows[0]
+        )
+
+    def _measured(self) -> BudgetCurve:
+        if self._curve is None:
+            raise _invalid("this model was exported without budgets")
+        return self._curve
+
+
+def budget_in(text: str, where: str) -> float:
+    """The budget that a header or a form field says.
+
+    Raises:
+        ApiError: it is none.
+    """
+    try:
+        budget = float(text)
+    except ValueError:
+        budget = math.nan
+    if not 0 < budget <= 1:  # what is not a number is not above 0 either
+        raise ApiError(422, "invalid_parameter", f"{where} must be a number above 0 and at most 1")
+    return budget
+
+
+def _invalid(why: str) -> ApiError:
+    return ApiError(422, "invalid_budget", why)

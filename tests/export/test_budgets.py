@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from artifact.manifest import ALWAYS, NEVER, read_manifest
+from export.__main__ import main
+from export.budgets import FEWEST_IMAGES, measure_budgets
+from export.parity import eager_runner, gating_of
+from models.answers import Images
+from models.checkpoint import Checkpoint, save
+from models.resnet import AdaptiveResNet
+from models.sources import open_examples
+from tests.cascades import cascade
+from tests.conftest import MakeFolders
+from tests.networks import checkpoint_of, small_config, small_network
+
+LABELS = small_config().labels
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, make_class_folders: MakeFolders) -> Path:
+    return make_class_folders(tmp_path_factory.mktemp("data"), LABELS, each=40, side=16)
+
+
+@pytest.fixture(scope="module")
+def images(data: Path) -> Images:
+    examples = open_examples(data)
+    return Images(examples, np.arange(len(examples)), small_config().preprocessing)
+
+
+def test_rows_are_what_the_network_does_with_their_offsets(images: Images) -> None:
+    network = small_network()
+    curve = measure_budgets(network, images, gate_threshold=0.2)
+    assert curve is not None
+    assert curve.images == 240
+    assert (curve.rows[0].gate_offset, curve.rows[-1].gate_offset) == (NEVER, ALWAYS)
+    assert 0.0 in [row.gate_offset for row in curve.rows]
+    run, gating = eager_runner(network, 0.2), gating_of(network, 0.2)
+    inputs = images.preprocessing.normalise(images.pixels(np.arange(240)))
+    full = run(inputs, np.full(240, ALWAYS, np.float32))[0].argmax(axis=1)
+    for row in curve.rows[:: len(curve.rows) // 4]:
+        offsets = np.full(240, row.gate_offset, np.float32)
+        logits, margins = run(inputs, offsets)
+        spent = gating.spent_macs(gating.executed(gating.opened(margins, offsets))) / gating.total_macs
+        assert row.mac_share == pytest.approx(spent.mean())
+        assert row.mac_share_p95 == pytest.approx(np.quantile(spent, 0.95))
+        assert row.accuracy.value == pytest.approx((logits.argmax(axis=1) == images.classes).mean())
+        assert row.accuracy.low < row.accuracy.value < row.accuracy.high
+        assert row.same_as_full == pytest.approx((logits.argmax(axis=1) == full).mean())
+
+
+def test_rows_go_from_the_least_to_all_in_small_steps(images: Images) -> None:
+    curve = measure_budgets(cascade(2), images)
+    assert curve is not None
+    shares = [row.mac_share for row in curve.rows]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    assert max(np.diff(shares[1:-1])) < 0.08
+    assert curve.rows[-1].same_as_full == 1.0
+
+
+def test_network_without_gates_has_no_budgets(images: Images) -> None:
+    assert measure_budgets(small_network(target_rates=(1.0,) * 5), images) is None
+
+
+def _checkpoint(tmp_path: Path, data: Path, network: AdaptiveResNet, held_out: int) -> Path:
+    training = {"recipe": {"held_out": held_out}, "origin": {"data": open_examples(data).digest()}}
+    path = tmp_path / "checkpoint.safetensors"
+    save(path, Checkpoint(network.config, network.state_dict(), training))
+    return path
+
+
+def test_budgets_are_of_the_images_that_training_held_out(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = _checkpoint(tmp_path, data, small_network(), 204)
+    arguments = [str(path), "--images", str(data), "--count", "4"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest.budgets is not None
+    assert manifest.budgets.images == 204
+    assert "on 204 images that training did not see" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("held_out", [0, FEWEST_IMAGES - 8])
+def test_too_few_images_that_training_did_not_see_give_no_budgets(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], held_out: int
+) -> None:
+    path = _checkpoint(tmp_path, data, small_network(), held_out)
+    assert main([str(path), "--images", str(data), "--count", "4", "--out", str(tmp_path / "out")]) == 0
+    assert read_manifest(tmp_path / "out").budgets is None
+    assert f"no budgets without {FEWEST_IMAGES} images" in capsys.readouterr().out
+
+
+def test_checkpoint_of_other_images_tells_nothing_of_these(
+    tmp_path: Path, data: Path, make_class_folders: MakeFolders
+) -> None:
+    others = make_class_folders(tmp_path / "others", LABELS, each=41, side=16)
+    path = _checkpoint(tmp_path, data, small_network(), 204)
+    assert main([str(path), "--images", str(others), "--count", "4", "--out", str(tmp_path / "out")]) == 0
+    assert read_manifest(tmp_path / "out").budgets is None
+
+
+def test_budgets_may_be_of_a_test_set(tmp_path: Path, data: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    save(path, checkpoint_of(small_network()))
+    arguments = [str(path), "--images", str(data), "--count", "4", "--unseen", str(data)]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest.budgets is not None
+    assert manifest.budgets.images == 240
+
+
+def test_test_set_of_other_classes_is_refused(
+    tmp_path: Path, data: Path, make_class_folders: MakeFolders, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = make_class_folders(tmp_path / "others", ("x", "y"), each=110, side=16)
+    path = tmp_path / "checkpoint.safetensors"
+    save(path, checkpoint_of(small_network()))
+    arguments = [str(path), "--images", str(data), "--count", "4", "--unseen", str(others)]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 1
+    assert "are not the network's" in capsys.readouterr().err
