@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
-from artifact.agreement import Run
+from artifact.agreement import LogitsAndMargins, Run
 from artifact.budgets import Accuracy, Budget, BudgetCurve
 from artifact.gating import Gating
 from artifact.manifest import ALWAYS, NEVER
-from export.parity import eager_runner, gating_of
+from artifact.preprocessing import Float32Array
+from export.inference import InferenceCascade, InferenceNetwork
 from models.answers import Images
-from models.cascade import Network
 from models.intervals import share
 
 # An interval of the accuracy is within 7 points of it with these; of fewer, nothing should be promised.
@@ -26,21 +27,20 @@ _SEARCHED = 1000
 _QUANTILES = np.linspace(0.02, 0.98, 25)
 
 
-def measure_budgets(network: Network, images: Images, gate_threshold: float = 0.0) -> BudgetCurve | None:
+def measure_budgets(network: InferenceNetwork | InferenceCascade, gating: Gating, images: Images) -> BudgetCurve | None:
     """Find gate offsets for shares of the multiply-accumulates and measure them; None without gates.
 
     Args:
-        network: in evaluation mode.
+        network: as it is served, so that what is skipped takes no time here either.
+        gating: of the network.
         images: that training did not see, `FEWEST_IMAGES` at least.
-        gate_threshold: of the exported gates.
 
     Raises:
         DataError: an image cannot be decoded.
     """
-    gating = gating_of(network, gate_threshold)
     if not gating.gated.size:
         return None
-    run = eager_runner(network, gate_threshold)
+    run = _runner(network)
     offsets = _offsets(run, gating, images)
     predicted, shares = _answers(run, gating, images, np.arange(len(images)), offsets, "budgets")
     right = predicted == images.classes  # (offsets, N)
@@ -55,6 +55,15 @@ def measure_budgets(network: Network, images: Images, gate_threshold: float = 0.
         for at, offset in enumerate(offsets)
     ]
     return BudgetCurve(images=len(images), rows=tuple(rows))
+
+
+def _runner(network: InferenceNetwork | InferenceCascade) -> Run:
+    @torch.inference_mode()
+    def run(images: Float32Array, offsets: Float32Array) -> LogitsAndMargins:
+        logits, margins = network(torch.from_numpy(images), torch.from_numpy(offsets))
+        return logits.numpy(), margins.numpy()
+
+    return run
 
 
 def _offsets(run: Run, gating: Gating, images: Images) -> list[float]:

@@ -161,7 +161,10 @@ def combined(members: Sequence[Checkpoint], name: str, sure_above: Sequence[floa
 def _report(
     members: Sequence[Checkpoint], logits: Sequence[Float32Array], images: Images, cascade: TrainedClassifier
 ) -> None:
-    with torch.inference_mode(), tqdm(desc="cascade", total=len(images), unit="image", leave=False) as bar:
+    with (
+        torch.inference_mode(),
+        tqdm(desc="cascade", total=len(images), unit="image", leave=False, disable=None) as bar,
+    ):
         evaluation = answer(cascade, images, progress=bar.update).evaluation
     print(f"on {len(images)} images that were held out of training:")
     for member, each in zip(members, logits, strict=True):

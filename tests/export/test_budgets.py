@@ -5,11 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from artifact.budgets import BudgetCurve
 from artifact.manifest import ALWAYS, NEVER, read_manifest
 from export.__main__ import main
 from export.budgets import FEWEST_IMAGES, measure_budgets
+from export.inference import inference_form
 from export.parity import eager_runner, gating_of
 from models.answers import Images
+from models.cascade import Network
 from models.checkpoint import Checkpoint, save
 from models.resnet import AdaptiveResNet
 from models.sources import open_examples
@@ -31,9 +34,13 @@ def images(data: Path) -> Images:
     return Images(examples, np.arange(len(examples)), small_config().preprocessing)
 
 
+def _measured(network: Network, images: Images, gate_threshold: float = 0.0) -> BudgetCurve | None:
+    return measure_budgets(inference_form(network, gate_threshold), gating_of(network, gate_threshold), images)
+
+
 def test_rows_are_what_the_network_does_with_their_offsets(images: Images) -> None:
     network = small_network()
-    curve = measure_budgets(network, images, gate_threshold=0.2)
+    curve = _measured(network, images, 0.2)
     assert curve is not None
     assert curve.images == 240
     assert (curve.rows[0].gate_offset, curve.rows[-1].gate_offset) == (NEVER, ALWAYS)
@@ -53,7 +60,7 @@ def test_rows_are_what_the_network_does_with_their_offsets(images: Images) -> No
 
 
 def test_rows_go_from_the_least_to_all_in_small_steps(images: Images) -> None:
-    curve = measure_budgets(cascade(2), images)
+    curve = _measured(cascade(2), images)
     assert curve is not None
     shares = [row.mac_share for row in curve.rows]
     assert shares == sorted(shares)
@@ -63,7 +70,7 @@ def test_rows_go_from_the_least_to_all_in_small_steps(images: Images) -> None:
 
 
 def test_network_without_gates_has_no_budgets(images: Images) -> None:
-    assert measure_budgets(small_network(target_rates=(1.0,) * 5), images) is None
+    assert _measured(small_network(target_rates=(1.0,) * 5), images) is None
 
 
 def _checkpoint(tmp_path: Path, data: Path, network: AdaptiveResNet, held_out: int) -> Path:
