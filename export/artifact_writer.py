@@ -34,7 +34,7 @@ from export.inference import InferenceCascade, InferenceNetwork, inference_form
 from export.int8_graph import write_int8
 from export.int8_parity import check_skipping, int8_runner, verify_int8
 from export.onnx_graph import write_onnx
-from export.parity import eager_runner, gating_of, verify
+from export.parity import eager_runner, gating_of, onnx_runner, verify
 from export.profile import measure_profile
 from export.torchscript import write_torchscript
 from models.answers import Images
@@ -103,7 +103,7 @@ def write_artifact(
             int8 = _write_int8(network, inference, unfinished, images, calibration_images, gate_threshold)
         files = {str(path.relative_to(unfinished)): file_digest(path) for path in sorted(_own_files(unfinished))}
         profile = measure_profile(network, profile_batches, gate_threshold)
-        budgets = measure_budgets(inference, gating_of(network, gate_threshold), unseen) if unseen else None
+        budgets = _budgets(network, unfinished, unseen, gate_threshold) if unseen else None
         manifest = _manifest(
             checkpoint.config, version, gate_threshold, files, source_digest, verification, int8, profile, budgets
         )
@@ -157,6 +157,10 @@ def _probes(network: Network, images: Float32Array, gate_threshold: float) -> Pr
     run = eager_runner(network, gate_threshold)
     logits, margins = run(chosen, np.zeros(len(chosen), np.float32))
     return Probes(chosen, logits, margins, run_forced(run, chosen))
+
+
+def _budgets(network: Network, folder: Path, unseen: Images, gate_threshold: float) -> BudgetCurve | None:
+    return measure_budgets(onnx_runner(folder / ONNX_NAME), gating_of(network, gate_threshold), unseen)
 
 
 def _manifest(

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
-from artifact.agreement import LogitsAndMargins, Run
+from artifact.agreement import Run
 from artifact.budgets import Accuracy, Budget, BudgetCurve
 from artifact.gating import Gating
 from artifact.manifest import ALWAYS, NEVER
-from artifact.preprocessing import Float32Array
-from export.inference import InferenceCascade, InferenceNetwork
 from models.answers import Images
 from models.intervals import share
 
@@ -27,11 +24,11 @@ _SEARCHED = 1000
 _QUANTILES = np.linspace(0.02, 0.98, 25)
 
 
-def measure_budgets(network: InferenceNetwork | InferenceCascade, gating: Gating, images: Images) -> BudgetCurve | None:
+def measure_budgets(run: Run, gating: Gating, images: Images) -> BudgetCurve | None:
     """Find gate offsets for shares of the multiply-accumulates and measure them; None without gates.
 
     Args:
-        network: as it is served, so that what is skipped takes no time here either.
+        run: the exported network, of which what is skipped takes no time.
         gating: of the network.
         images: that training did not see, `FEWEST_IMAGES` at least.
 
@@ -40,7 +37,6 @@ def measure_budgets(network: InferenceNetwork | InferenceCascade, gating: Gating
     """
     if not gating.gated.size:
         return None
-    run = _runner(network)
     offsets = _offsets(run, gating, images)
     predicted, shares = _answers(run, gating, images, np.arange(len(images)), offsets, "budgets")
     right = predicted == images.classes  # (offsets, N)
@@ -55,15 +51,6 @@ def measure_budgets(network: InferenceNetwork | InferenceCascade, gating: Gating
         for at, offset in enumerate(offsets)
     ]
     return BudgetCurve(images=len(images), rows=tuple(rows))
-
-
-def _runner(network: InferenceNetwork | InferenceCascade) -> Run:
-    @torch.inference_mode()
-    def run(images: Float32Array, offsets: Float32Array) -> LogitsAndMargins:
-        logits, margins = network(torch.from_numpy(images), torch.from_numpy(offsets))
-        return logits.numpy(), margins.numpy()
-
-    return run
 
 
 def _offsets(run: Run, gating: Gating, images: Images) -> list[float]:

@@ -44,7 +44,7 @@ def verify(network: Network, folder: Path, images: Float32Array, gate_threshold:
     Raises:
         ParityError: gates, logits or control flow differ; the message says where.
     """
-    runners = {"ONNX": _onnx_runner(folder / ONNX_NAME), "TorchScript": _torchscript_runner(folder / TORCHSCRIPT_NAME)}
+    runners = {"ONNX": onnx_runner(folder / ONNX_NAME), "TorchScript": _torchscript_runner(folder / TORCHSCRIPT_NAME)}
     eager = eager_runner(network, gate_threshold)
     agreement, gating = Agreement(), gating_of(network, gate_threshold)
     for scenario, batch, offsets in _scenarios(images):
@@ -159,7 +159,7 @@ def _torchscript_runner(path: Path) -> Run:
     return run
 
 
-def _onnx_runner(path: Path) -> Run:
+def onnx_runner(path: Path) -> Run:
     session = open_session(path, onnxruntime.SessionOptions())
 
     def run(images: Float32Array, offsets: Float32Array) -> LogitsAndMargins:

@@ -34,8 +34,9 @@ from service.access.keys import KeySource
 from service.access.metrics import KeyMetrics
 from service.classify.answer import AnswerWriter
 from service.classify.body_budget import BodyBudget
-from service.classify.budgets import Budgets
+from service.classify.budgets import Budgets, limits_to
 from service.classify.context import Context
+from service.classify.rechecking import Rechecks
 from service.engine.engine import Engine
 from service.engine.workers.pool import WorkerPool
 from service.http.access import Access
@@ -126,14 +127,19 @@ def create_app(
         on_batch=metrics.batch_size.observe,
         on_loss=metrics.count_lost_worker,
         on_overload=scheduling.note_overload,
+        objective_s=None if settings.objective_ms is None else settings.objective_ms / 1000,
+        budgets=limits_to(pool.manifest, settings.least_budget, settings.least_accuracy),
     )
     metrics.registry.register(ProcessMetrics(engine.pids))
     metrics.queue_capacity.set(engine.queue_capacity)
     metrics.queue_depth.set_function(lambda: engine.queue_depth)
     metrics.ready.set_function(lambda: engine.ready)
+    metrics.budget_limit.set_function(lambda: engine.limit.share)
+    metrics.objective_seconds.set_function(lambda: engine.objective.seconds)
     memory, writer = BodyBudget(settings.max_pending_bytes), AnswerWriter(pool.manifest)
     budgets = Budgets(pool.manifest, settings.default_budget, engine.cost)
-    context = Context(settings, engine, metrics, memory, writer, costs, budgets)
+    rechecks = Rechecks(engine, metrics, settings.recheck_share)
+    context = Context(settings, engine, metrics, memory, writer, costs, budgets, rechecks)
     others = _others(context, _lifespan(context, scheduling, tracing))
     describe_api(others, settings, with_keys=keys is not None)
 
@@ -219,8 +225,10 @@ def _lifespan(context: Context, scheduling: LoopPriority, tracing: Tracing | Non
                 pool.tuning.policy.workers,
                 pool.tuning.policy.max_batch,
             )
+            context.rechecks.begin()
             with scheduling.favouring_workers():
                 yield
+            context.rechecks.end()
             await engine.stop(settings.drain_seconds)
             if tracing:
                 await run_in_threadpool(tracing.close)

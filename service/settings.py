@@ -113,6 +113,28 @@ class Settings(BaseSettings):
         description="share of the model's multiply-accumulates to spend on an image, mean, unless a request says "
         "(default: gates as trained)",
     )
+    objective_ms: float | None = Field(
+        default=None,
+        gt=0,
+        description="time in the queue and the worker within which an answer is worth most, in ms; what would take "
+        "longer is refused (default: three times the 99th percentile without load, measured)",
+    )
+    least_budget: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="smallest budget that images are limited to, before any is refused (default: none is limited)",
+    )
+    least_accuracy: float | None = Field(
+        default=None, gt=0, le=1, description="the same, told as the accuracy that the export measured (default: none)"
+    )
+    recheck_share: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="share of the answers with a limited budget that are run again in full when there is time, and "
+        "compared",
+    )
     deadline_ms: float = Field(default=10_000, gt=0, description="longest time to answer an image, in ms")
     max_bytes: int = Field(default=20_000_000, gt=0, description="largest image file, in bytes")
     max_pixels: int = Field(default=50_000_000, gt=0, le=_PILLOW_LIMIT, description="largest image, in pixels")

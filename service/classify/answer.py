@@ -66,6 +66,7 @@ class AnswerWriter:
             plan.wish.budget,
             plan.wish.max_latency_ms,
             plan.gate_offset,
+            plan.degraded,
             milliseconds(answer.decode_s),
             milliseconds(answer.queue_s),
             milliseconds(answer.inference_s),
@@ -101,6 +102,7 @@ class AnswerWriter:
                     budget=_HOLE,
                     max_latency_ms=_HOLE,
                     gate_offset=_HOLE,
+                    degraded=_HOLE,
                 ),
                 model=ModelName(name=self._manifest.name, version=self._manifest.version),
                 timing_ms=Timing(decode=_HOLE, queue=_HOLE, inference=_HOLE, total=_HOLE),
@@ -109,7 +111,7 @@ class AnswerWriter:
 
 
 # The holes after an answer's layers.
-_LAST = [b"%b"] * 9
+_LAST = [b"%b"] * 10
 
 
 def _block(block: Block, executed: bool) -> bytes:

@@ -22,10 +22,12 @@ class Wish:
     Attributes:
         budget: largest mean share of the multiply-accumulates; None where it does not matter.
         max_latency_ms: from the request's arrival, within which inference should be done; None likewise.
+        may_degrade: whether the answer may be one of less compute where the service has too much to do.
     """
 
     budget: float | None = None
     max_latency_ms: float | None = None
+    may_degrade: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +37,12 @@ class Plan:
     Attributes:
         wish: of its client.
         gate_offset: of its gates.
+        degraded: whether it has less than its client asked for, because the service has too much to do.
     """
 
     wish: Wish
     gate_offset: float
+    degraded: bool = False
 
 
 AS_TRAINED = Plan(Wish(), 0.0)
@@ -68,12 +72,13 @@ class Budgets:
             except ApiError as error:
                 raise SettingsError(f"default_budget: {error}") from error
 
-    def plan(self, wish: Wish, elapsed_s: float) -> Plan:
+    def plan(self, wish: Wish, elapsed_s: float, limit: float = 1.0) -> Plan:
         """How to run an image.
 
         Args:
             wish: of its client.
             elapsed_s: since its request arrived.
+            limit: share of the network that images may have now, where their clients allow it.
 
         Raises:
             ApiError: the model has no measured budgets, or none as small as this.
@@ -82,6 +87,8 @@ class Budgets:
         offset = 0.0 if budget is None else self._within(budget).gate_offset
         if wish.max_latency_ms is not None:
             offset = min(offset, self._in_time(wish.max_latency_ms / 1000 - elapsed_s).gate_offset)
+        if limit < 1 and wish.may_degrade and (limited := self._within(limit).gate_offset) < offset:
+            return Plan(wish, limited, degraded=True)
         return Plan(wish, offset)
 
     def _within(self, budget: float) -> Budget:
@@ -102,6 +109,29 @@ class Budgets:
         if self._curve is None:
             raise _invalid("this model was exported without budgets")
         return self._curve
+
+
+def limits_to(manifest: Manifest, least_budget: float | None, least_accuracy: float | None) -> list[float]:
+    """The shares of the network that images may be limited to, falling from 1 to the least that the operator allows.
+
+    Raises:
+        SettingsError: the model has no measured budgets, or none as small or as good as that.
+    """
+    if least_budget is None and least_accuracy is None:
+        return [1.0]
+    curve = manifest.budgets
+    if curve is None:
+        raise SettingsError("least_budget and least_accuracy need a model that was exported with budgets")
+    floors = []
+    if least_budget is not None:
+        floors.append(max(least_budget, curve.least))
+    if least_accuracy is not None:
+        if (row := curve.at_least(least_accuracy)) is None:
+            best = max(each.accuracy.value for each in curve.rows)
+            raise SettingsError(f"least_accuracy: this model's best is {best:g}")
+        floors.append(row.mac_share)
+    shares = {row.mac_share for row in curve.rows if max(floors) <= row.mac_share < 1}
+    return [1.0, *sorted(shares, reverse=True)]
 
 
 def budget_in(text: str, where: str) -> float:

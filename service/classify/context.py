@@ -10,6 +10,7 @@ from artifact.manifest import Manifest
 from service.classify.answer import AnswerWriter
 from service.classify.body_budget import BodyBudget
 from service.classify.budgets import Budgets
+from service.classify.rechecking import Rechecks
 from service.engine.engine import Engine
 from service.images.costs import DecodingCosts
 from service.observability.metrics import Metrics
@@ -27,6 +28,7 @@ class Context:
     writer: AnswerWriter
     costs: DecodingCosts
     budgets: Budgets
+    rechecks: Rechecks
 
     @property
     def manifest(self) -> Manifest:

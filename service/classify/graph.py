@@ -47,6 +47,7 @@ def describe(
             budget=plan.wish.budget,
             max_latency_ms=plan.wish.max_latency_ms,
             gate_offset=plan.gate_offset,
+            degraded=plan.degraded,
         ),
         model=ModelName(name=manifest.name, version=manifest.version),
         timing_ms=Timing(

@@ -17,7 +17,7 @@ from service.classify.submission import Images
 from service.classify.uploads import Body, Upload
 from service.classify.waiting import Answers
 from service.engine.errors import DeadlineExceeded, EngineStopped
-from service.engine.job import Outcome
+from service.engine.job import Answer, Outcome
 from service.errors import ClientGone, error_type, stopped
 from service.images.costs import Kind
 from service.images.decoding import ImageTooLarge
@@ -119,10 +119,15 @@ class ClassifyRequest:
             if self._account:
                 self._account.take(sum(map(self._served.costs.images, kinds)))
             outcomes = await self._run(uploads, plans, kinds, transport, deadline)
-            return list(map(Classified, uploads, plans, outcomes))
+            classified = list(map(Classified, uploads, plans, outcomes))
+            for upload, plan, outcome in classified:
+                if plan.degraded and isinstance(outcome, Answer):
+                    self._served.metrics.degraded_images.inc()
+                    self._served.rechecks.consider(upload.data, outcome)
+            return classified
 
     def _plan(self, wish: Wish) -> Plan:
-        return self._served.budgets.plan(wish, self._record.elapsed_s)
+        return self._served.budgets.plan(wish, self._record.elapsed_s, self._served.engine.limit.share)
 
     async def _received(self, body: Body, transport: Transport, deadline: Deadline, held: Share) -> list[Upload]:
         """Receive the whole body, unless it is refused meanwhile or comes too slowly."""

@@ -20,6 +20,7 @@ from service.engine.runtimes.tuning import Source
 from service.errors import ErrorDetail
 
 GraphDetail = Literal["full", "summary", "none"]
+Degrade = Literal["allow", "never"]
 
 
 class ClassifyParameters(BaseModel):
@@ -45,6 +46,10 @@ class ClassifyParameters(BaseModel):
         allow_inf_nan=False,
         description="spend no more than what lets inference end so many ms after the request's arrival, as far as the "
         "service can tell; the smallest budget where none does (default: no limit)",
+    )
+    degrade: Degrade = Field(
+        default="allow",
+        description="allow: under overload the answer may be one of a smaller budget, and says so; never: not this",
     )
 
 
@@ -111,7 +116,8 @@ class Layers:
 class Compute:
     """Multiply-accumulates spent on this image, of those with every block executed.
 
-    `budget` and `max_latency_ms` are what was asked for; `gate_offset` is what was added to the margins for it.
+    `budget` and `max_latency_ms` are what was asked for; `gate_offset` is what was added to the margins. `degraded`
+    says that this was less than asked for, because the service had too much to do.
     """
 
     macs: int
@@ -120,6 +126,7 @@ class Compute:
     budget: float | None
     max_latency_ms: float | None
     gate_offset: float
+    degraded: bool
 
 
 @dataclass(slots=True, kw_only=True)

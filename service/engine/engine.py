@@ -6,14 +6,16 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from service.engine.errors import EngineStopped, NoWorker
 from service.engine.health import Health
 from service.engine.inference_cost import InferenceCost
 from service.engine.job import Outcome, PendingJob
+from service.engine.objective import Objective
 from service.engine.probing import Probing
+from service.engine.queueing.budget_limit import BudgetLimit, Pressure
 from service.engine.queueing.scheduler import Scheduler
 from service.engine.results import Results
 from service.engine.workers.pool import WorkerPool
@@ -36,9 +38,13 @@ class Engine:
         on_loss: told why, whenever a worker is lost: "died" or "stuck".
         on_overload: told when an overload begins, and at the first request after it has ended.
         clock: seconds that never go back, the same in all workers.
+        objective_s: within what time an answer is worth most, in seconds; None to measure it.
+        budgets: shares of the network that images may be limited to, falling from 1, see `BudgetLimit`.
 
     Attributes:
         cost: what inference takes, as far as it has been seen.
+        objective: within what time an answer is worth most.
+        limit: how much of the network an image may have now.
         leaving: whether it will soon be stopped.
     """
 
@@ -51,17 +57,21 @@ class Engine:
         on_loss: Callable[[str], None] = lambda _: None,
         on_overload: Callable[[bool], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
+        objective_s: float | None = math.inf,
+        budgets: Sequence[float] = (1.0,),
     ) -> None:
         self.pool = pool
         self._clock = clock
-        self._scheduler = Scheduler(capacity, pool.tuning.policy, clock, longest_s, on_overload)
+        self.objective = Objective(objective_s)
+        self.limit = BudgetLimit(budgets, clock)
+        self._scheduler = Scheduler(capacity, pool.tuning.policy, clock, longest_s, on_overload, self.objective)
         self._health = Health()
         self.cost = InferenceCost()
         self._running = self.leaving = False
         self._stopping, self._over, self._rested = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._around = Surroundings(
             scheduler=self._scheduler,
-            results=Results(self._health, on_batch, self.cost),
+            results=Results(self._health, on_batch, self.cost, self.objective),
             on_loss=on_loss,
             on_rest=self._rested.set,
             on_failed_start=self._give_up_waiting,
@@ -131,7 +141,18 @@ class Engine:
             EngineStopped: the engine is not running.
         """
         self._require_workers()
+        self.limit.note_arrival(self._pressure)
         self._scheduler.require_room()
+
+    @property
+    def _pressure(self) -> Pressure:
+        return Pressure(self._scheduler.wait_s, self.objective.seconds, self._scheduler.workers, self._image_s)
+
+    def _image_s(self, share: float) -> float:
+        """Seconds that a worker would take for an image of this share: as now, but for the inference."""
+        total = self.pool.manifest.total_macs
+        now_s, then_s = self.cost.seconds(self.limit.share * total), self.cost.seconds(share * total)
+        return max(0.0, self._scheduler.job_s + then_s - now_s)
 
     def submit(
         self,

@@ -9,8 +9,12 @@ from service.engine.errors import InferenceFailed, WorkerLost
 from service.engine.health import Health
 from service.engine.inference_cost import InferenceCost
 from service.engine.job import Answer, Outcome, PendingJob
+from service.engine.objective import Objective
 
 _log = logging.getLogger(__name__)
+
+# Whoever waits no longer than this, in seconds, has waited for nobody else.
+_AT_ONCE_S = 0.001
 
 
 class Results:
@@ -20,12 +24,16 @@ class Results:
         health: is told whether inference works.
         on_batch: told the size of every batch that ran.
         cost: learns what inference takes.
+        objective: learns how long answers take for which nothing had to wait.
     """
 
-    def __init__(self, health: Health, on_batch: Callable[[int], None], cost: InferenceCost) -> None:
+    def __init__(
+        self, health: Health, on_batch: Callable[[int], None], cost: InferenceCost, objective: Objective
+    ) -> None:
         self._health = health
         self._on_batch = on_batch
         self._cost = cost
+        self._objective = objective
 
     def tell(self, batch: Sequence[PendingJob], outcomes: Sequence[Outcome]) -> None:
         """Answer the jobs of a batch."""
@@ -43,6 +51,8 @@ class Results:
             self._on_batch(first.batch_size)
             macs = sum([answer.macs for answer in answers[: first.batch_size]])
             self._cost.note(macs, first.inference_s, first.decode_s)
+            if first.queue_s < _AT_ONCE_S:
+                self._objective.note_unloaded(first.queue_s + first.decode_s + first.inference_s)
             del answers[: first.batch_size]
         for outcome in outcomes:
             if isinstance(outcome, Answer):

@@ -178,7 +178,7 @@ def _wish(parameters: ClassifyParameters, header: str | None) -> Wish:
     budget = parameters.budget
     if budget is None and header is not None:
         budget = budget_in(header, BUDGET_HEADER)
-    return Wish(budget, parameters.max_latency_ms)
+    return Wish(budget, parameters.max_latency_ms, may_degrade=parameters.degrade == "allow")
 
 
 def _text(headers: dict[bytes, bytes], name: bytes) -> str | None:

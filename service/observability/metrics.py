@@ -156,6 +156,27 @@ class Metrics:
             self.worker_restarts.labels(reason)
         self.queue_depth = Gauge("aig_queue_depth", "Images waiting for a worker.", registry=registry)
         self.queue_capacity = Gauge("aig_queue_capacity", "Most images that may wait for a worker.", registry=registry)
+        self.budget_limit = Gauge(
+            "aig_budget_limit",
+            "Largest share of the multiply-accumulates that an image may have now; below 1 under overload.",
+            registry=registry,
+        )
+        self.objective_seconds = Gauge(
+            "aig_objective_seconds",
+            "Time within which an answer is worth most; what takes longer is refused.",
+            registry=registry,
+        )
+        self.degraded_images = Counter(
+            "aig_degraded_images", "Images answered with less compute than was asked for.", registry=registry
+        )
+        self.rechecked_images = Counter(
+            "aig_rechecked_images",
+            "Images answered with less compute and run again in full, by whether the class was the same.",
+            ["same"],
+            registry=registry,
+        )
+        for same in ("true", "false"):
+            self.rechecked_images.labels(same)
         self.ready = Gauge("aig_ready", "1 while the service takes requests.", registry=registry)
         self._describe_model(manifest)
         # The library's own way from labels to a counter takes longer than all the rest.
@@ -195,6 +216,10 @@ class Metrics:
             self.images.labels(outcome)
             for route in routes:
                 self.requests.labels(route, outcome)
+
+    def count_recheck(self, *, same: bool) -> None:
+        """Count an image that was run again in full."""
+        self.rechecked_images.labels(str(same).lower()).inc()
 
     def count_answer(self, answer: Answer) -> None:
         """Count an image that was classified."""

@@ -9,7 +9,6 @@ from artifact.budgets import BudgetCurve
 from artifact.manifest import ALWAYS, NEVER, read_manifest
 from export.__main__ import main
 from export.budgets import FEWEST_IMAGES, measure_budgets
-from export.inference import inference_form
 from export.parity import eager_runner, gating_of
 from models.answers import Images
 from models.cascade import Network
@@ -35,7 +34,7 @@ def images(data: Path) -> Images:
 
 
 def _measured(network: Network, images: Images, gate_threshold: float = 0.0) -> BudgetCurve | None:
-    return measure_budgets(inference_form(network, gate_threshold), gating_of(network, gate_threshold), images)
+    return measure_budgets(eager_runner(network, gate_threshold), gating_of(network, gate_threshold), images)
 
 
 def test_rows_are_what_the_network_does_with_their_offsets(images: Images) -> None:

@@ -23,6 +23,7 @@ from collections.abc import Callable
 
 from service.engine.errors import EngineError, EngineStopped, Overloaded
 from service.engine.job import PendingJob
+from service.engine.objective import Objective
 from service.engine.queueing.dear_share import DearShare
 from service.engine.queueing.overload import Load, Overload
 from service.engine.queueing.queue import JobQueue
@@ -46,6 +47,7 @@ class Scheduler:
         clock: seconds that never go back.
         longest_s: deadline of jobs, in seconds after they are queued; some have less.
         on_overload: told when an overload begins, and at the first job after it has ended.
+        objective: within what time an answer is worth most; what would be answered later is refused.
     """
 
     def __init__(
@@ -55,8 +57,10 @@ class Scheduler:
         clock: Callable[[], float],
         longest_s: float = math.inf,
         on_overload: Callable[[bool], None] = lambda _: None,
+        objective: Objective | None = None,
     ) -> None:
         self.capacity = capacity
+        self._objective = objective or Objective(math.inf)
         self._policy = policy
         self._clock = clock
         self._queue = JobQueue(capacity, policy.workers, longest_s, clock)
@@ -74,6 +78,23 @@ class Scheduler:
     def __len__(self) -> int:
         """Jobs that wait for a worker."""
         return len(self._queue) + len(self._dear_queue)
+
+    @property
+    def workers(self) -> int:
+        """How many are in service."""
+        return sum([slot.in_service for slot in self._slots])
+
+    @property
+    def job_s(self) -> float:
+        """Seconds that a worker takes for a job, mean; 0 before any was run."""
+        return self._queue.service_time.mean_s
+
+    @property
+    def wait_s(self) -> float:
+        """How long a job that came now would wait, in seconds, as far as that is known."""
+        waiting = len(self._queue) + sum([slot.ahead for slot in self._slots])
+        busy = 0 if self._idle else 0.5  # of each worker, half of what it runs is still to be done
+        return (waiting / max(1, self.workers) + busy) * self.job_s
 
     @property
     def overloaded(self) -> bool:
@@ -278,11 +299,17 @@ class Scheduler:
 
     @property
     def _room(self) -> int:
-        """How many jobs may be queued now: under overload a batch for each worker, with what was given ahead."""
-        room = self._queue.room
-        if self.overloaded:
-            room = min(room, self._policy.workers * self._policy.max_batch - sum([slot.ahead for slot in self._slots]))
-        return room
+        """How many jobs may be queued now: with what was given ahead, as many as are answered within the objective.
+
+        Without one it is a batch for each worker under overload.
+        """
+        room, most = self._queue.room, math.inf
+        if (job_s := self.job_s) and self._objective.seconds < math.inf:
+            # Half of what each worker runs, and the job itself, take their time as well.
+            most = max(self._policy.max_batch, (self._objective.seconds / job_s - 1.5)) * self.workers
+        elif self.overloaded:
+            most = self._policy.workers * self._policy.max_batch
+        return room if most == math.inf else min(room, math.floor(most) - sum([slot.ahead for slot in self._slots]))
 
     def _require_room(self, queue: JobQueue, room: int) -> None:
         if self._closed:
@@ -295,11 +322,6 @@ class Scheduler:
             raise
 
     @property
-    def _workers(self) -> int:
-        """How many are in service."""
-        return sum([slot.in_service for slot in self._slots])
-
-    @property
     def _load(self) -> Load:
         waits = self._queue or any(slot.ahead for slot in self._slots)
         mean_s, full_s = self._queue.service_time.mean_s, self._full_batches.mean_s
@@ -308,7 +330,7 @@ class Scheduler:
             worked_until=self._done_at if waits else math.inf,
             # Small batches take longer for a job, and under overload batches are small only because little may wait.
             service_s=min(mean_s, full_s) if full_s else mean_s,
-            workers=self._workers,
+            workers=self.workers,
         )
 
     @property
@@ -351,7 +373,7 @@ class Scheduler:
     def _dear_may_run(self) -> bool:
         if self._clock() - self._came_at >= _LATELY_S or (self._closed and not self._queue):
             return True  # nobody else comes
-        workers = self._workers
+        workers = self.workers
         if wait_s := self._dear_share.wait_s(workers):
             self._come_back(wait_s)
         return not self._dear_share.is_used_up(workers)

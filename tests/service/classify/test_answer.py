@@ -49,7 +49,11 @@ def test_written_answer_is_the_described_one(manifest: Manifest, graph: GraphDet
     writer = AnswerWriter(manifest)
     for seed in range(100):
         answer = _answer(seed)
-        plan = Plan(Wish(seed / 100 or None, None if seed % 3 else 1.5 * seed), gate_offset=0.25 * seed - 3)
+        plan = Plan(
+            Wish(seed / 100 or None, None if seed % 3 else 1.5 * seed),
+            gate_offset=0.25 * seed - 3,
+            degraded=seed % 2 == 0,
+        )
         written = writer.write(answer, plan, top_k, graph, 0.25)
         assert written == orjson.dumps(describe(manifest, answer, plan, top_k, graph, 0.25))
 

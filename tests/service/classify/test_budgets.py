@@ -4,7 +4,7 @@ import pytest
 from pydantic_settings import SettingsError
 
 from artifact.manifest import Manifest
-from service.classify.budgets import Budgets, Wish, budget_in
+from service.classify.budgets import Budgets, Wish, budget_in, limits_to
 from service.engine.inference_cost import InferenceCost
 from service.errors import ApiError
 from tests.budgets import BUDGETS
@@ -89,3 +89,40 @@ def test_budget_of_a_header_is_a_number(text: str) -> None:
 def test_what_is_no_budget_is_refused(text: str) -> None:
     with pytest.raises(ApiError, match="it must be a number above 0 and at most 1"):
         budget_in(text, "it")
+
+
+def test_limit_takes_from_those_who_allow_it_and_says_so(manifest: Manifest, cost: InferenceCost) -> None:
+    budgets = Budgets(manifest, None, cost)
+    limited = budgets.plan(Wish(1.0), 0.0, limit=0.5)
+    assert (limited.gate_offset, limited.degraded) == (-1.0, True)
+    never = budgets.plan(Wish(1.0, may_degrade=False), 0.0, limit=0.5)
+    assert (never.gate_offset, never.degraded) == (1e4, False)
+    less = budgets.plan(Wish(0.3), 0.0, limit=0.5)
+    assert (less.gate_offset, less.degraded) == (-1e4, False)
+    trained = budgets.plan(Wish(), 0.0, limit=0.7)
+    assert (trained.gate_offset, trained.degraded) == (0.0, False)
+
+
+@pytest.mark.parametrize(
+    ("budget", "accuracy", "shares"),
+    [
+        (None, None, [1.0]),
+        (0.5, None, [1.0, 0.7, 0.5]),
+        (0.1, None, [1.0, 0.7, 0.5, 0.3]),
+        (None, 0.85, [1.0, 0.7, 0.5]),
+        (0.3, 0.88, [1.0, 0.7]),
+        (None, 0.89, [1.0]),
+    ],
+)
+def test_images_are_limited_to_what_the_operator_allows(
+    manifest: Manifest, budget: float | None, accuracy: float | None, shares: list[float]
+) -> None:
+    assert limits_to(manifest, budget, accuracy) == shares
+
+
+def test_floor_that_cannot_be_had_is_refused(manifest: Manifest) -> None:
+    with pytest.raises(SettingsError, match=r"this model's best is 0\.89"):
+        limits_to(manifest, None, 0.95)
+    for floor in ((0.5, None), (None, 0.8)):
+        with pytest.raises(SettingsError, match="exported with budgets"):
+            limits_to(echo_manifest(), *floor)

@@ -33,7 +33,13 @@ ANSWER = Classification(
     ),
     layers=Layers(executed=2, skipped=2, total=4, skipped_names=["b", "d"]),
     compute=Compute(
-        macs=3_000_000, total_macs=4_000_000, ratio=0.75, budget=None, max_latency_ms=None, gate_offset=0.0
+        macs=3_000_000,
+        total_macs=4_000_000,
+        ratio=0.75,
+        budget=None,
+        max_latency_ms=None,
+        gate_offset=0.0,
+        degraded=False,
     ),
     model=ModelName(name="small", version="1"),
     timing_ms=Timing(decode=1, queue=0, inference=2.345, total=4),

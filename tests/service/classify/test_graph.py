@@ -98,7 +98,7 @@ def test_huge_logits_do_not_overflow(manifest: Manifest, answer: Answer) -> None
 
 def test_description_tells_cost_model_and_times(manifest: Manifest, answer: Answer) -> None:
     described = describe(manifest, answer, PLAN, top_k=3, graph="full", total_s=0.01)
-    asked = {"budget": 0.5, "max_latency_ms": 20.0, "gate_offset": -1.5}
+    asked = {"budget": 0.5, "max_latency_ms": 20.0, "gate_offset": -1.5, "degraded": False}
     assert asdict(described.compute) == {"macs": 80, "total_macs": 100, "ratio": 0.8} | asked
     assert asdict(described.model) == {"name": "echo", "version": "1"}
     assert asdict(described.timing_ms) == {"decode": 1.0, "queue": 2.0, "inference": 3.457, "total": 10.0}

@@ -8,6 +8,7 @@ from service.engine.errors import DeadlineExceeded, InferenceFailed, WorkerLost
 from service.engine.health import Health
 from service.engine.inference_cost import InferenceCost
 from service.engine.job import Answer, Outcome, PendingJob
+from service.engine.objective import Objective
 from service.engine.results import Results
 
 
@@ -22,13 +23,13 @@ def _jobs(count: int, answered: Callable[[Outcome], None]) -> list[PendingJob]:
 def test_everybody_is_told_their_own_in_order() -> None:
     told: list[Outcome] = []
     outcomes: list[Outcome] = [_answer(2), DeadlineExceeded(), _answer(2)]
-    Results(Health(), lambda _: None, InferenceCost()).tell(_jobs(3, told.append), outcomes)
+    Results(Health(), lambda _: None, InferenceCost(), Objective(None)).tell(_jobs(3, told.append), outcomes)
     assert told == outcomes
 
 
 def test_every_batch_that_ran_is_counted_once() -> None:
     sizes: list[int] = []
-    results = Results(Health(), sizes.append, InferenceCost())
+    results = Results(Health(), sizes.append, InferenceCost(), Objective(None))
     results.tell(_jobs(4, lambda _: None), [_answer(3), ValueError(), _answer(3), _answer(3)])
     results.tell(_jobs(3, lambda _: None), [_answer(1), InferenceFailed(), _answer(1)])  # each ran again alone
     assert sizes == [3, 1, 1]
@@ -40,7 +41,7 @@ def test_every_batch_that_ran_is_counted_once() -> None:
 )
 def test_health_is_told_what_says_something_about_the_model(outcome: Outcome, failing: bool) -> None:
     health = Health()
-    Results(health, lambda _: None, InferenceCost()).tell(_jobs(3, lambda _: None), [outcome] * 3)
+    Results(health, lambda _: None, InferenceCost(), Objective(None)).tell(_jobs(3, lambda _: None), [outcome] * 3)
     assert health.failing is failing
 
 
@@ -53,6 +54,6 @@ def test_whoever_cannot_take_their_answer_keeps_nobody_from_theirs(caplog: pytes
             raise LookupError("a bug of the service")
 
     outcomes: list[Outcome] = [_answer(2), _answer(2)]
-    Results(Health(), lambda _: None, InferenceCost()).tell(_jobs(2, take), outcomes)
+    Results(Health(), lambda _: None, InferenceCost(), Objective(None)).tell(_jobs(2, take), outcomes)
     assert told == outcomes
     assert "a bug of the service" in caplog.text

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service.engine.queueing.budget_limit import BudgetLimit
 from tests.budgets import BUDGETS
 from tests.image_files import encoded, photograph
 from tests.runtimes import EchoRuntime
@@ -119,3 +120,30 @@ def test_wrong_header_is_refused(budgeted: Server) -> None:
 def test_model_without_budgets_says_so(server: Server) -> None:
     answer = server.classify(IMAGE, "?budget=0.5")
     assert (answer.status_code, answer.json()["error"]["type"]) == (422, "invalid_budget")
+
+
+def test_answer_of_a_limited_budget_says_so_and_is_counted(
+    echo_runtime: EchoRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    echo_runtime.manifest = echo_runtime.manifest.model_copy(update={"budgets": BUDGETS})
+    with serving(echo_runtime, least_budget=0.4, recheck_share=0) as server:
+        monkeypatch.setattr(BudgetLimit, "share", 0.5)
+        limited, never, less = (_compute(_post(server, query)) for query in ("", "?degrade=never", "?budget=0.3"))
+        told = server.get("/metrics").text
+    assert (limited["degraded"], limited["gate_offset"], limited["budget"]) == (True, -1.0, None)
+    assert (never["degraded"], never["gate_offset"]) == (False, 0.0)
+    assert (less["degraded"], less["gate_offset"]) == (False, -1e4)
+    assert "aig_degraded_images_total 1.0" in told
+    assert "aig_budget_limit 0.5" in told
+
+
+def test_limit_and_objective_are_told(echo_runtime: EchoRuntime) -> None:
+    with serving(echo_runtime, objective_ms=25) as server:
+        told = server.get("/metrics").text
+    assert "aig_budget_limit 1.0" in told
+    assert "aig_objective_seconds 0.025" in told
+
+
+def test_degrade_is_allowed_or_not(budgeted: Server) -> None:
+    answer = _post(budgeted, "?degrade=perhaps")
+    assert (answer.status_code, answer.json()["error"]["type"]) == (422, "invalid_parameter")

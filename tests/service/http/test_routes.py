@@ -87,7 +87,7 @@ def test_openapi_describes_every_route_and_parameter(server: Server) -> None:
         ("/classify/batch", {"multipart/form-data"}),
     ):
         operation = described["paths"][path]["post"]
-        names = {"top_k", "graph", "budget", "max_latency_ms", HEADER, BUDGET_HEADER}
+        names = {"top_k", "graph", "budget", "max_latency_ms", "degrade", HEADER, BUDGET_HEADER}
         assert {parameter["name"] for parameter in operation["parameters"]} == names
         assert set(operation["requestBody"]["content"]) == content_types
         errors = [answer for status, answer in operation["responses"].items() if status != "200"]

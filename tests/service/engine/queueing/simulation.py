@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, pairwise
 from random import Random
 from statistics import quantiles
 
@@ -28,11 +29,22 @@ class Tally:
         refused: that there was no room for.
         late: that were not answered before their deadlines.
         latencies_s: of those that were.
+        shares: of the network that those had which were let in.
     """
 
     refused: int = 0
     late: int = 0
     latencies_s: list[float] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
+
+    @property
+    def moves(self) -> int:
+        """How often the limit moved."""
+        return sum(one != other for one, other in pairwise(self.shares))
+
+    def within(self, objective_s: float) -> int:
+        """How many were answered within this time."""
+        return sum(latency_s <= objective_s for latency_s in self.latencies_s)
 
     @property
     def answered(self) -> int:
@@ -83,14 +95,31 @@ class _Worker:
 
     def go_on(self) -> None:
         if self._has and not self.hangs:
-            self._simulation.at(self._simulation.batch_s(len(self._has[0])), self._end)
+            self.takes_s = self._simulation.batch_s(len(self._has[0])) * _part(self._has[0])
+            self.began_at = self._simulation.now
+            self._simulation.at(self.takes_s, self._end)
 
     def _end(self) -> None:
         if self.hangs:
             return
-        jobs = self._has.popleft()
+        jobs, took_s, began_at = self._has.popleft(), self.takes_s, self.began_at
         self.go_on()
-        self._answered([Answer((1.0,), (), (), 1, len(jobs), 0.0, 0.0, 0.0) for _ in jobs])
+        self._answered(
+            [Answer((1.0,), (), (), _macs(job), len(jobs), 0.0, began_at - job.queued_at, took_s) for job in jobs]
+        )
+
+
+# What of an image's time does not depend on its budget.
+_ALWAYS = 0.2
+
+
+def _part(jobs: Sequence[ImageJob]) -> float:
+    """What images take, of what they would with the whole network; their gate offset stands for their share of it."""
+    return sum(_ALWAYS + (1 - _ALWAYS) * (1 + job.gate_offset) for job in jobs) / len(jobs)
+
+
+def _macs(job: ImageJob) -> int:
+    return round((1 + job.gate_offset) * echo_manifest().total_macs)
 
 
 class Simulation:
@@ -101,6 +130,8 @@ class Simulation:
         workers, max_batch: of the policy, with which nobody waits for company.
         capacity: of the queue.
         deadline_s: of all requests, in seconds.
+        objective_s: see `Engine`.
+        budgets: see `Engine`.
 
     Attributes:
         now: the time, in seconds.
@@ -114,6 +145,8 @@ class Simulation:
         max_batch: int = 1,
         capacity: int = 128,
         deadline_s: float = 10.0,
+        objective_s: float | None = math.inf,
+        budgets: Sequence[float] = (1.0,),
     ) -> None:
         self.batch_s = batch_s
         self.now = 0.0
@@ -125,7 +158,9 @@ class Simulation:
         self._order = count()
         tuning = Tuning(BatchPolicy(workers, max_batch, max_wait_ms=0))
         pool = WorkerPool(echo_manifest(), description(EchoRuntime()), tuning, self.workers)
-        self.engine = Engine(pool, capacity, deadline_s, clock=lambda: self.now)
+        self.engine = Engine(
+            pool, capacity, deadline_s, clock=lambda: self.now, objective_s=objective_s, budgets=budgets
+        )
         self._loop = asyncio.new_event_loop()
         self._loop.run_until_complete(self._start())
 
@@ -177,6 +212,7 @@ class Simulation:
 
         try:
             self.engine.require_room()  # as is asked when its head is there
-            self.engine.submit(b"", self._deadline_s, answered)
+            tally.shares.append(self.engine.limit.share)
+            self.engine.submit(b"", self._deadline_s, answered, gate_offset=tally.shares[-1] - 1)
         except Overloaded:
             tally.refused += 1

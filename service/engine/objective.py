@@ -1,0 +1,36 @@
+"""Within what time an answer is worth most: set by the operator, or three times what an unloaded service takes."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+# As many times the 99th percentile of the time that answers take when nothing waits.
+_TIMES = 3.0
+_REMEMBERED, _FEWEST, _SORTED_EVERY = 1000, 50, 50
+# Below this, in seconds, the operating system's own delays would decide who is refused.
+_LEAST_S = 0.005
+
+
+class Objective:
+    """A time in seconds, of which little is known at first.
+
+    Args:
+        set_s: by the operator; None to measure it.
+    """
+
+    def __init__(self, set_s: float | None) -> None:
+        self.seconds = math.inf if set_s is None else set_s
+        self._is_set = set_s is not None
+        self._recent: deque[float] = deque(maxlen=_REMEMBERED)
+        self._noted = 0
+
+    def note_unloaded(self, seconds: float) -> None:
+        """Tell how long an answer took for which nothing had to wait."""
+        if self._is_set:
+            return
+        self._recent.append(seconds)
+        self._noted += 1
+        if self._noted >= _FEWEST and self._noted % _SORTED_EVERY == 0:
+            ordered = sorted(self._recent)
+            self.seconds = max(_LEAST_S, _TIMES * ordered[math.ceil(0.99 * len(ordered)) - 1])

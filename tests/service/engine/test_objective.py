@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import math
+
+from service.engine.objective import Objective
+
+
+def test_objective_of_the_operator_stays() -> None:
+    objective = Objective(0.02)
+    for _ in range(200):
+        objective.note_unloaded(1.0)
+    assert objective.seconds == 0.02
+
+
+def test_nothing_is_late_before_enough_was_seen() -> None:
+    objective = Objective(None)
+    for _ in range(49):
+        objective.note_unloaded(0.01)
+    assert objective.seconds == math.inf
+    objective.note_unloaded(0.01)
+    assert objective.seconds == 0.03
+
+
+def test_objective_is_three_times_the_99th_percentile() -> None:
+    objective = Objective(None)
+    for number in range(1000):
+        objective.note_unloaded((number % 100 + 1) / 1000)
+    assert objective.seconds == 3 * 0.099
+
+
+def test_objective_follows_what_answers_take_now() -> None:
+    objective = Objective(None)
+    for seconds in (0.1, 0.01):
+        for _ in range(1000):
+            objective.note_unloaded(seconds)
+    assert objective.seconds == 0.03
+
+
+def test_objective_is_not_below_what_the_operating_system_delays() -> None:
+    objective = Objective(None)
+    for _ in range(100):
+        objective.note_unloaded(0.0001)
+    assert objective.seconds == 0.005
