@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from artifact.budgets import BudgetCurve
-from artifact.manifest import ALWAYS, NEVER, read_manifest
+from artifact.manifest import ALWAYS, MANIFEST_NAME, NEVER, read_manifest
 from export.__main__ import main
+from export.add_budgets import main as add_budgets
 from export.budgets import FEWEST_IMAGES, measure_budgets
 from export.parity import eager_runner, gating_of
 from models.answers import Images
@@ -129,3 +131,35 @@ def test_test_set_of_other_classes_is_refused(
     arguments = [str(path), "--images", str(data), "--count", "4", "--unseen", str(others)]
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 1
     assert "are not the network's" in capsys.readouterr().err
+
+
+@pytest.fixture
+def without(tmp_path: Path, artifact: Path) -> Path:
+    """A copy of an artifact without budgets."""
+    return Path(shutil.copytree(artifact, tmp_path / "copy"))
+
+
+def test_budgets_are_added_to_an_artifact_that_has_none(
+    without: Path, artifact: Path, data: Path, images: Images, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert add_budgets([str(without), "--images", str(data), "--all"]) == 0
+    manifest, curve = read_manifest(without), _measured(small_network(), images)
+    assert curve is not None
+    assert manifest.budgets is not None
+    assert [row.gate_offset for row in manifest.budgets.rows] == [row.gate_offset for row in curve.rows]
+    assert manifest.budgets.rows[3].mac_share == pytest.approx(curve.rows[3].mac_share, abs=0.005)
+    assert manifest.model_copy(update={"budgets": None}) == read_manifest(artifact)
+    assert capsys.readouterr().out.count("gate offset") == len(curve.rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [(["--held-out", "12"], "need 200 images at least, not 12"), (["--held-out", "1000"], "cannot hold out")],
+)
+def test_artifact_stays_as_it_is_where_budgets_cannot_be_measured(
+    without: Path, data: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str
+) -> None:
+    before = (without / MANIFEST_NAME).read_bytes()
+    assert add_budgets([str(without), "--images", str(data), *arguments]) == 1
+    assert complaint in capsys.readouterr().err
+    assert (without / MANIFEST_NAME).read_bytes() == before
