@@ -21,11 +21,13 @@ def latency() -> timeseries.Panel:
     caption = Caption(
         "Latency of a request",
         "From a request's head to its answer: upload, decoding, waiting, inference. Refusals are included and fast, so "
-        "under overload read it together with Requests by outcome. Above the dashed line for p99 an alert "
-        "fires.",
+        "under overload read it together with Requests by outcome. Above the dashed red line for p99 an alert fires. "
+        "Dashed and grey: the objective, the shortest of all instances, within which decoding, waiting and inference "
+        "should be done; it counts no upload, and is absent until it is measured.",
         "s",
     )
-    panel = curves(caption, _quantiles(f"aig_request_seconds{{{CLASSIFY}}}"))
+    objective = Series("min(aig_objective_seconds)", "objective", style.EXPECTED, is_dashed=True)
+    panel = curves(caption, [*_quantiles(f"aig_request_seconds{{{CLASSIFY}}}"), objective])
     dashed = common.GraphThresholdsStyleConfig().mode(models.GraphThresholdsStyleMode.DASHED)
     return panel.thresholds(style.thresholds(bad=0.5)).thresholds_style(dashed)
 

@@ -7,6 +7,7 @@ from grafana_foundation_sdk.models import common as models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from docker.grafana import style
+from docker.grafana.degradation import budget_limit, rechecked
 from docker.grafana.latency import latency, mean_parts, parts
 from docker.grafana.page import ADAPTIVITY_UID, OPERATION_UID, add_row, page
 from docker.grafana.panels import (
@@ -40,6 +41,7 @@ def build() -> dashboard.Dashboard:
     add_row(board, "Requests", [_requests(), _errors(), _images()])
     add_row(board, "Latency", [latency(), mean_parts(), *parts()])
     add_row(board, "Queue and batches", [_queue(), _batch_sizes()])
+    add_row(board, "Degraded answers", [budget_limit(), rechecked()])
     add_row(board, "Processes", [_cpu(), _memory(), _restarts()])
     add_row(board, "Alerts", [_alerts()])
     return board
