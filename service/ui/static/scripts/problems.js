@@ -43,6 +43,7 @@ const EXPLANATIONS = {
   corrupt_image: ["The picture is damaged", "It begins as a picture but cannot be read to its end."],
   unknown_parameter: ["The service does not know what this page asks for", AGE],
   invalid_parameter: ["The service refuses what this page asks for", AGE],
+  invalid_budget: ["The model has no budget as small as that", AGE],
   unknown_field: ["The service does not know a field of the form", AGE],
   missing_file: ["No file arrived", "Choose it again.", true],
   not_a_file: ["What arrived is not a file", "Choose it again.", true],
