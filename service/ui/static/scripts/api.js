@@ -25,10 +25,11 @@ export class Sender {
    * The answer to one image.
    *
    * @param {Blob} file
-   * @param {{signal?: AbortSignal, onBusy?: (seconds: number) => void, onSend?: () => void}} options
+   * @param {{signal?: AbortSignal, budget?: number, attempts?: number, onBusy?: (seconds: number) => void,
+   *   onSend?: () => void}} options `attempts` is how often a busy service is asked
    * @throws {Problem} the service refused it, could not be reached, or stayed busy
    */
-  async classify(file, { signal, onBusy, onSend } = {}) {
+  async classify(file, { signal, budget, attempts = ATTEMPTS, onBusy, onSend } = {}) {
     await this.#turn();
     try {
       for (let attempt = 1; ; attempt += 1) {
@@ -36,9 +37,9 @@ export class Sender {
         signal?.throwIfAborted();
         onSend?.();
         try {
-          return await classifyOnce(file, signal);
+          return await classifyOnce(file, budget, signal);
         } catch (problem) {
-          if (problem.type !== "overloaded" || attempt === ATTEMPTS) throw problem;
+          if (problem.type !== "overloaded" || attempt === attempts) throw problem;
           // A little later than asked for, not all at the same moment.
           const seconds = problem.retryAfterS * (1 + Math.random() / 4);
           this.#resumeAt = Math.max(this.#resumeAt, performance.now() + seconds * 1000);
@@ -64,7 +65,7 @@ export class Sender {
   }
 }
 
-async function classifyOnce(file, signal) {
+async function classifyOnce(file, budget, signal) {
   try {
     await file.slice(0, 1).arrayBuffer();
   } catch {
@@ -72,7 +73,8 @@ async function classifyOnce(file, signal) {
   }
   // Bytes of no known type are sent as such: the service looks for itself.
   const headers = { "content-type": file.type || "application/octet-stream" };
-  return (await ask("classify", { method: "POST", body: file, headers, signal })).json();
+  const path = budget === undefined ? "classify" : `classify?budget=${budget}`;
+  return (await ask(path, { method: "POST", body: file, headers, signal })).json();
 }
 
 async function ask(path, options) {

@@ -1,5 +1,6 @@
 // One image: its picture, what the service says it shows, and the path it took; or why there is no answer.
 
+import { BudgetSlider } from "./budget_slider.js";
 import { html } from "./elements.js";
 import { count, duration, percent, probability } from "./figures.js";
 import { Network } from "./network.js";
@@ -9,6 +10,7 @@ const PREDICTIONS = 5;
 /** The card of one image. It has its final height from the start, so that nothing moves when the answer comes. */
 export class Card {
   answer = null;
+  slider = null;
   #model;
   #hooks;
   #state = html("p", { class: "state" });
@@ -19,13 +21,18 @@ export class Card {
   /**
    * @param {{name: string, url: string}} image
    * @param {object} model as GET /model tells it
-   * @param {{onCompare: Function, onRemove: Function, onRetry: Function}} hooks called with the card
+   * @param {object[]} budgets of `budgetsOf`; with one or none there is nothing to choose
+   * @param {{onCompare: Function, onRemove: Function, onRetry: Function, onTouch: Function, onMove: Function}} hooks
+   *   called with the card; the last two are those of its slider
    */
-  constructor(image, model, hooks) {
+  constructor(image, model, budgets, hooks) {
     this.image = image;
     this.#model = model;
     this.#hooks = hooks;
     this.network = new Network(model, `Inference graph of ${image.name}; the arrow keys go from block to block`);
+    if (budgets.length > 1) {
+      this.slider = new BudgetSlider(budgets, { onTouch: () => hooks.onTouch(this), onMove: () => hooks.onMove(this) });
+    }
     this.#compare = html(
       "button",
       { type: "button", "aria-pressed": "false", hidden: true, onclick: () => hooks.onCompare(this) },
@@ -41,7 +48,7 @@ export class Card {
       { class: "card", "aria-label": image.name, tabindex: -1 },
       html("div", { class: "picture" }, portrait(image)),
       html("div", { class: "about" }, html("h3", { title: image.name }, image.name), this.#predictions),
-      html("div", { class: "path" }, this.#state, this.network.element, this.#outcome),
+      html("div", { class: "path" }, this.#state, this.network.element, this.#outcome, this.slider?.element),
       html("div", { class: "actions" }, this.#compare, remove),
     );
     this.wait();
@@ -61,15 +68,22 @@ export class Card {
     this.#say("waiting", html("span", { class: "spinner", "aria-hidden": "true" }), text);
   }
 
-  /** Show the answer. */
+  /** Show the first answer, which is the one that is compared. */
   succeed(answer) {
     this.answer = answer;
+    this.show(answer, { thinking: true });
+    this.#compare.hidden = false;
+    this.slider?.start(answer);
+  }
+
+  /** Show an answer; the options are those of `Network.show`. */
+  show(answer, options) {
     this.#predictions.replaceChildren(
       ...answer.predictions.map(({ label, probability: share }) => predictionRow(label, share)),
     );
+    this.#outcome.replaceChildren();
     this.#say("answered", ...summary(answer));
-    this.network.show(answer, { thinking: true });
-    this.#compare.hidden = false;
+    this.network.show(answer, options);
   }
 
   /** Show why there is no answer. */
@@ -84,7 +98,13 @@ export class Card {
 
   #retry() {
     this.element.focus(); // the button goes away
+    this.wait();
     this.#hooks.onRetry(this);
+  }
+
+  /** Show that what is there is about to be replaced. */
+  set busy(busy) {
+    this.element.setAttribute("aria-busy", String(busy));
   }
 
   /** Whether the image is picked to be compared. */
@@ -93,6 +113,7 @@ export class Card {
   }
 
   #say(kind, ...what) {
+    this.busy = false;
     this.element.dataset.state = kind;
     this.#state.replaceChildren(...what);
   }

@@ -1,20 +1,25 @@
 // The images on the page: each becomes a card and is sent; the newest stand first.
 
+import { BudgetAnswers, budgetsOf } from "./budget_answers.js";
 import { Card, sentence } from "./card.js";
 import { html } from "./elements.js";
 import { bytes } from "./figures.js";
 import { legend } from "./legend.js";
 import { Problem } from "./problems.js";
 
+const REST_MS = 120; // how long a slider rests before the service is asked
+const LARGE = 1_000_000; // bytes of a file that is not sent in advance
+
 /** The section with a card for every image. */
 export class Gallery {
   #section;
   #model;
+  #budgets;
   #sender;
   #comparison;
   #announce;
   #list = html("div", { class: "cards" });
-  #sent = new Map(); // by card, its file and what stops its request
+  #sent = new Map(); // by card, its file, its answers by budget, and what stops its requests
 
   /**
    * @param {HTMLElement} section hidden while there is no image
@@ -24,6 +29,7 @@ export class Gallery {
   constructor(section, model, { sender, comparison, announce }) {
     this.#section = section;
     this.#model = model;
+    this.#budgets = budgetsOf(model);
     this.#sender = sender;
     this.#comparison = comparison;
     this.#announce = announce;
@@ -41,17 +47,22 @@ export class Gallery {
 
   #cardOf(file) {
     const image = { name: file.name || "pasted picture", url: URL.createObjectURL(file) };
-    const card = new Card(image, this.#model, {
+    const card = new Card(image, this.#model, this.#budgets, {
       onCompare: () => this.#comparison.toggle(card),
       onRemove: () => this.#removeUnderFocus(card),
-      onRetry: () => this.#send(card),
+      onRetry: () => (card.answer ? this.#spend(card) : this.#send(card)),
+      onTouch: () => file.size > LARGE || answers.askAll(() => card.slider.mark(answers.known)),
+      onMove: () => this.#spend(card),
     });
-    this.#sent.set(card, { file, withdrawal: new AbortController() });
+    const withdrawal = new AbortController();
+    const { signal } = withdrawal;
+    const answers = new BudgetAnswers(this.#budgets, (options) => this.#sender.classify(file, { signal, ...options }));
+    this.#sent.set(card, { file, answers, withdrawal });
     return card;
   }
 
   async #send(card) {
-    const { file, withdrawal } = this.#sent.get(card);
+    const { file, answers, withdrawal } = this.#sent.get(card);
     const { signal } = withdrawal;
     card.wait();
     try {
@@ -62,15 +73,39 @@ export class Gallery {
         onBusy: (seconds) => signal.aborted || card.waitFor(seconds),
         onSend: () => card.wait(),
       });
+      answers.keep(answer);
       card.succeed(answer);
       this.#comparison.offer(card);
       this.#announce(sentence(card.image.name, answer));
     } catch (error) {
       if (signal.aborted) return;
-      if (!(error instanceof Problem)) throw error;
-      card.fail(error);
-      this.#announce(`${card.image.name}: ${error.explanation.title}.`);
+      this.#excuse(card, error);
     }
+  }
+
+  /** Show what the network says with the budget that the card's slider stands at. */
+  async #spend(card) {
+    const { answers, withdrawal } = this.#sent.get(card);
+    const { row } = card.slider;
+    const left = () => withdrawal.signal.aborted || card.slider.row !== row;
+    card.busy = true;
+    try {
+      if (!answers.known.has(row)) await new Promise((resolve) => setTimeout(resolve, REST_MS));
+      if (left()) return;
+      const answer = await answers.of(row, { onBusy: (seconds) => left() || card.waitFor(seconds) });
+      card.slider.mark(answers.known);
+      if (left()) return;
+      card.show(answer);
+      this.#announce(sentence(card.image.name, answer));
+    } catch (error) {
+      if (!left()) this.#excuse(card, error);
+    }
+  }
+
+  #excuse(card, error) {
+    if (!(error instanceof Problem)) throw error;
+    card.fail(error);
+    this.#announce(`${card.image.name}: ${error.explanation.title}.`);
   }
 
   /** The focus goes on to the next card, or it would be lost with this one. */
