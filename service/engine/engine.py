@@ -141,7 +141,8 @@ class Engine:
             EngineStopped: the engine is not running.
         """
         self._require_workers()
-        self.limit.note_arrival(self._pressure)
+        if not self.limit.is_fixed:
+            self.limit.note_arrival(self._pressure)
         self._scheduler.require_room()
 
     @property

@@ -60,14 +60,17 @@ class BudgetLimit:
         return self._steps[self._at]
 
     @property
+    def is_fixed(self) -> bool:
+        """Whether it never moves."""
+        return len(self._steps) == 1
+
+    @property
     def is_lowest(self) -> bool:
         """Whether it cannot fall any more."""
         return self._at == len(self._steps) - 1
 
     def note_arrival(self, pressure: Pressure) -> None:
         """Count an image that comes, whether it is let in or not, and move the limit where that is due."""
-        if len(self._steps) == 1:
-            return
         now = self._clock()
         self._arrivals = self._arrivals * math.exp((self._counted_at - now) / _RATE_S) + 1
         self._counted_at = now
