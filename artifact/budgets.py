@@ -20,6 +20,12 @@ class Accuracy(_Model):
     low: Share
     high: Share
 
+    @model_validator(mode="after")
+    def _is_within(self) -> Self:
+        if not self.low <= self.value <= self.high:
+            raise ValueError("an accuracy is not within its interval")
+        return self
+
 
 class Budget(_Model):
     """What was measured with one gate offset.
@@ -48,7 +54,7 @@ class BudgetCurve(_Model):
     """
 
     images: int = Field(gt=0)
-    rows: tuple[Budget, ...] = Field(min_length=1)
+    rows: tuple[Budget, ...] = Field(min_length=1, max_length=200)
 
     @model_validator(mode="after")
     def _rises(self) -> Self:

@@ -193,8 +193,10 @@ class Manifest(_Model):
                 if not block.gated:
                     raise ValueError(f"{block.name} begins a network, but no gate decides about it")
                 begun.append(block.name)
-        if len(begun) != max(1, len(self.members)):
+        if len(self.members) == 1 or len(begun) != max(1, len(self.members)):
             raise ValueError(f"{len(begun)} networks begin among the blocks, and {len(self.members)} are named")
+        if any((member.sure_above is None) != (number == 0) for number, member in enumerate(self.members)):
+            raise ValueError("sure_above is of each network but the first")
         return self
 
     @model_validator(mode="after")
@@ -217,6 +219,20 @@ class Manifest(_Model):
         outermost = [not block.gated and block.within is None for block in self.blocks]
         if any(rate != 1 for always, rate in zip(outermost, rates or (), strict=False) if always):
             raise ValueError("a block without a gate always runs: its execution rate is 1")
+        return self
+
+    @model_validator(mode="after")
+    def _can_spend_its_budgets(self) -> Self:
+        if self.budgets is None:
+            return self
+        # Not the one that is kept, which a copy with other blocks would have too.
+        gating = Gating.of_blocks(self.blocks, self.stem_macs + self.classifier_macs, self.gate_threshold)
+        closed = gating.executed(np.zeros((1, gating.gated.size), np.bool_))
+        least = float(gating.spent_macs(closed)[0]) / self.total_macs
+        for row in self.budgets.rows:
+            # Other sums round in another way.
+            if row.mac_share < least - 1e-6 or (row.gate_offset >= ALWAYS and row.mac_share < 1 - 1e-6):
+                raise ValueError(f"no image spends {row.mac_share:g} with the gate offset {row.gate_offset:g}")
         return self
 
     @cached_property

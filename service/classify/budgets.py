@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from pydantic_settings import SettingsError
@@ -13,6 +14,8 @@ from service.engine.inference_cost import InferenceCost
 from service.errors import ApiError
 
 HEADER = "X-Compute-Budget"
+_NUMBER = re.compile(r"\s*\+?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+_MOST_STEPS = 8  # of the limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ class Budgets:
 
         Args:
             wish: of its client.
-            elapsed_s: since its request arrived.
+            elapsed_s: since its request arrived, and until a worker will have time for it.
             limit: share of the network that images may have now, where their clients allow it.
 
         Raises:
@@ -130,8 +133,9 @@ def limits_to(manifest: Manifest, least_budget: float | None, least_accuracy: fl
             best = max(each.accuracy.value for each in curve.rows)
             raise SettingsError(f"least_accuracy: this model's best is {best:g}")
         floors.append(row.mac_share)
-    shares = {row.mac_share for row in curve.rows if max(floors) <= row.mac_share < 1}
-    return [1.0, *sorted(shares, reverse=True)]
+    shares = sorted({row.mac_share for row in curve.rows if max(floors) <= row.mac_share < 1}, reverse=True)
+    apart = math.ceil(len(shares) / _MOST_STEPS) or 1  # many small steps take long to climb
+    return [1.0, *shares[::-1][::apart][::-1]]
 
 
 def budget_in(text: str, where: str) -> float:
@@ -140,10 +144,7 @@ def budget_in(text: str, where: str) -> float:
     Raises:
         ApiError: it is none.
     """
-    try:
-        budget = float(text)
-    except ValueError:
-        budget = math.nan
+    budget = float(text) if _NUMBER.fullmatch(text) else math.nan
     if not 0 < budget <= 1:  # what is not a number is not above 0 either
         raise ApiError(422, "invalid_parameter", f"{where} must be a number above 0 and at most 1")
     return budget

@@ -127,7 +127,8 @@ class ClassifyRequest:
             return classified
 
     def _plan(self, wish: Wish) -> Plan:
-        return self._served.budgets.plan(wish, self._record.elapsed_s, self._served.engine.limit.share)
+        engine = self._served.engine
+        return self._served.budgets.plan(wish, self._record.elapsed_s + engine.wait_s, engine.limit.share)
 
     async def _received(self, body: Body, transport: Transport, deadline: Deadline, held: Share) -> list[Upload]:
         """Receive the whole body, unless it is refused meanwhile or comes too slowly."""

@@ -165,7 +165,8 @@ class ImageForm:
         self._in_budget = part.name == _BUDGET
         if self._in_budget:
             if len(self._budgets) == self._most_images:
-                raise ApiError(422, "too_many_images", f"this route takes at most {self._most_images} in one request")
+                said = f"this route takes at most {self._most_images} fields {_BUDGET!r} in one request"
+                raise ApiError(422, "invalid_parameter", said)
             self._budgets.append(b"")
             return
         if part.name != self._field:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from service.engine.errors import EngineStopped, NoWorker
+from service.engine.errors import EngineStopped, NoWorker, Overloaded
 from service.engine.health import Health
 from service.engine.inference_cost import InferenceCost
 from service.engine.job import Outcome, PendingJob
@@ -21,6 +21,8 @@ from service.engine.results import Results
 from service.engine.workers.pool import WorkerPool
 from service.engine.workers.supervisor import Supervisor, Surroundings
 
+# How often the model is run for a first guess of the objective.
+_GUESSES = 5
 # How long to wait for those who waited for a worker that was ended to be told so, in seconds.
 _LONGEST_END_S = 1.0
 
@@ -71,7 +73,7 @@ class Engine:
         self._stopping, self._over, self._rested = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._around = Surroundings(
             scheduler=self._scheduler,
-            results=Results(self._health, on_batch, self.cost, self.objective),
+            results=Results(self._health, on_batch, self.cost, self.objective, pool.tuning.policy.max_wait_ms / 1000),
             on_loss=on_loss,
             on_rest=self._rested.set,
             on_failed_start=self._give_up_waiting,
@@ -126,11 +128,21 @@ class Engine:
         await first.open()
         for batch_size in {1, self.pool.tuning.policy.max_batch}:
             await first.check(batch_size)
+        if self.objective.is_measured:
+            await self._guess_objective(first)
         first.serve()
         for supervisor in others:
             supervisor.revive()
         self._probing.begin()
         self._running = True
+
+    async def _guess_objective(self, first: Supervisor) -> None:
+        taken_s = []
+        for _ in range(_GUESSES):
+            begun_at = self._clock()
+            await first.check(1)
+            taken_s.append(self._clock() - begun_at)
+        self.objective.guess(max(taken_s))
 
     def require_room(self) -> None:
         """Return if an image would be accepted now; asked before one is received.
@@ -141,9 +153,20 @@ class Engine:
             EngineStopped: the engine is not running.
         """
         self._require_workers()
+        try:
+            self._scheduler.require_room()
+        except Overloaded:
+            self._note_arrival()
+            raise
+
+    @property
+    def wait_s(self) -> float:
+        """How long an image that came now would wait, in seconds, as far as that is known."""
+        return self._scheduler.wait_s
+
+    def _note_arrival(self) -> None:
         if not self.limit.is_fixed:
             self.limit.note_arrival(self._pressure)
-        self._scheduler.require_room()
 
     @property
     def _pressure(self) -> Pressure:
@@ -180,6 +203,7 @@ class Engine:
             EngineStopped: the engine is not running.
         """
         self._require_workers()
+        self._note_arrival()
         now = self._clock()
         job = PendingJob(image, now, now + deadline_s, answered, gate_offset=gate_offset, dear=dear)
         self._scheduler.submit(job, follows)

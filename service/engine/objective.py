@@ -8,6 +8,8 @@ from collections import deque
 # As many times the 99th percentile of the time that answers take when nothing waits.
 _TIMES = 3.0
 _REMEMBERED, _FEWEST, _SORTED_EVERY = 1000, 50, 50
+# What HTTP and decoding add to inference alone, in seconds, for the first guess.
+_ADDED_S = 0.002
 # Below this, in seconds, the operating system's own delays would decide who is refused.
 _LEAST_S = 0.005
 
@@ -21,13 +23,18 @@ class Objective:
 
     def __init__(self, set_s: float | None) -> None:
         self.seconds = math.inf if set_s is None else set_s
-        self._is_set = set_s is not None
+        self.is_measured = set_s is None
         self._recent: deque[float] = deque(maxlen=_REMEMBERED)
         self._noted = 0
 
+    def guess(self, inference_s: float) -> None:
+        """Begin with what inference alone takes: a service that is started under load never sees anything unloaded."""
+        if self.is_measured:
+            self.seconds = max(_LEAST_S, _TIMES * (inference_s + _ADDED_S))
+
     def note_unloaded(self, seconds: float) -> None:
         """Tell how long an answer took for which nothing had to wait."""
-        if self._is_set:
+        if not self.is_measured:
             return
         self._recent.append(seconds)
         self._noted += 1

@@ -3,8 +3,10 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from artifact.budgets import BudgetCurve
+from artifact.budgets import Accuracy, BudgetCurve
+from artifact.manifest import Manifest
 from tests.budgets import BUDGETS, budget
+from tests.runtimes import echo_manifest
 
 
 @pytest.mark.parametrize(
@@ -42,3 +44,24 @@ def test_offsets_must_rise() -> None:
 def test_shares_are_shares(share: float) -> None:
     with pytest.raises(ValidationError):
         budget(0.0, 0.5, 0.8).model_validate(budget(0.0, 0.5, 0.8).model_dump() | {"mac_share": share})
+
+
+def test_accuracy_is_within_its_interval() -> None:
+    with pytest.raises(ValidationError, match="not within its interval"):
+        Accuracy(value=0.5, low=0.6, high=0.7)
+
+
+def test_budgets_that_no_image_can_spend_are_refused() -> None:
+    told = echo_manifest().model_dump()
+    for wrong in (budget(-1.0, 0.1, 0.8), budget(1e4, 0.9, 0.8)):
+        with pytest.raises(ValidationError, match="no image spends"):
+            Manifest.model_validate(told | {"budgets": {"images": 200, "rows": [wrong.model_dump()]}})
+    right = {"images": 1000, "rows": [row.model_dump() for row in BUDGETS.rows]}
+    read = Manifest.model_validate(told | {"budgets": right}).budgets
+    assert read is not None
+    assert read.model_dump() == BUDGETS.model_dump()
+
+
+def test_curve_without_end_is_refused() -> None:
+    with pytest.raises(ValidationError, match="at most 200"):
+        BudgetCurve(images=10, rows=tuple(budget(float(number), 0.5, 0.8) for number in range(201)))

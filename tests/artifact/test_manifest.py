@@ -183,6 +183,11 @@ def test_networks_that_do_not_fit_the_blocks_are_refused(make_manifest: MakeMani
         make_manifest(**_cascade(blocks=(first, network, outside)))
     with pytest.raises(ValidationError, match="no gate decides about it"):
         make_manifest(**_cascade(blocks=(first, network.model_copy(update={"gated": False}), last)))
+    for unsure in ([members[0], {"folder": "network2"}], [{"folder": "network1", "sure_above": 1.0}, members[1]]):
+        with pytest.raises(ValidationError, match="sure_above is of each network but the first"):
+            make_manifest(**_cascade(members=unsure))
+    with pytest.raises(ValidationError, match="networks begin among the blocks"):
+        make_manifest(members=members[:1])
     for wrong in ([], members[:1], members * 2):
         with pytest.raises(ValidationError, match="networks begin among the blocks"):
             make_manifest(**_cascade(members=wrong))

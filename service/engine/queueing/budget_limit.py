@@ -56,8 +56,8 @@ class BudgetLimit:
 
     @property
     def share(self) -> float:
-        """The limit."""
-        return self._steps[self._at]
+        """The limit. While nothing comes it rises all the same."""
+        return self._steps[self._after_silence(self._clock())]
 
     @property
     def is_fixed(self) -> bool:
@@ -72,6 +72,7 @@ class BudgetLimit:
     def note_arrival(self, pressure: Pressure) -> None:
         """Count an image that comes, whether it is let in or not, and move the limit where that is due."""
         now = self._clock()
+        self._at = self._after_silence(now)
         self._arrivals = self._arrivals * math.exp((self._counted_at - now) / _RATE_S) + 1
         self._counted_at = now
         if pressure.wait_s > _LONG * pressure.objective_s:
@@ -80,6 +81,10 @@ class BudgetLimit:
                 self._fall(now, pressure)
         elif min(now - self._calm_since, now - self._moved_at) >= _RISE_S:
             self._rise(now, pressure)
+
+    def _after_silence(self, now: float) -> int:
+        """Where the limit is if nothing has come since the last arrival."""
+        return max(0, self._at - int((now - max(self._counted_at, self._moved_at)) / _RISE_S))
 
     def _fall(self, now: float, pressure: Pressure) -> None:
         waits = min(1.0, pressure.wait_s / pressure.objective_s)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from service.engine.objective import Objective
 
 
@@ -41,3 +43,12 @@ def test_objective_is_not_below_what_the_operating_system_delays() -> None:
     for _ in range(100):
         objective.note_unloaded(0.0001)
     assert objective.seconds == 0.005
+
+
+def test_objective_begins_with_a_guess_that_is_not_the_operators() -> None:
+    objective = Objective(None)
+    objective.guess(0.01)
+    assert objective.seconds == pytest.approx(0.036)
+    objective = Objective(0.02)
+    objective.guess(0.5)
+    assert objective.seconds == 0.02

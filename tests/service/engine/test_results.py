@@ -57,3 +57,23 @@ def test_whoever_cannot_take_their_answer_keeps_nobody_from_theirs(caplog: pytes
     Results(Health(), lambda _: None, InferenceCost(), Objective(None)).tell(_jobs(2, take), outcomes)
     assert told == outcomes
     assert "a bug of the service" in caplog.text
+
+
+def test_dear_images_teach_nothing_of_others() -> None:
+    cost, objective = InferenceCost(), Objective(None)
+    results = Results(Health(), lambda _: None, cost, objective)
+    answer = Answer((1.0,), (), (), 10**6, 1, 0.6, 0.0, 0.01)
+    for dear in (True, False):
+        job = _jobs(1, lambda _: None)[0]
+        job.dear = dear
+        results.tell([job], [answer])
+        assert (cost.seconds(10**6) > 0) == (not dear)
+
+
+@pytest.mark.parametrize(("max_wait_s", "learned"), [(0.0, False), (0.005, True)])
+def test_images_that_waited_for_company_alone_count_as_unloaded(max_wait_s: float, learned: bool) -> None:
+    objective = Objective(None)
+    results = Results(Health(), lambda _: None, InferenceCost(), objective, max_wait_s)
+    for _ in range(50):
+        results.tell(_jobs(1, lambda _: None), [Answer((1.0,), (), (), 10**6, 1, 0.001, 0.005, 0.01)])
+    assert (objective.seconds < 1) == learned

@@ -81,7 +81,7 @@ def test_budget_of_the_form_goes_before_that_of_the_query(budgeted: Server) -> N
         (["0.2"], "invalid_budget", "0.3 of its compute at least"),
         (["much"], "invalid_parameter", "'budget' must be a number"),
         (["0.5"] * 3, "invalid_parameter", "3 fields 'budget' for 2 files"),
-        (["0.5"] * 4, "too_many_images", "at most 3"),
+        (["0.5"] * 4, "invalid_parameter", "at most 3 fields"),
         (["0" * 33], "invalid_parameter", "more than 32 bytes"),
     ],
 )

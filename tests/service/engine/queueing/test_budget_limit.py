@@ -153,3 +153,28 @@ def test_nobody_is_limited_as_long_as_nobody_knows_what_is_too_long() -> None:
     limit = BudgetLimit([1.0, 0.5], lambda: 0.0)
     limit.note_arrival(Pressure(10.0, float("inf"), 1, lambda _: 1.0))
     assert limit.share == 1.0
+
+
+def test_limit_rises_while_nothing_comes() -> None:
+    now = [0.0]
+    limit = BudgetLimit(_BUDGETS, lambda: now[0])
+    for _ in range(1000):
+        now[0] += 0.001
+        limit.note_arrival(Pressure(1.0, 0.05, 2, lambda share: 0.01 * share))
+    assert limit.share == 0.4
+    now[0] += 1.5
+    assert limit.share == 0.6
+    now[0] += 10
+    assert limit.share == 1.0
+
+
+def test_requests_that_bring_no_image_count_for_nothing(simulate: Simulate) -> None:
+    simulation = simulate()
+
+    def come() -> None:
+        simulation.engine.require_room()
+        simulation.at(0.0005, come)
+
+    simulation.at(0.0, come)
+    tally = _under(simulation, 0.5, 10)
+    assert sum(share == 1.0 for share in tally.shares) > 0.97 * len(tally.shares)
