@@ -182,3 +182,12 @@ def test_several_batches_add_up() -> None:
     assert agreement.logit_difference == pytest.approx(1e-4 / 2, rel=0.01)
     assert agreement.margin_difference == pytest.approx(1.0)
     assert {problem.split(":")[0] for problem in agreement.problems} == {"third"}
+
+
+@pytest.mark.parametrize(("different", "refused"), [(3, False), (4, True)])
+def test_a_few_different_decisions_of_few_say_nothing(different: int, refused: bool) -> None:
+    logits, margins = np.tile(np.array([[1.0, 0.0]], np.float32), (60, 1)), np.ones((60, 1), np.float32)
+    actual = margins.copy()
+    actual[:different] = -1
+    agreement = _compared((logits, actual), (logits, margins), np.zeros(60))
+    assert (agreement.low_precision_problem() is not None) == refused
