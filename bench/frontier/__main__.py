@@ -50,11 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     examples = open_examples(arguments.data)
     pixels, classes = _held_out(examples)
     images = preset("convnet-aig-20-cifar10").preprocessing.normalise(pixels)
-    entries = _entries(trained, Exporter(examples, arguments.runs), images)
+    entries, variants = _entries(trained, Exporter(examples, arguments.runs), images)
     opened = runs(entries, images)
     points = measure(opened, classes, lambda run: run.entry.name == _YARDSTICK, arguments.rounds)
     means = mean_points(points)
-    served = serve(_served(entries), pixels[::25], PRECISIONS, arguments.rounds, arguments.seconds)
+    served = []
+    if arguments.rounds:
+        served = serve(_served(entries) + variants, pixels[::25], PRECISIONS, arguments.rounds, arguments.seconds)
     print(_table(means), _served_table(served), sep="\n\n")
     _draw(means, arguments.charts, arguments.epochs)
     differences = {name: above_plain(_of("fp32", means), _JUDGED, cost) for name, cost in _COSTS.items()}
@@ -74,7 +76,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--epochs", type=int, default=60, help="times each image is seen (default: %(default)s)")
     parser.add_argument("--trained-only", action="store_true", help="measure what is trained (default: train the rest)")
-    parser.add_argument("--rounds", type=int, default=5, help="times of each (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="times of each; 0 measures no time (default: %(default)s)"
+    )
     parser.add_argument("--seconds", type=float, default=4.0, help="of serving a network (default: %(default)g)")
     parser.add_argument("--charts", type=Path, default=_ROOT / "docs", help="folder of the pictures (default: docs)")
     return parser.parse_args(argv)
@@ -89,9 +93,13 @@ def _held_out(examples: Examples) -> tuple[UInt8Array, np.ndarray]:
     return images.pixels(np.arange(len(images))), images.classes
 
 
-def _entries(trained: Sequence[Training], exporter: Exporter, images: Float32Array) -> list[Entry]:
-    """All networks: the single ones, and of each seed the cascades of those that are trained."""
-    entries, logits = [], {}
+def _entries(trained: Sequence[Training], exporter: Exporter, images: Float32Array) -> tuple[list[Entry], list[Entry]]:
+    """All networks: the single ones, and of each seed the cascades of those that are trained.
+
+    Returns:
+        those to measure, and of the judged cascade others to serve, since the service runs what an artifact says.
+    """
+    entries, logits, variants = [], {}, []
     for training in trained:
         if training.name.startswith("plain") and "half" in training.name:
             continue  # what a gated network started from has seen fewer images
@@ -108,8 +116,8 @@ def _entries(trained: Sequence[Training], exporter: Exporter, images: Float32Arr
                 cascade = exporter.cascade(members, said, _SHARES)
                 cascades.append(replace(cascade, offsets=cascade.offsets | {"100%": ALWAYS}))
                 if seed == 0 and pair == _PAIRS[0]:
-                    cascades += [exporter.cascade(members, said, [share]) for share in (0.1, 0.3)]
-    return entries + cascades
+                    variants = [exporter.cascade(members, said, [share]) for share in (0.1, 0.3)]
+    return entries + cascades, variants
 
 
 def _served(entries: Sequence[Entry]) -> list[Entry]:
@@ -146,6 +154,8 @@ def _draw(means: Sequence[Point], charts: Path, epochs: int) -> None:
                 if np.isfinite(of(point)):
                     name = "plain networks" if point.kind == "plain" else point.name
                     series.setdefault(name, {})[of(point)] = point.accuracy
+            if not series:  # times were not measured
+                continue
             label = (
                 f"{cost} an image"
                 if cost != "time"

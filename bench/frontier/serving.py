@@ -47,26 +47,25 @@ def serve(
     """
     files = [_png(each) for each in pixels]
     cases = [(entry, precision) for precision in precisions for entry in entries]
-    reached: dict[tuple[Entry, Precision], list[float]] = {case: [] for case in cases}
+    reached: list[list[float]] = [[] for _ in cases]
     for _ in range(rounds):
-        for entry, precision in tqdm(cases, desc="serving", unit="network", leave=False):
+        for measured, (entry, precision) in zip(reached, tqdm(cases, desc="serving", leave=False), strict=True):
             service = replace(SERVICE, environment={"AIG_RUNTIME": "compiled", "AIG_PRECISION": precision})
             with running(service, entry.folder, _PORT) as server:
                 headers = {"Content-Type": "image/png"}
                 result = closed_loop(server.url, files, headers, _CLIENTS, seconds, _WARMUP_S, _TIMEOUT_S)
             if set(result.counts) != {200}:
                 raise RuntimeError(f"not every image was classified: {result.counts}")
-            reached[entry, precision].append(result.images_per_s)
-    base = reached[cases[0]]
+            measured.append(result.images_per_s)
     return [
         Served(
             entry.name,
             next(iter(entry.offsets)),
             precision,
             median(each),
-            median([ours / theirs for ours, theirs in zip(each, base, strict=True)]),
+            median([ours / theirs for ours, theirs in zip(each, reached[0], strict=True)]),
         )
-        for (entry, precision), each in reached.items()
+        for (entry, precision), each in zip(cases, reached, strict=True)
     ]
 
 
