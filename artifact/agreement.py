@@ -90,7 +90,8 @@ class Agreement:
     ) -> None:
         """Compare one batch, run with gate offsets (N,), and note what differs; `scenario` names it in a problem."""
         (expected_logits, expected_margins), (logits, margins) = expected, actual
-        if logits.shape != expected_logits.shape or margins.shape != expected_margins.shape:
+        same_shapes = logits.shape == expected_logits.shape and margins.shape == expected_margins.shape
+        if not same_shapes or margins.shape[1] != gating.gated.size:
             self.problems.append(f"{scenario}: shapes {logits.shape} and {margins.shape}")
             return
         distance = expected_margins + offsets[:, None] - np.float32(gating.gate_threshold)  # (N, G), from the threshold

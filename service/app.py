@@ -141,7 +141,7 @@ def create_app(
     rechecks = Rechecks(engine, metrics, settings.recheck_share)
     context = Context(settings, engine, metrics, memory, writer, costs, budgets, rechecks)
     others = _others(context, _lifespan(context, scheduling, tracing))
-    describe_api(others, settings, with_keys=keys is not None)
+    describe_api(others, settings, pool.manifest.budgets, with_keys=keys is not None)
 
     # From the inside out.
     app: ASGIApp = Routing(context, HeadAsGet(others))

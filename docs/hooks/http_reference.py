@@ -9,6 +9,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from artifact.manifest import read_manifest
+from docs.hooks.repository import ROOT
 from docs.hooks.tables import sentence, table
 from service.http.openapi import describe_api
 from service.http.routes import metrics_router, router
@@ -24,7 +26,7 @@ def document() -> dict[str, Any]:
     app = FastAPI()
     for each in (router, metrics_router):
         app.include_router(each)
-    describe_api(app, Settings(), with_keys=True)
+    describe_api(app, Settings(), read_manifest(ROOT / Settings().model).budgets, with_keys=True)
     return app.openapi()
 
 

@@ -10,8 +10,8 @@ _TIMES = 3.0
 _REMEMBERED, _FEWEST, _SORTED_EVERY = 1000, 50, 50
 # What HTTP and decoding add to inference alone, in seconds, for the first guess.
 _ADDED_S = 0.002
-# Below this, in seconds, the operating system's own delays would decide who is refused.
-_LEAST_S = 0.005
+# Nobody notices less, in seconds, and who is refused waits for longer.
+_LEAST_S = 0.1
 
 
 class Objective:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, FastAPI, Query
 from fastapi.openapi.utils import get_openapi
 
+from artifact.budgets import BudgetCurve
 from service.classify.budgets import HEADER as BUDGET_HEADER
 from service.classify.deadlines import HEADER
 from service.classify.schemas import BatchClassification, Classification, ClassifyParameters
@@ -127,12 +128,13 @@ _HEADERS = {
 }
 
 
-def describe_api(app: FastAPI, settings: Settings, with_keys: bool) -> None:
+def describe_api(app: FastAPI, settings: Settings, budgets: BudgetCurve | None, with_keys: bool) -> None:
     """Make the app's document tell the limits it was started with, and what answers API keys bring.
 
     Args:
         app: with all its routes.
         settings: of the service.
+        budgets: of the model.
         with_keys: whether it asks for API keys.
     """
     routes = [*_declared.routes, *app.routes]
@@ -141,6 +143,7 @@ def describe_api(app: FastAPI, settings: Settings, with_keys: bool) -> None:
     for path, field in (("/classify", "file"), ("/classify/batch", "files")):
         form = document["paths"][path]["post"]["requestBody"]["content"]["multipart/form-data"]
         form["encoding"] = {field: {"contentType": media_types}}
+        _limit_budgets(document["paths"][path]["post"], form, budgets)
     form["schema"]["properties"]["files"]["maxItems"] = settings.max_images
     for path, operations in document["paths"].items():
         for operation in operations.values():
@@ -152,6 +155,20 @@ def describe_api(app: FastAPI, settings: Settings, with_keys: bool) -> None:
     if with_keys:
         document["components"]["securitySchemes"] = _SCHEMES
     app.openapi = lambda: document  # type: ignore[method-assign]  # as FastAPI's documentation has it
+
+
+def _limit_budgets(operation: dict[str, Any], form: dict[str, Any], budgets: BudgetCurve | None) -> None:
+    """Tell the smallest budget of the model, or nothing of budgets where it has none."""
+    of_budgets = {"budget", "max_latency_ms", BUDGET_HEADER}
+    if budgets is None:
+        operation["parameters"] = [each for each in operation["parameters"] if each["name"] not in of_budgets]
+        del form["schema"]["properties"]["budget"]
+        return
+    schema = {"type": "number", "minimum": budgets.least, "maximum": 1}
+    for each in operation["parameters"]:
+        if each["name"] in {"budget", BUDGET_HEADER}:
+            each["schema"] = schema
+    form["schema"]["properties"]["budget"] = {**_OF_A_FILE, "items": schema}
 
 
 def _require_key(path: str, operation: dict[str, Any]) -> None:

@@ -26,6 +26,18 @@ def test_model_route_describes_the_model(server: Server, runtime: OnnxRuntime) -
     assert told.budgets == []
 
 
+def test_openapi_tells_the_smallest_budget(echo_runtime: EchoRuntime) -> None:
+    echo_runtime.manifest = echo_runtime.manifest.model_copy(update={"budgets": BUDGETS})
+    with serving(echo_runtime) as server:
+        paths = server.get("/openapi.json").json()["paths"]
+    for path in ("/classify", "/classify/batch"):
+        told = {each["name"]: each["schema"] for each in paths[path]["post"]["parameters"]}
+        form = paths[path]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]["budget"]
+        expected = {"type": "number", "minimum": 0.3, "maximum": 1}
+        assert told["budget"] == told[BUDGET_HEADER] == form["items"] == expected
+        assert "max_latency_ms" in told
+
+
 def test_model_route_tells_its_budgets(echo_runtime: EchoRuntime) -> None:
     echo_runtime.manifest = echo_runtime.manifest.model_copy(update={"budgets": BUDGETS})
     with serving(echo_runtime) as server:
@@ -87,7 +99,7 @@ def test_openapi_describes_every_route_and_parameter(server: Server) -> None:
         ("/classify/batch", {"multipart/form-data"}),
     ):
         operation = described["paths"][path]["post"]
-        names = {"top_k", "graph", "budget", "max_latency_ms", "degrade", HEADER, BUDGET_HEADER}
+        names = {"top_k", "graph", "degrade", HEADER}  # of the budgets that the model does not have nothing
         assert {parameter["name"] for parameter in operation["parameters"]} == names
         assert set(operation["requestBody"]["content"]) == content_types
         errors = [answer for status, answer in operation["responses"].items() if status != "200"]
