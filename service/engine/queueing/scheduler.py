@@ -38,9 +38,9 @@ AHEAD_S = 0.004
 _LATELY_S = 10.0
 
 
-# Batches for each worker that may wait whatever the objective: with less room, a few who try again at once would keep
-# all others out.
-_LEAST_ROOM = 4
+# Batches for each worker that may wait whatever the objective that was measured: with less room, a few who try again at
+# once would keep all others out, and the first images, which take longer, would have others refused.
+_LEAST_ROOM = 16
 
 
 class Scheduler:
@@ -311,7 +311,8 @@ class Scheduler:
         room, most = self._queue.room, math.inf
         if (job_s := self.job_s) and self._objective.seconds < math.inf:
             # Half of what each worker runs, and the job itself, take their time as well.
-            most = max(_LEAST_ROOM * self._policy.max_batch, self._objective.seconds / job_s - 1.5) * self.workers
+            least = (_LEAST_ROOM if self._objective.is_measured else 1) * self._policy.max_batch
+            most = max(least, self._objective.seconds / job_s - 1.5) * max(1, self.workers)
         elif self.overloaded:
             most = self._policy.workers * self._policy.max_batch
         return room if most == math.inf else min(room, math.floor(most) - sum([slot.ahead for slot in self._slots]))
