@@ -32,7 +32,8 @@ class GatedPart(Protocol):
     def within(self) -> str | None: ...
 
 
-@dataclass(frozen=True, kw_only=True)
+# Arrays cannot be compared as fields are; and what keeps one, as a manifest does, must stay comparable.
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Gating:
     """Of a network of B blocks, of which G are gated.
 

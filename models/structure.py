@@ -13,7 +13,7 @@ from models.macs import count_macs
 from models.resnet import block_name
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Structure(Gating):
     """A network of B blocks, of which some are gated.
 

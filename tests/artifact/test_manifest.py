@@ -292,3 +292,11 @@ def test_error_tells_what_was_probably_meant(artifact: Path, tmp_path: Path) -> 
     other = shutil.copytree(version, version.with_name("2"))
     with pytest.raises(ArtifactError, match=re.escape(f"there is 2 of them below it; name {version} or {other}")):
         read_manifest(version.parent)
+
+
+def test_equal_manifests_stay_equal_when_they_were_used(make_manifest: MakeManifest) -> None:
+    one, other = make_manifest(), make_manifest()
+    for each in (one, other):
+        each.executed(np.zeros((1, 2), np.float32), np.zeros(1, np.float32))
+    assert one == other
+    assert one != make_manifest(gate_threshold=0.5)

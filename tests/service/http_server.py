@@ -66,7 +66,7 @@ class HttpAnswer:
 @contextmanager
 def http_serving(runtime: Runtime, keys: KeySource | None = None, **settings: object) -> Iterator[RunningServer]:
     """A started server."""
-    chosen = Settings(**({"workers": 1, "max_batch": 1, "max_wait_ms": 0} | settings))
+    chosen = Settings(**({"workers": 1, "max_batch": 1, "max_wait_ms": 0, "objective_ms": 1e6} | settings))
     app = create_app(chosen, pool(runtime, chosen), keys)
     server = HttpServer(app, app.context, app.turns)
     with taken_port(["127.0.0.1"], 0) as listeners:

@@ -117,6 +117,6 @@ def serving(
     runtime: Runtime, keys: KeySource | None = None, tracing: Tracing | None = None, **settings: object
 ) -> Iterator[Server]:
     """A started server, with two workers and batches of up to eight where the settings do not say otherwise."""
-    chosen = Settings(**({"workers": 2, "max_batch": 8, "max_wait_ms": 0} | settings))
+    chosen = Settings(**({"workers": 2, "max_batch": 8, "max_wait_ms": 0, "objective_ms": 1e6} | settings))
     with Server(create_app(chosen, pool(runtime, chosen), keys, tracing)) as server:
         yield server

@@ -30,7 +30,7 @@ def runtime(echo_runtime: EchoRuntime) -> EchoRuntime:
 
 @pytest.fixture
 def app(runtime: EchoRuntime) -> Any:
-    settings = Settings(workers=1, max_batch=1, max_wait_ms=0)
+    settings = Settings(workers=1, max_batch=1, max_wait_ms=0, objective_ms=1e6)
     return create_app(settings, pool(runtime, settings))
 
 
@@ -166,7 +166,7 @@ _PREFLIGHT = ((b"origin", b"https://a.example"), (b"access-control-request-metho
 def test_all_requests_wait_for_their_turn_and_are_counted_under_their_route(
     runtime: EchoRuntime, monkeypatch: pytest.MonkeyPatch, method: str, path: str, route: str, headers: Any
 ) -> None:
-    settings = Settings(workers=1, max_batch=1, max_wait_ms=0, cors_origins=("https://a.example",))
+    settings = Settings(workers=1, max_batch=1, max_wait_ms=0, objective_ms=1e6, cors_origins=("https://a.example",))
     app = create_app(settings, pool(runtime, settings), Keyring(()))  # nothing without a key, and there is none
 
     async def leave(*_: object) -> None:
