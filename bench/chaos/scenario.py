@@ -24,7 +24,7 @@ _DEADLINE_S, _STUCK_S, _DRAIN_S = 4.0, 3.0, 15.0
 _MAX_BYTES, _MAX_PIXELS, _MAX_IMAGES = 500_000, 4_000_000, 8
 _MAX_BATCH = {"1": 1, "2": 4}
 _FLAGS = (
-    f"--workers {_WORKERS} --queue-size 32 --max-bytes {_MAX_BYTES} --max-pixels {_MAX_PIXELS} "
+    f"--workers {_WORKERS} --queue-size 16 --max-bytes {_MAX_BYTES} --max-pixels {_MAX_PIXELS} "
     f"--max-images {_MAX_IMAGES} --deadline-ms {1000 * _DEADLINE_S:.0f} --stuck-seconds {_STUCK_S} "
     f"--drain-seconds {_DRAIN_S} --max-wait-ms 0"
 )

@@ -3,7 +3,7 @@
 import { html, svg } from "./elements.js";
 import { percent } from "./figures.js";
 import { title } from "./network.js";
-import { layOut } from "./network_layout.js";
+import { layOut, NARROWEST } from "./network_layout.js";
 import { Tips } from "./tips.js";
 
 const HEIGHT = 48;
@@ -39,7 +39,7 @@ export class RateChart {
 
   #fit() {
     const width = this.element.clientWidth;
-    if (width === this.#width) return;
+    if (width < NARROWEST || width === this.#width) return; // it may have hardly any before the style sheets are there
     this.#width = width;
     const layout = layOut(this.#blocks, width, () => ({ above: HEIGHT, below: 2 }));
     this.#bars = layout.blocks.map((at) => drawBar(at, layout));
