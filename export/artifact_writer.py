@@ -38,10 +38,11 @@ from export.parity import eager_runner, gating_of, onnx_runner, verify
 from export.profile import measure_profile
 from export.torchscript import write_torchscript
 from models.answers import Images
-from models.cascade import Cascade, Network
+from models.cascade import Network
 from models.checkpoint import Checkpoint
 from models.config import CascadeConfig, ModelConfig
 from models.macs import count_macs
+from models.resnet import AdaptiveResNet
 from models.structure import Structure, blocks_of, network_name
 
 
@@ -138,12 +139,12 @@ def _write_int8(
 
     A cascade has none of its own: its networks have, which run in turn.
     """
-    if isinstance(network, Cascade) or isinstance(inference, InferenceCascade):
-        assert isinstance(inference, InferenceCascade)
+    if isinstance(inference, InferenceCascade):
         paths = [folder / network_name(number) / INT8_NAME for number, _ in enumerate(inference.networks, 1)]
         networks, sure_above = [int8_runner(path) for path in paths], inference.sure_above[1:]
         run: Run = partial(run_cascade, networks, inference.gates, sure_above, gate_threshold)
     else:
+        assert isinstance(network, AdaptiveResNet)
         names, path = _residual_blocks(network.config), folder / INT8_NAME
         write_int8(inference, names, network.config.input_size, calibrate(inference, names, calibration_images), path)
         check_skipping(network, path, images[:1])

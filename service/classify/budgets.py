@@ -133,9 +133,9 @@ def limits_to(manifest: Manifest, least_budget: float | None, least_accuracy: fl
             best = max(each.accuracy.value for each in curve.rows)
             raise SettingsError(f"least_accuracy: this model's best is {best:g}")
         floors.append(row.mac_share)
-    shares = sorted({row.mac_share for row in curve.rows if max(floors) <= row.mac_share < 1}, reverse=True)
+    shares = sorted({row.mac_share for row in curve.rows if max(floors) <= row.mac_share < 1})
     apart = math.ceil(len(shares) / _MOST_STEPS) or 1  # many small steps take long to climb
-    return [1.0, *shares[::-1][::apart][::-1]]
+    return [1.0, *reversed(shares[::apart])]
 
 
 def budget_in(text: str, where: str) -> float:

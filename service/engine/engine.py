@@ -170,7 +170,10 @@ class Engine:
 
     @property
     def _pressure(self) -> Pressure:
-        return Pressure(self._scheduler.wait_s, self.objective.seconds, self._scheduler.workers, self._image_s)
+        scheduler = self._scheduler
+        return Pressure(
+            scheduler.wait_s, scheduler.overloaded, self.objective.seconds, scheduler.workers, self._image_s
+        )
 
     def _image_s(self, share: float) -> float:
         """Seconds that a worker would take for an image of this share: as now, but for the inference."""

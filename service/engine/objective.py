@@ -19,18 +19,23 @@ class Objective:
 
     Args:
         set_s: by the operator; None to measure it.
+
+    Attributes:
+        seconds: the time; infinite where nothing is ever too late.
+        is_measured: whether nobody has set it.
+        is_strict: whether an operator has, to less than for ever.
     """
 
     def __init__(self, set_s: float | None) -> None:
         self.seconds = math.inf if set_s is None else set_s
         self.is_measured = set_s is None
+        self.is_strict = set_s is not None and set_s < math.inf
         self._recent: deque[float] = deque(maxlen=_REMEMBERED)
         self._noted = 0
 
     def guess(self, inference_s: float) -> None:
         """Begin with what inference alone takes: a service that is started under load never sees anything unloaded."""
-        if self.is_measured:
-            self.seconds = max(_LEAST_S, _TIMES * (inference_s + _ADDED_S))
+        self.seconds = max(_LEAST_S, _TIMES * (inference_s + _ADDED_S))
 
     def note_unloaded(self, seconds: float) -> None:
         """Tell how long an answer took for which nothing had to wait."""

@@ -1,8 +1,9 @@
 """How much of the network an image may have now: less while more comes in than can be answered in time.
 
-The limit falls as soon as images wait for a good part of the objective, to the largest step at which the workers keep
-up with what arrives and work off what waits. It rises a step at a time, each time when nothing has waited for a while
-and the workers would keep up with the next step too, so that it does not go up and down.
+The limit falls as soon as images wait for a good part of the objective, or are refused, to the largest step at which
+the workers keep up with what arrives and work off what waits. It rises a step at a time, each time when nothing has
+waited for a while and the workers would keep up with the next step too, so that it does not go up and down. While
+nothing comes it rises as well.
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ class Pressure:
 
     Attributes:
         wait_s: how long what comes now would wait.
+        overloaded: whether some are refused.
         objective_s: within what time an answer is worth most.
         workers: how many run images.
         image_s: how long a worker takes for an image of a share of the network, in seconds; 0 where nobody knows.
     """
 
     wait_s: float
+    overloaded: bool
     objective_s: float
     workers: int
     image_s: Callable[[float], float]
@@ -64,18 +67,13 @@ class BudgetLimit:
         """Whether it never moves."""
         return len(self._steps) == 1
 
-    @property
-    def is_lowest(self) -> bool:
-        """Whether it cannot fall any more."""
-        return self._at == len(self._steps) - 1
-
     def note_arrival(self, pressure: Pressure) -> None:
         """Count an image that comes, whether it is let in or not, and move the limit where that is due."""
         now = self._clock()
         self._at = self._after_silence(now)
         self._arrivals = self._arrivals * math.exp((self._counted_at - now) / _RATE_S) + 1
         self._counted_at = now
-        if pressure.wait_s > _LONG * pressure.objective_s:
+        if pressure.overloaded or pressure.wait_s > _LONG * pressure.objective_s:
             self._calm_since = now
             if now - self._moved_at >= _FALL_S:
                 self._fall(now, pressure)

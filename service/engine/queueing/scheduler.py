@@ -306,16 +306,17 @@ class Scheduler:
     def _room(self) -> int:
         """How many jobs may be queued now: with what was given ahead, as many as are answered within the objective.
 
-        Without one it is a batch for each worker under overload.
+        Unless an operator has set that, it is a batch for each worker under overload.
         """
-        room, most = self._queue.room, math.inf
+        room, ahead = self._queue.room, sum([slot.ahead for slot in self._slots])
         if (job_s := self.job_s) and self._objective.seconds < math.inf:
+            least = self._policy.max_batch * (1 if self._objective.is_strict else _LEAST_ROOM)
             # Half of what each worker runs, and the job itself, take their time as well.
-            least = (_LEAST_ROOM if self._objective.is_measured else 1) * self._policy.max_batch
-            most = max(least, self._objective.seconds / job_s - 1.5) * max(1, self.workers)
-        elif self.overloaded:
-            most = self._policy.workers * self._policy.max_batch
-        return room if most == math.inf else min(room, math.floor(most) - sum([slot.ahead for slot in self._slots]))
+            each = max(least, self._objective.seconds / job_s - 1.5)
+            room = min(room, math.floor(each * max(1, self.workers)) - ahead)
+        if self.overloaded and not self._objective.is_strict:
+            room = min(room, self._policy.workers * self._policy.max_batch - ahead)
+        return room
 
     def _require_room(self, queue: JobQueue, room: int) -> None:
         if self._closed:

@@ -45,10 +45,15 @@ def test_objective_is_not_below_what_anybody_notices() -> None:
     assert objective.seconds == 0.1
 
 
-def test_objective_begins_with_a_guess_that_is_not_the_operators() -> None:
+def test_objective_begins_with_a_guess() -> None:
     objective = Objective(None)
     objective.guess(0.1)
     assert objective.seconds == pytest.approx(0.306)
-    objective = Objective(0.02)
-    objective.guess(0.5)
-    assert objective.seconds == 0.02
+
+
+@pytest.mark.parametrize(
+    ("set_s", "measured", "strict"), [(None, True, False), (0.02, False, True), (math.inf, False, False)]
+)
+def test_objective_is_strict_where_an_operator_has_set_it(set_s: float | None, measured: bool, strict: bool) -> None:
+    objective = Objective(set_s)
+    assert (objective.is_measured, objective.is_strict) == (measured, strict)

@@ -87,7 +87,7 @@ def test_near_the_capacity_nearly_all_is_answered_in_time_without_budgets(
 def test_limit_rises_again_when_the_load_is_gone(simulate: Simulate) -> None:
     simulation = simulate()
     _under(simulation, 2.5, 5)
-    assert simulation.engine.limit.is_lowest
+    assert simulation.engine.limit.share == 0.4
     _under(simulation, 0.3, 10)
     assert simulation.engine.limit.share == 1.0
 
@@ -145,13 +145,13 @@ def test_slow_workers_count_as_load(simulate: Simulate) -> None:
 def test_limit_without_steps_never_moves() -> None:
     limit = BudgetLimit([1.0], lambda: 0.0)
     for _ in range(100):
-        limit.note_arrival(Pressure(10.0, 0.01, 1, lambda _: 1.0))
-    assert (limit.share, limit.is_lowest) == (1.0, True)
+        limit.note_arrival(Pressure(10.0, False, 0.01, 1, lambda _: 1.0))
+    assert (limit.share, limit.is_fixed) == (1.0, True)
 
 
 def test_nobody_is_limited_as_long_as_nobody_knows_what_is_too_long() -> None:
     limit = BudgetLimit([1.0, 0.5], lambda: 0.0)
-    limit.note_arrival(Pressure(10.0, float("inf"), 1, lambda _: 1.0))
+    limit.note_arrival(Pressure(10.0, False, float("inf"), 1, lambda _: 1.0))
     assert limit.share == 1.0
 
 
@@ -160,7 +160,7 @@ def test_limit_rises_while_nothing_comes() -> None:
     limit = BudgetLimit(_BUDGETS, lambda: now[0])
     for _ in range(1000):
         now[0] += 0.001
-        limit.note_arrival(Pressure(1.0, 0.05, 2, lambda share: 0.01 * share))
+        limit.note_arrival(Pressure(1.0, False, 0.05, 2, lambda share: 0.01 * share))
     assert limit.share == 0.4
     now[0] += 1.5
     assert limit.share == 0.6
@@ -178,3 +178,23 @@ def test_requests_that_bring_no_image_count_for_nothing(simulate: Simulate) -> N
     simulation.at(0.0, come)
     tally = _under(simulation, 0.5, 10)
     assert sum(share == 1.0 for share in tally.shares) > 0.97 * len(tally.shares)
+
+
+def test_limit_falls_where_images_are_refused_though_nobody_waits_for_long() -> None:
+    now = [0.0]
+    limit = BudgetLimit(_BUDGETS, lambda: now[0])
+    for _ in range(500):
+        now[0] += 0.004
+        limit.note_arrival(Pressure(0.0, True, 0.05, 2, lambda share: 0.01 * share))
+    assert limit.share < 1.0
+
+
+# Under overload a measured objective leaves so little waiting that workers idle now and then.
+@pytest.mark.parametrize(("load", "least"), [(1.5, 0.97), (2.2, 0.85)])
+def test_measured_objective_is_kept_too(simulate: Simulate, load: float, least: float) -> None:
+    simulation = simulate(objective_s=None)
+    _under(simulation, load, 5)
+    tally = _under(simulation, load, 20)
+    offered = len(tally.shares) + tally.refused
+    assert tally.within(0.3) == tally.answered
+    assert tally.answered > least * min(offered, _MOST * _CAPACITY * 20)
