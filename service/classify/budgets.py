@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 
 from pydantic_settings import SettingsError
 
 from artifact.budgets import Budget, BudgetCurve
 from artifact.manifest import Manifest
+from service.classify.numbers import number_in
 from service.engine.inference_cost import InferenceCost
 from service.errors import ApiError
 
 HEADER = "X-Compute-Budget"
-_NUMBER = re.compile(r"\s*\+?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 _MOST_STEPS = 8  # of the limit
 
 
@@ -144,7 +143,7 @@ def budget_in(text: str, where: str) -> float:
     Raises:
         ApiError: it is none.
     """
-    budget = float(text) if _NUMBER.fullmatch(text) else math.nan
+    budget = number_in(text)
     if not 0 < budget <= 1:  # what is not a number is not above 0 either
         raise ApiError(422, "invalid_parameter", f"{where} must be a number above 0 and at most 1")
     return budget

@@ -6,6 +6,7 @@ import math
 import time
 from dataclasses import dataclass
 
+from service.classify.numbers import number_in
 from service.errors import ApiError
 
 HEADER = "X-Request-Timeout-Ms"
@@ -36,10 +37,7 @@ def deadline_within(asked: str | None, arrived: float, longest_ms: float) -> Dea
     """
     if asked is None:
         return Deadline(arrived + longest_ms / 1000)
-    try:
-        asked_ms = float(asked)
-    except ValueError:
-        asked_ms = math.nan
+    asked_ms = number_in(asked)
     if not 0 < asked_ms < math.inf:  # what is not a number is not above 0 either
         raise ApiError(422, "invalid_parameter", f"{HEADER} must be a number of milliseconds above 0")
     return Deadline(arrived + min(asked_ms, longest_ms) / 1000)
