@@ -28,8 +28,9 @@ class Decision(NamedTuple):
 class Gate(nn.Module):
     """Global average pool, `hidden` units with batch norm and ReLU, two logits (skip, execute); paper, section 3.2.
 
-    In training the decision is a hard Gumbel-softmax sample with a straight-through gradient (section 3.3); in
-    evaluation there is no noise and a gate is open exactly when its margin plus the offset is above 0.
+    In training the decision is a hard Gumbel-softmax sample with a straight-through gradient (section 3.3), to whose
+    execute logit the offset is added; in evaluation there is no noise and a gate is open exactly when its margin plus
+    the offset is above 0.
     """
 
     def __init__(self, channels: int, hidden: int = 16) -> None:
@@ -42,13 +43,14 @@ class Gate(nn.Module):
             self.fc2.bias.copy_(torch.tensor([_SKIP_BIAS, _EXECUTE_BIAS]))
 
     def forward(self, x: Tensor, offset: Tensor | float = 0.0) -> Decision:
-        """Decide for each image of x, (N, C, H, W); `offset`, a number or (N,), shifts the margins before it."""
+        """Decide for each image of x, (N, C, H, W); `offset`, a number or (N,), shifts the margins before that."""
         with _without_autocast(x.device.type):
             features = x.sum(dim=(2, 3), dtype=torch.float32) / (x.shape[2] * x.shape[3])  # (N, C)
             logits = self.fc2(F.relu(self.bn(self.fc1(features))))  # (N, 2)
             margin = logits[:, 1] - logits[:, 0]  # (N,)
             if self.training:
-                return Decision(F.gumbel_softmax(logits, tau=1.0, hard=True)[:, 1], margin)
+                shifted = torch.stack([logits[:, 0], logits[:, 1] + offset], dim=1)
+                return Decision(F.gumbel_softmax(shifted, tau=1.0, hard=True)[:, 1], margin)
             return Decision((margin + offset > 0).to(margin.dtype), margin)
 
 

@@ -1,4 +1,4 @@
-"""The target-rate loss and the total training loss."""
+"""The target-rate loss and the total training loss; the loss of budgets is in `models.budgets`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-from models.resnet import Output
 
 # Weight of the target-rate loss against the classification loss, as in the published CIFAR script.
 TARGET_WEIGHT = 2.0
@@ -19,7 +17,7 @@ class Loss(NamedTuple):
 
     total: Tensor
     classification: Tensor
-    target_rate: Tensor
+    compute: Tensor
 
 
 def target_rate_loss(gates: Tensor, targets: Tensor) -> Tensor:
@@ -39,15 +37,14 @@ def target_rate_loss(gates: Tensor, targets: Tensor) -> Tensor:
 
 
 def total_loss(
-    output: Output, classes: Tensor, targets: Tensor, target_weight: float = TARGET_WEIGHT, label_smoothing: float = 0.0
+    logits: Tensor, classes: Tensor, compute: Tensor, target_weight: float = TARGET_WEIGHT, label_smoothing: float = 0.0
 ) -> Loss:
-    """Cross-entropy plus `target_weight` times the target-rate loss.
+    """Cross-entropy plus `target_weight` times the loss that holds the gates to their target.
 
     Args:
-        output: of the network in training mode.
+        logits: (N, classes) of the network in training mode.
         classes: (N,) index of each image's class.
-        targets: (G,) target rate of each gated block.
+        compute: the target-rate loss, or that of budgets.
     """
-    classification = F.cross_entropy(output.logits.float(), classes, label_smoothing=label_smoothing)
-    rate = target_rate_loss(output.open, targets)
-    return Loss(classification + target_weight * rate, classification, rate)
+    classification = F.cross_entropy(logits.float(), classes, label_smoothing=label_smoothing)
+    return Loss(classification + target_weight * compute, classification, compute)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
 from models.loss import TARGET_WEIGHT
@@ -31,6 +31,8 @@ class Recipe(BaseModel):
         weight_decay: of convolution and matrix weights; norms and biases have none.
         target_weight: weight of the target-rate loss.
         target_warmup: share of the steps over which that weight rises linearly from 0.
+        budgets: smallest and largest share of the compute to train the gates for, see `models.budgets`; None trains
+            them for their target rates alone.
         label_smoothing: of the classification loss.
         smallest_image: side of the images at the first step, as a share of the full side, see `image_side`.
         held_out: images kept for validation.
@@ -48,11 +50,18 @@ class Recipe(BaseModel):
     weight_decay: float = Field(default=5e-4, ge=0)
     target_weight: float = Field(default=TARGET_WEIGHT, ge=0)
     target_warmup: float = Field(default=0.0, ge=0, le=1)
+    budgets: tuple[float, float] | None = None
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     smallest_image: float = Field(default=0.6, gt=0, le=1)
     held_out: int = Field(default=5000, ge=0)
     precision: Literal["bf16", "fp32"] = "fp32"
     seed: int = Field(default=0, ge=0, lt=2**31)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.budgets is not None and not 0 < self.budgets[0] < self.budgets[1] <= 1:
+            raise ValueError("budgets rise, from above 0 to at most 1")
+        return self
 
     def learning_rate(self, step: int, steps: int) -> float:
         """The learning rate of a step, counted from 0, in a run of `steps`."""

@@ -65,7 +65,7 @@ class AdaptiveResNet(nn.Module):
     def forward(self, x: Tensor, gate_offset: Tensor | float = 0.0) -> Output:
         """Classify x, (N, 3, H, W).
 
-        In evaluation `gate_offset`, a number or (N,), is added to every margin before the decision.
+        `gate_offset`, a number or (N,), is added to every margin before the decision.
         """
         x = self.stem(x)
         decisions = []

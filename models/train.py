@@ -66,6 +66,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--target-warmup", float, default.target_warmup, "part of the steps over which it rises from 0", metavar="SHARE"
     )
+    parser.add_argument(
+        "--budgets",
+        type=_budgets,
+        metavar="LOW:HIGH",
+        help="train for every share of the compute between these, such as 0.35:1.0, instead of for the target rates",
+    )
     add("--label-smoothing", float, default.label_smoothing, "of the classification loss, from 0 to below 1")
     add(
         "--smallest-image",
@@ -86,6 +92,14 @@ def _add_with_default(
     parser: argparse.ArgumentParser, flag: str, kind: type, default: object, help_: str, **more: Any
 ) -> None:
     parser.add_argument(flag, type=kind, default=default, help=f"{help_} (default: %(default)s)", **more)
+
+
+def _budgets(text: str) -> tuple[float, float]:
+    low, _, high = text.partition(":")
+    try:
+        return float(low), float(high)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"two numbers with a colon between, not {text!r}") from error
 
 
 def _config(arguments: argparse.Namespace, labels: tuple[str, ...]) -> ModelConfig:
@@ -112,6 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             weight_decay=arguments.weight_decay,
             target_weight=arguments.target_weight,
             target_warmup=arguments.target_warmup,
+            budgets=arguments.budgets,
             label_smoothing=arguments.label_smoothing,
             smallest_image=arguments.smallest_image,
             held_out=arguments.held_out,

@@ -10,17 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from models.budgets import Budgets
 from models.checkpoint import Checkpoint, CheckpointError, save
 from models.data import Batch, Dataset
 from models.evaluation import evaluate
-from models.loss import total_loss
+from models.loss import target_rate_loss, total_loss
 from models.recipe import Recipe, make_optimizer
 from models.resnet import AdaptiveResNet
+from models.structure import Structure
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 METRICS_NAME = "metrics.csv"
@@ -60,7 +63,7 @@ class Trainer:
             init_digest: SHA-256 of the checkpoint whose weights the network starts from; None where they are random.
 
         Raises:
-            ValueError: the training images do not fill one batch.
+            ValueError: the training images do not fill one batch, or the network cannot have the recipe's budgets.
         """
         self.network = network
         self.recipe = recipe
@@ -81,6 +84,9 @@ class Trainer:
         # A run goes on only from where it began.
         self._origin = {"init": init_digest, "data": training.examples.digest()}
         self._targets = torch.tensor(gated_rates, device=self.device)
+        self._budgets = None
+        if recipe.budgets is not None:
+            self._budgets = Budgets(Structure.of_config(network.config), self._targets, *recipe.budgets)
 
     @property
     def finished(self) -> bool:
@@ -129,7 +135,7 @@ class Trainer:
         """
         if checkpoint.config != self.network.config:
             raise CheckpointError("the checkpoint in the output folder is of another network; choose another --out")
-        if checkpoint.training.get("recipe") != self.recipe.model_dump():
+        if _recipe_of(checkpoint) != self.recipe:
             raise CheckpointError("the run in the output folder has another recipe; choose another --out")
         origin = checkpoint.training.get("origin", self._origin)
         if origin["init"] != self._origin["init"]:
@@ -171,16 +177,22 @@ class Trainer:
 
     def _train_step(self, batch: Batch) -> None:
         started = time.perf_counter()
-        # The gates' noise depends on the seed and the step alone, so that a resumed run draws the same.
+        # Budgets and the gates' noise depend on the seed and the step alone, so that a resumed run draws the same.
         torch.manual_seed((self.recipe.seed << 32) + self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate(self.step, self.steps)
         images = self._at_its_size(batch.images.to(self.device, non_blocking=True))
         classes = batch.classes.to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
-            output = self.network(images)
+            if self._budgets is None:
+                output = self.network(images)
+                compute = target_rate_loss(output.open, self._targets)
+            else:
+                budgets = self._budgets.draw(len(images))
+                output = self.network(images, self._budgets.gate_offset(budgets))
+                compute = self._budgets.loss(output.open, budgets)
         weight = self.recipe.target_weight_at(self.step, self.steps)
-        loss = total_loss(output, classes, self._targets, weight, self.recipe.label_smoothing)
+        loss = total_loss(output.logits, classes, compute, weight, self.recipe.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
         if not torch.isfinite(loss.total):
@@ -189,7 +201,7 @@ class Trainer:
         self.step += 1
         self.totals.steps += 1
         self.totals.loss += loss.total.item()
-        self.totals.target_rate_loss += loss.target_rate.item()
+        self.totals.target_rate_loss += loss.compute.item()
         self.totals.correct += int((output.logits.argmax(dim=1) == classes).sum())
         self.totals.images += len(classes)
         self.totals.open_share += output.open.mean().item() if len(self._targets) else 1.0
@@ -235,6 +247,14 @@ def warm_start(network: AdaptiveResNet, checkpoint: Checkpoint) -> None:
     if missing or any(own[name].shape != tensor.shape for name, tensor in kept.items()):
         raise CheckpointError(f"{checkpoint.config.name} is not of the same shape as {network.config.name}")
     network.load_state_dict(own | kept)
+
+
+def _recipe_of(checkpoint: Checkpoint) -> Recipe | None:
+    """Of the run that left it, with today's defaults for what its version did not have; None where it is unknown."""
+    try:
+        return Recipe.model_validate(checkpoint.training.get("recipe"))
+    except ValidationError:
+        return None
 
 
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:

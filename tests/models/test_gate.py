@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from artifact.manifest import ALWAYS, NEVER
 from models.gate import Gate
 
 
@@ -47,6 +48,22 @@ def test_training_decisions_are_exactly_zero_or_one(gate: Gate) -> None:
 def test_training_opens_a_gate_with_the_probability_its_margin_states(margin: float) -> None:
     opened = _with_margin(margin).train()(_inputs(20_000)).open.mean()
     assert opened.item() == pytest.approx(torch.sigmoid(torch.tensor(margin)).item(), abs=0.015)
+
+
+def test_offsets_shift_each_image_in_training_too() -> None:
+    gate, offsets = _with_margin(0.5).train(), torch.tensor([-2.0, 1.0]).repeat(10_000)
+    opened = gate(_inputs(20_000), offsets).open
+    for start, offset in enumerate((-2.0, 1.0)):
+        expected = torch.sigmoid(torch.tensor(0.5 + offset)).item()
+        assert opened[start::2].mean().item() == pytest.approx(expected, abs=0.015)
+
+
+@pytest.mark.parametrize("offset", [ALWAYS, NEVER])
+def test_gate_held_open_or_closed_in_training_has_no_gradient_and_no_nan(gate: Gate, offset: float) -> None:
+    opened = gate.train()(_inputs(40), torch.full((40,), offset)).open
+    assert (opened == (offset > 0)).all()
+    opened.sum().backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in gate.parameters())
 
 
 def test_gradient_reaches_the_gate_for_closed_images_too(gate: Gate) -> None:

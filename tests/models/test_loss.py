@@ -4,17 +4,11 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
 
 from models.loss import target_rate_loss, total_loss
-from models.resnet import Output
 
 # Execution rates 0.75 and 0.25 of two gates over four images.
 DECISIONS = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0], [1.0, 0.0]])
-
-
-def _output(logits: Tensor, decisions: Tensor) -> Output:
-    return Output(logits, torch.zeros_like(decisions), decisions)
 
 
 def test_target_rate_loss_is_the_mean_squared_distance_of_the_rates() -> None:
@@ -37,17 +31,17 @@ def test_total_is_cross_entropy_plus_the_weighted_target_rate_loss() -> None:
         math.log(math.exp(row[label]) / sum(map(math.exp, row)))
         for row, label in zip(logits.tolist(), classes, strict=True)
     )
-    loss = total_loss(_output(logits, DECISIONS), torch.tensor(classes), torch.tensor([0.5, 0.5]), target_weight=3.0)
+    compute = target_rate_loss(DECISIONS, torch.tensor([0.5, 0.5]))
+    loss = total_loss(logits, torch.tensor(classes), compute, target_weight=3.0)
     assert loss.classification.item() == pytest.approx(by_hand / 4, rel=1e-6)
-    assert loss.target_rate.item() == pytest.approx(0.0625)
+    assert loss.compute.item() == pytest.approx(0.0625)
     assert loss.total.item() == pytest.approx(by_hand / 4 + 3.0 * 0.0625, rel=1e-6)
 
 
 def test_label_smoothing_spreads_the_target_over_all_classes() -> None:
     logits = torch.tensor([[2.0, -1.0]])
     skip, keep = -torch.log_softmax(logits, 1)[0].flip(0)
-    output = _output(logits, torch.empty(1, 0))
-    loss = total_loss(output, torch.tensor([0]), torch.empty(0), label_smoothing=0.2)
+    loss = total_loss(logits, torch.tensor([0]), torch.zeros(()), label_smoothing=0.2)
     assert loss.total.item() == pytest.approx((0.9 * keep + 0.1 * skip).item(), rel=1e-6)
 
 

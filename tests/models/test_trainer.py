@@ -10,6 +10,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from models.budgets import Budgets
 from models.checkpoint import Checkpoint, CheckpointError, load
 from models.config import ModelConfig
 from models.data import Batch, split
@@ -17,6 +18,7 @@ from models.evaluation import evaluate
 from models.examples import Examples
 from models.recipe import Recipe
 from models.resnet import AdaptiveResNet
+from models.structure import Structure
 from models.trainer import CHECKPOINT_NAME, Trainer, warm_start
 from tests.models.conftest import MakeConfig, MakeDataset, MakeNetwork, metrics, same_tensors
 
@@ -76,6 +78,20 @@ def test_images_are_small_first_and_whole_at_the_end(
     trainer.run()
     assert (seen[0], seen[-1], len(seen)) == (8, 16, trainer.steps)
     assert seen == sorted(seen)
+
+
+def test_budgets_train_gates_that_follow_the_offset(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(epochs=20, budgets=(0.4, 1.0), target_weight=20.0)
+    trainer.run()
+    network, structure = trainer.network.train(), Structure.of_config(trainer.network.config)
+    budgets = Budgets(structure, torch.full((3,), 0.5), 0.4, 1.0)
+    x = next(trainer.training.ordered(50)).images
+    torch.manual_seed(1)
+    for budget in (0.5, 0.7, 1.0):
+        opened = network(x, budgets.gate_offset(torch.full((len(x),), budget))).open
+        executed = structure.executed(opened.detach().numpy() > 0)
+        spent = structure.spent_macs(executed).mean() / structure.total_macs
+        assert spent == pytest.approx(budget, abs=0.1)
 
 
 def test_same_seed_gives_the_same_weights_and_figures(make_trainer: MakeTrainer) -> None:
