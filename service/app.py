@@ -40,7 +40,7 @@ from service.classify.rechecking import Rechecks
 from service.engine.engine import Engine
 from service.engine.workers.pool import WorkerPool
 from service.http.access import Access
-from service.http.endpoint import ROUTES, Routing
+from service.http.endpoint import Routing
 from service.http.forwarded_prefix import ForwardedPrefix
 from service.http.head_requests import HeadAsGet
 from service.http.last_answer import LastAnswer
@@ -58,6 +58,7 @@ from service.observability.access_log import AccessLog
 from service.observability.metrics import Metrics
 from service.observability.opening import open_tracing
 from service.observability.process_metrics import ProcessMetrics
+from service.repository.models import Models
 from service.settings import Settings, read_settings
 from service.ui import page
 
@@ -117,7 +118,7 @@ def create_app(
         tracing: makes spans of requests, if it is given; closed with the application.
     """
     metrics = Metrics(pool.manifest)
-    metrics.start_at_zero([*ROUTES], errors.NOT_THE_CLIENTS_FAULT)
+    metrics.start_at_zero(["/classify", "/classify/batch"], errors.NOT_THE_CLIENTS_FAULT)
     scheduling = LoopPriority()
     costs = DecodingCosts(settings.max_decode_ms / 1000)
     engine = Engine(
@@ -140,11 +141,12 @@ def create_app(
     budgets = Budgets(pool.manifest, settings.default_budget, engine.cost)
     rechecks = Rechecks(engine, metrics, settings.recheck_share)
     context = Context(settings, engine, metrics, memory, writer, costs, budgets, rechecks)
-    others = _others(context, _lifespan(context, scheduling, tracing))
+    models = Models(context)
+    others = _others(context, models, _lifespan(context, scheduling, tracing))
     describe_api(others, settings, pool.manifest.budgets, with_keys=keys is not None)
 
     # From the inside out.
-    app: ASGIApp = Routing(context, HeadAsGet(others))
+    app: ASGIApp = Routing(models, HeadAsGet(others))
     if keys:
         app = Access(app, keys, KeyMetrics(metrics.registry, keys.current(), pool.manifest.total_macs))
     if settings.cors_origins:
@@ -163,14 +165,14 @@ def create_app(
             expose_headers=["Retry-After", "X-Request-ID"],
         )
     turns = RequestTurns()
-    routes = RouteNames(ROUTES, [*others.routes, *(route for each in _routers(settings) for route in each.routes)])
+    routes = RouteNames([*others.routes, *(route for each in _routers(settings) for route in each.routes)])
     access_log = AccessLog(pool.manifest) if settings.logs_requests else None
     app = Observation(InTurn(app, turns), routes, metrics, access_log, tracing)
     app = ForwardedPrefix(LastAnswer(SecurityHeaders(app), stopping=lambda: engine.leaving))
     return Service(context, turns, others, app)
 
 
-def _others(context: Context, lifespan: Lifespan[FastAPI]) -> FastAPI:
+def _others(context: Context, models: Models, lifespan: Lifespan[FastAPI]) -> FastAPI:
     """What answers all that has no images."""
     # The documentation page must work where the internet cannot be reached: its scripts come from this server.
     app = FastAPIOffline(
@@ -192,7 +194,7 @@ def _others(context: Context, lifespan: Lifespan[FastAPI]) -> FastAPI:
     ]
     app.router.routes.remove(assets)
     page.show_files(app, Path(files.directory or ""), f"{assets.path}/{{path:path}}")
-    app.state.context = context
+    app.state.context, app.state.models = context, models
     for each in _routers(context.settings):
         app.include_router(each)
     page.mount(app)

@@ -233,6 +233,26 @@ class ModelDescription(BaseModel):
     limits: Limits
 
 
+class ListedModel(BaseModel):
+    """A version of a model that is served.
+
+    `default` says whether it answers requests that name no model; `labels` is how many classes it tells apart.
+    """
+
+    name: str
+    version: str
+    default: bool
+    ready: bool
+    labels: int
+    input_size: int
+
+
+class ModelList(BaseModel):
+    """All of them."""
+
+    models: list[ListedModel]
+
+
 class Status(BaseModel):
     """Health and readiness.
 

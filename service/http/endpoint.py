@@ -1,6 +1,6 @@
-"""`POST /classify` and `POST /classify/batch`: the request with images, brought by HTTP.
+"""`POST /classify` and `POST /classify/batch`, of the default model or another: requests with images, by HTTP.
 
-They are plain ASGI applications. What FastAPI does for a route, parameters by introspection and a validated answer,
+They are a plain ASGI application. What FastAPI does for a route, parameters by introspection and a validated answer,
 would take longer than all of this service's own code.
 """
 
@@ -27,6 +27,8 @@ from service.classify.uploads import Body, one_image, several_images
 from service.engine.job import Answer
 from service.errors import ApiError, ClientGone, answer, classify_error
 from service.http.forwarded_prefix import path_below
+from service.http.image_routes import image_route
+from service.repository.models import Models
 
 _LONGEST_QUERY = 500  # in bytes
 # Far above what clients send; each is looked at again and again on a request's way.
@@ -34,20 +36,17 @@ _MOST_HEADERS = 128
 _TIMEOUT = HEADER.lower().encode("ascii")
 _BUDGET = BUDGET_HEADER.lower().encode("ascii")
 
-ROUTES = {"/classify": False, "/classify/batch": True}
-"""By path: whether a request has several images."""
-
 
 class Routing:
     """Leaves requests with images to their endpoints, and all others to an application.
 
     Args:
-        served: the running service.
+        models: that are served.
         others: answers them.
     """
 
-    def __init__(self, served: Context, others: ASGIApp) -> None:
-        self._endpoints = {path: ClassifyEndpoint(served, several=several) for path, several in ROUTES.items()}
+    def __init__(self, models: Models, others: ASGIApp) -> None:
+        self._models = models
         self._others = others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,14 +59,19 @@ class Routing:
     async def _begin(self, scope: Scope, receive: Receive, send: Send) -> None:
         if len(scope["headers"]) > _MOST_HEADERS:
             raise ApiError(431, "head_too_large", f"a request may have at most {_MOST_HEADERS} headers")
-        await self._endpoints.get(path_below(scope), self._others)(scope, receive, send)
+        route = image_route(path_below(scope))
+        if route is None:
+            await self._others(scope, receive, send)
+            return
+        served = self._models.default if route.name is None else self._models.find(route.name, route.version)
+        await ClassifyEndpoint(served, several=route.several)(scope, receive, send)
 
 
 class ClassifyEndpoint:
-    """One of the two; it raises what goes wrong.
+    """Answers requests with images; it raises what goes wrong.
 
     Args:
-        served: the running service.
+        served: the model that answers.
         several: whether a request has several images.
     """
 

@@ -13,6 +13,7 @@ from service.classify.deadlines import HEADER
 from service.classify.schemas import BatchClassification, Classification, ClassifyParameters
 from service.errors import ErrorResponse
 from service.http.access import is_open
+from service.http.image_routes import Name, Version
 from service.settings import Settings
 
 _OF_BOTH = {
@@ -86,30 +87,58 @@ _IMAGES_BODY = {
     },
 }
 
-# Never called: `service.http.endpoint` answers. FastAPI makes of it what is told of parameters and answers.
-_declared = APIRouter(tags=["images"])
+_UNKNOWN_MODEL = {404: "no such model, or no such version of it"}
+
+# Never called: `service.http.endpoint` answers. FastAPI makes of them what is told of parameters and answers.
 
 
-@_declared.post(
-    "/classify",
-    summary="Classify one image",
-    response_model=Classification,
-    responses=_responses(_OF_ONE),
-    openapi_extra=_IMAGE_BODY,
-)
 def _classify(parameters: Annotated[ClassifyParameters, Query()]) -> None:
     """Classify one image, sent as the multipart field `file` or as the raw body."""
 
 
-@_declared.post(
-    "/classify/batch",
-    summary="Classify several images",
-    response_model=BatchClassification,
-    responses=_responses(_OF_SEVERAL),
-    openapi_extra=_IMAGES_BODY,
-)
 def _classify_batch(parameters: Annotated[ClassifyParameters, Query()]) -> None:
     """Classify several images, sent as multipart fields named `files`; an answer or an error for each, in order."""
+
+
+def _by_model(name: Name, parameters: Annotated[ClassifyParameters, Query()]) -> None:
+    """The same by the newest version of a model."""
+
+
+def _by_version(name: Name, version: Version, parameters: Annotated[ClassifyParameters, Query()]) -> None:
+    """The same by one version of a model."""
+
+
+_declared = APIRouter(tags=["images"])
+_FIELDS: dict[str, str] = {}
+"""By path, the name of the form's field that has the images."""
+
+
+def _declare(of_model: str, by: str, one: Any, several: Any, known: dict[int, str]) -> None:
+    """Declare the two routes that take images below a path."""
+    _FIELDS.update({f"{of_model}/classify": "file", f"{of_model}/classify/batch": "files"})
+    _declared.add_api_route(
+        f"{of_model}/classify",
+        one,
+        methods=["POST"],
+        summary=f"Classify one image{by}",
+        response_model=Classification,
+        responses=_responses(_OF_ONE | known),
+        openapi_extra=_IMAGE_BODY,
+    )
+    _declared.add_api_route(
+        f"{of_model}/classify/batch",
+        several,
+        methods=["POST"],
+        summary=f"Classify several images{by}",
+        response_model=BatchClassification,
+        responses=_responses(_OF_SEVERAL | known),
+        openapi_extra=_IMAGES_BODY,
+    )
+
+
+_declare("", "", _classify, _classify_batch, {})
+_declare("/models/{name}", " by a model", _by_model, _by_model, _UNKNOWN_MODEL)
+_declare("/models/{name}/versions/{version}", " by a version of a model", _by_version, _by_version, _UNKNOWN_MODEL)
 
 
 _ERROR = {"$ref": "#/components/schemas/ErrorResponse"}
@@ -140,13 +169,18 @@ def describe_api(app: FastAPI, settings: Settings, budgets: BudgetCurve | None, 
     routes = [*_declared.routes, *app.routes]
     document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=routes)
     media_types = ", ".join(f"image/{name.lower()}" for name in settings.formats)
-    for path, field in (("/classify", "file"), ("/classify/batch", "files")):
+    for path, field in _FIELDS.items():
         form = document["paths"][path]["post"]["requestBody"]["content"]["multipart/form-data"]
         form["encoding"] = {field: {"contentType": media_types}}
         _limit_budgets(document["paths"][path]["post"], form, budgets)
-    form["schema"]["properties"]["files"]["maxItems"] = settings.max_images
+        if field == "files":
+            form["schema"]["properties"][field]["maxItems"] = settings.max_images
+    for kind in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, which nothing here answers
+        document["components"]["schemas"].pop(kind, None)
     for path, operations in document["paths"].items():
         for operation in operations.values():
+            if path.startswith("/models/") and "get" in operations:
+                del operation["responses"]["422"]  # every name is valid
             _add_answers(operation["responses"], _OF_EVERY_ROUTE)
             if with_keys and not is_open(path):
                 _require_key(path, operation)

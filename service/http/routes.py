@@ -2,25 +2,71 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
 from service.access.accounts import Account
 from service.classify.context import Context, context
-from service.classify.schemas import Choices, EngineDescription, Limits, ModelDescription, Status
-from service.errors import ApiError
+from service.classify.schemas import (
+    Choices,
+    EngineDescription,
+    Limits,
+    ListedModel,
+    ModelDescription,
+    ModelList,
+    Status,
+)
+from service.errors import ApiError, ErrorResponse
+from service.http.image_routes import Name, Version
 from service.observability.metrics import CONTENT_TYPE
+from service.repository.models import Models, models
 
 router = APIRouter()
 metrics_router = APIRouter()
 
 Served = Annotated[Context, Depends(context)]
+All = Annotated[Models, Depends(models)]
+
+_UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": ErrorResponse, "description": "no such model or version"}}
 
 
-@router.get("/model", tags=["model"], summary="Describe the model")
+@router.get("/model", tags=["models"], summary="Describe the default model")
 async def model(served: Served) -> ModelDescription:
-    """The model that is served, how it is run, and what it accepts."""
+    """The model that answers where none is named, how it is run, and what it accepts."""
+    return _described(served)
+
+
+@router.get("/models", tags=["models"], summary="List the models")
+async def list_models(served: All) -> ModelList:
+    """Every version of every model that is served."""
+    listed = [
+        ListedModel(
+            name=each.manifest.name,
+            version=each.manifest.version,
+            default=each is served.default,
+            ready=each.engine.ready,
+            labels=len(each.manifest.labels),
+            input_size=each.manifest.input_size,
+        )
+        for each in served
+    ]
+    return ModelList(models=listed)
+
+
+@router.get("/models/{name}", tags=["models"], summary="Describe a model", responses=_UNKNOWN)
+async def model_named(name: Name, served: All) -> ModelDescription:
+    """The newest version of a model."""
+    return _described(served.find(name))
+
+
+@router.get("/models/{name}/versions/{version}", tags=["models"], summary="Describe a version", responses=_UNKNOWN)
+async def model_version(name: Name, version: Version, served: All) -> ModelDescription:
+    """One version of a model."""
+    return _described(served.find(name, version))
+
+
+def _described(served: Context) -> ModelDescription:
     manifest, settings, runtime = served.manifest, served.settings, served.engine.pool.runtime
     tuning = served.engine.pool.tuning
     fields = set(ModelDescription.model_fields) & set(type(manifest).model_fields)

@@ -25,9 +25,10 @@ from tests.service.server import Server, serving
 Answers = dict[tuple[str, str], set[str]]
 """By path and status: the names of headers."""
 
-GETS = ("/model", "/healthz", "/readyz", "/metrics")
-POSTS = ("/classify", "/classify/batch")
-NEEDING_KEYS = ("/model", "/metrics", *POSTS)
+OF_MODELS = ("/models/{name}", "/models/{name}/versions/{version}")
+GETS = ("/model", "/models", *OF_MODELS, "/healthz", "/readyz", "/metrics")
+POSTS = tuple(f"{of_model}/classify{batch}" for of_model in ("", *OF_MODELS) for batch in ("", "/batch"))
+NEEDING_KEYS = ("/model", "/models", *OF_MODELS, "/metrics", *POSTS)
 # Of every answer, or of the connection; that of CORS has tests of its own.
 _GENERAL = {name.lower() for name in API_HEADERS} | {"content-type", "content-length", "connection"}
 _POISON = solid(102)
@@ -52,13 +53,23 @@ class Witness:
         if isinstance(body, dict) and "error" in body:
             ErrorResponse.model_validate(body, extra="forbid")
 
-    def ask(self, path: str, key: str | None = "all", headers: dict[str, str] | None = None, **body: Any) -> None:
+    def ask(
+        self,
+        path: str,
+        key: str | None = "all",
+        headers: dict[str, str] | None = None,
+        name: str | None = None,
+        **body: Any,
+    ) -> None:
+        """Ask for the path of a route, of the model that is served or of another."""
+        manifest = self.server.context.manifest
         sent = (headers or {}) | ({"X-API-Key": key} if key else {})
-        self._note_answer(path, self.server.request("GET" if path in GETS else "POST", path, headers=sent, **body))
+        asked = path.format(name=name or manifest.name, version=manifest.version)
+        self._note_answer(path, self.server.request("GET" if path in GETS else "POST", asked, headers=sent, **body))
 
     def post(self, path: str, *images: bytes, **arguments: Any) -> None:
-        """Send images as each of the two routes takes them."""
-        name = "files" if path == "/classify/batch" else "file"
+        """Send images as each of the routes takes them."""
+        name = "files" if path.endswith("/batch") else "file"
         self.ask(path, files=[(name, ("a.png", image)) for image in images], **arguments)
 
     def _note_answer(self, path: str, response: httpx.Response) -> None:
@@ -92,6 +103,8 @@ def _succeed_and_fail_by_head(witness: Witness) -> None:
         witness.ask(path, headers={f"x-{number}": "1" for number in range(200)})
     for path in NEEDING_KEYS:
         witness.ask(path, key=None)
+        if "{name}" in path:
+            witness.ask(path, name="nobody")
     witness.ask("/metrics", key="one")
 
 
@@ -108,16 +121,17 @@ def _fail_by_body(witness: Witness) -> None:
         witness.ask(path, headers={"content-type": "text/plain"}, content=b"text")
         witness.ask(path, headers=kind | {"content-encoding": "gzip"}, content=b"a")
         witness.ask(path, headers={HEADER: "none"}, content=b"a")
-    witness.post("/classify", _POISON)
+        if not path.endswith("/batch"):
+            witness.post(path, _POISON)
 
 
-def _fail_by_deadline_while_all_is_there(witness: Witness) -> None:
+def _fail_by_deadline_while_all_is_there(witness: Witness, path: str) -> None:
     """The body comes in one piece, as clients hardly ever send it, and looking through it takes too long."""
     body = part(bytes(90_000), "files") + b"--edge--\r\n"
     sent = {"x-api-key": "all", "content-type": EDGE, HEADER.lower(): "0.001"}
     headers = [(name.encode(), value.encode()) for name, value in sent.items()]
-    path = "/classify/batch"
-    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers, "root_path": ""}
+    asked = path.format(name=witness.server.context.manifest.name, version=witness.server.context.manifest.version)
+    scope = {"type": "http", "method": "POST", "path": asked, "query_string": b"", "headers": headers, "root_path": ""}
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": body, "more_body": False}
@@ -135,7 +149,9 @@ def _fail_by_load(witness: Witness, runtime: EchoRuntime) -> None:
     runtime.wait_until_running()
     for path in NEEDING_KEYS:
         witness.ask(path, key="one")
-    witness.post("/classify", solid(1), headers={HEADER: "20"})
+    for path in POSTS:
+        if not path.endswith("/batch"):
+            witness.post(path, solid(1), headers={HEADER: "20"})
     runtime.release()
     assert held.result().status_code == 200
 
@@ -145,12 +161,19 @@ def _fail_unexpectedly(witness: Witness, monkeypatch: pytest.MonkeyPatch) -> Non
         raise KeyError("nobody expected this")
 
     with monkeypatch.context() as patch:
-        for module, name in ((routes, "ModelDescription"), (routes, "Status"), (endpoint, "BatchClassification")):
+        for module, name in (
+            (routes, "ModelDescription"),
+            (routes, "ModelList"),
+            (routes, "Status"),
+            (endpoint, "BatchClassification"),
+        ):
             patch.setattr(module, name, fail)
         patch.setattr(witness.server.context.metrics, "render", fail)
         for path in GETS:
             witness.ask(path)
-        witness.post("/classify/batch", solid(1))
+        for path in POSTS:
+            if path.endswith("/batch"):
+                witness.post(path, solid(1))
 
 
 def _fail_by_number_of_connections(witness: Witness, runtime: EchoRuntime) -> None:
@@ -168,7 +191,9 @@ def test_routes_answer_all_that_is_documented_and_nothing_else(
         witness = Witness(server)
         _succeed_and_fail_by_head(witness)
         _fail_by_body(witness)
-        _fail_by_deadline_while_all_is_there(witness)
+        for path in POSTS:
+            if path.endswith("/batch"):
+                _fail_by_deadline_while_all_is_there(witness, path)
         _fail_by_load(witness, echo_runtime)
         _fail_unexpectedly(witness, monkeypatch)
         _fail_by_number_of_connections(witness, echo_runtime)
@@ -184,6 +209,6 @@ def test_keys_add_their_own_answers_and_take_none(echo_runtime: EchoRuntime) -> 
         assert _documented(without).keys() < _documented(with_keys).keys()
     assert added == {
         *((path, "401") for path in NEEDING_KEYS),
-        *((path, "429") for path in ("/model", "/metrics")),
+        *((path, "429") for path in GETS if path in NEEDING_KEYS),
         ("/metrics", "403"),
     }

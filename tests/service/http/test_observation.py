@@ -29,7 +29,7 @@ def _ask(app: Any, scope: dict[str, Any] = SCOPE) -> tuple[list[dict[str, Any]],
         sent.append(message)
 
     try:
-        asyncio.run(Observation(app, RouteNames((), ()), metrics)(dict(scope), _nothing, send))
+        asyncio.run(Observation(app, RouteNames(()), metrics)(dict(scope), _nothing, send))
     finally:
         text = metrics.render().decode()
     return sent, text

@@ -1,0 +1,43 @@
+"""The paths that take images: of the default model, of a model, and of one version of it."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, NamedTuple
+
+from fastapi import Path
+
+_PATH = re.compile(
+    r"(?P<of_model>/models/(?P<name>[^/]+)(?P<of_version>/versions/(?P<version>[^/]+))?)?/classify(?P<batch>/batch)?"
+)
+
+
+Name = Annotated[str, Path(description="of a model that is served, see `/models`")]
+Version = Annotated[str, Path(description="of the model")]
+
+
+class ImageRoute(NamedTuple):
+    """What a path asks for.
+
+    Attributes:
+        template: of the path, as metrics and logs have it.
+        name: of the model; None for the default.
+        version: of the model; None for the newest.
+        several: whether a request has several images.
+    """
+
+    template: str
+    name: str | None
+    version: str | None
+    several: bool
+
+
+def image_route(path: str) -> ImageRoute | None:
+    """What a path asks for; None where it takes no images."""
+    match = _PATH.fullmatch(path)
+    if match is None:
+        return None
+    of_version = "/versions/{version}" if match["of_version"] else ""
+    of_model = f"/models/{{name}}{of_version}" if match["of_model"] else ""
+    template = f"{of_model}/classify{match['batch'] or ''}"
+    return ImageRoute(template, match["name"], match["version"], several=match["batch"] is not None)
