@@ -62,8 +62,7 @@ def test_two_signals_while_it_serves_end_it_once(artifact: Path) -> None:
 def test_nothing_is_reset_while_the_server_stops(artifact: Path, pictures: list[bytes]) -> None:
     """Clients that connect and ask without a pause get an answer to all they could send, or no connection."""
 
-    def ask_until_refused(server: ServerProcess, keep: bool) -> int:
-        answered = 0
+    def ask_until_refused(server: ServerProcess, keep: bool, answered: list[bool]) -> None:
         while True:
             try:
                 connection = socket.create_connection(("127.0.0.1", server.port), PATIENCE_S)
@@ -74,16 +73,21 @@ def test_nothing_is_reset_while_the_server_stops(artifact: Path, pictures: list[
                     connection.sendall(post(pictures[0]))
                     answer = read_answer(connection)
                     assert answer.status == 200
-                    answered += 1
+                    answered.append(keep)
                     if not keep or answer.headers.get("connection") == "close":
                         break
 
     for _ in range(3):
         with ServerProcess(artifact, "--workers", "1") as server, ThreadPoolExecutor(8) as clients:
-            asking = [clients.submit(ask_until_refused, server, keep) for keep in (True, False) * 4]
-            time.sleep(0.5)
+            every: list[list[bool]] = [[] for _ in range(8)]
+            asking = [
+                clients.submit(ask_until_refused, server, number % 2 == 0, answered)
+                for number, answered in enumerate(every)
+            ]
+            wait_until(lambda: all(len(answered) > 1 for answered in every))  # noqa: B023 (it is of this round)
             server.signal(signal.SIGTERM)
-            assert all(client.result(PATIENCE_S) > 1 for client in asking)
+            for client in asking:
+                client.result(PATIENCE_S)
             assert server.exit_status() == 0
 
 
