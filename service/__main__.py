@@ -85,7 +85,7 @@ def _serve_logged(settings: Settings) -> int:
 def _serve(settings: Settings) -> int:
     keys = KeyFile(settings.api_keys) if settings.api_keys else None
     manifest = read_manifest(settings.model)
-    tracing = open_tracing(settings, manifest)
+    tracing = open_tracing(settings)
     if settings.metrics_port:
         with taken_port([settings.metrics_host], settings.metrics_port):
             pass  # the application takes it again, when it is too late to say briefly that it cannot
@@ -101,7 +101,7 @@ def _serve_on(
     tracing: Tracing | None,
 ) -> int:
     """Open the model, and serve when that is done."""
-    wait_for_pool = begin_pool(settings, manifest)
+    wait_for_pool = begin_pool(settings, settings.model, manifest)
     # Imported while the worker opens the model: together they take most of the time to the first answer.
     from service.app import create_app
     from service.http.server import HttpServer

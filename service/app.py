@@ -32,12 +32,9 @@ from service import errors
 from service.access.key_file import KeyFile
 from service.access.keys import KeySource
 from service.access.metrics import KeyMetrics
-from service.classify.answer import AnswerWriter
 from service.classify.body_budget import BodyBudget
-from service.classify.budgets import Budgets, limits_to
 from service.classify.context import Context
-from service.classify.rechecking import Rechecks
-from service.engine.engine import Engine
+from service.engine.crew import Crew
 from service.engine.workers.pool import WorkerPool
 from service.http.access import Access
 from service.http.endpoint import Routing
@@ -52,13 +49,13 @@ from service.http.route_names import RouteNames
 from service.http.routes import metrics_router, router
 from service.http.security_headers import SecurityHeaders
 from service.http.turns import InTurn, RequestTurns
-from service.images.costs import DecodingCosts
 from service.images.workers import begin_pool
 from service.observability.access_log import AccessLog
 from service.observability.metrics import Metrics
 from service.observability.opening import open_tracing
 from service.observability.process_metrics import ProcessMetrics
 from service.repository.models import Models
+from service.repository.opening import Opening
 from service.settings import Settings, read_settings
 from service.ui import page
 
@@ -102,53 +99,37 @@ def application() -> Service:
     settings = read_settings()
     manifest = read_manifest(settings.model)
     keys = KeyFile(settings.api_keys) if settings.api_keys else None
-    tracing = open_tracing(settings, manifest)
-    return create_app(settings, begin_pool(settings, manifest)(), keys, tracing)
+    tracing = open_tracing(settings)
+    return create_app(settings, begin_pool(settings, settings.model, manifest)(), keys, tracing)
 
 
 def create_app(
     settings: Settings, pool: WorkerPool, keys: KeySource | None = None, tracing: Tracing | None = None
 ) -> Service:
-    """Make the application that serves one model.
+    """Make the application.
 
     Args:
         settings: of the service.
-        pool: of workers that take image files; started and closed with the application.
+        pool: of workers that take image files, and the model they run; started and closed with the application.
         keys: of the API, which may change meanwhile; None where none is asked for.
         tracing: makes spans of requests, if it is given; closed with the application.
     """
-    metrics = Metrics(pool.manifest)
+    metrics = Metrics()
     metrics.start_at_zero(["/classify", "/classify/batch"], errors.NOT_THE_CLIENTS_FAULT)
     scheduling = LoopPriority()
-    costs = DecodingCosts(settings.max_decode_ms / 1000)
-    engine = Engine(
-        pool,
-        settings.queue_size,
-        settings.deadline_ms / 1000,
-        on_batch=metrics.batch_size.observe,
-        on_loss=metrics.count_lost_worker,
-        on_overload=scheduling.note_overload,
-        objective_s=None if settings.objective_ms is None else settings.objective_ms / 1000,
-        budgets=limits_to(pool.manifest, settings.least_budget, settings.least_accuracy),
-    )
-    metrics.registry.register(ProcessMetrics(engine.pids))
-    metrics.queue_capacity.set(engine.queue_capacity)
-    metrics.queue_depth.set_function(lambda: engine.queue_depth)
-    metrics.ready.set_function(lambda: engine.ready)
-    metrics.budget_limit.set_function(lambda: engine.limit.share)
-    metrics.objective_seconds.set_function(lambda: engine.objective.seconds)
-    memory, writer = BodyBudget(settings.max_pending_bytes), AnswerWriter(pool.manifest)
-    budgets = Budgets(pool.manifest, settings.default_budget, engine.cost)
-    rechecks = Rechecks(engine, metrics, settings.recheck_share)
-    context = Context(settings, engine, metrics, memory, writer, costs, budgets, rechecks)
+    crew = Crew(pool.workers, on_loss=metrics.count_lost_worker)
+    metrics.registry.register(ProcessMetrics(crew.pids))
+    opening = Opening(settings, crew, metrics, BodyBudget(settings.max_pending_bytes), scheduling.note_overload)
+    context = opening.context(pool.model)
+    metrics.ready.set_function(lambda: context.engine.ready)
     models = Models(context)
     others = _others(context, models, _lifespan(context, scheduling, tracing))
-    describe_api(others, settings, pool.manifest.budgets, with_keys=keys is not None)
+    describe_api(others, settings, context.manifest.budgets, with_keys=keys is not None)
 
     # From the inside out.
     app: ASGIApp = Routing(models, HeadAsGet(others))
     if keys:
-        app = Access(app, keys, KeyMetrics(metrics.registry, keys.current(), pool.manifest.total_macs))
+        app = Access(app, keys, KeyMetrics(metrics.registry, keys.current()))
     if settings.cors_origins:
         app = CORSMiddleware(
             app,
@@ -166,9 +147,9 @@ def create_app(
         )
     turns = RequestTurns()
     routes = RouteNames([*others.routes, *(route for each in _routers(settings) for route in each.routes)])
-    access_log = AccessLog(pool.manifest) if settings.logs_requests else None
+    access_log = AccessLog() if settings.logs_requests else None
     app = Observation(InTurn(app, turns), routes, metrics, access_log, tracing)
-    app = ForwardedPrefix(LastAnswer(SecurityHeaders(app), stopping=lambda: engine.leaving))
+    app = ForwardedPrefix(LastAnswer(SecurityHeaders(app), stopping=lambda: crew.leaving))
     return Service(context, turns, others, app)
 
 
@@ -208,7 +189,7 @@ def _routers(settings: Settings) -> list[APIRouter]:
 
 
 def _lifespan(context: Context, scheduling: LoopPriority, tracing: Tracing | None) -> Lifespan[FastAPI]:
-    settings, engine, pool = context.settings, context.engine, context.engine.pool
+    settings, crew, model = context.settings, context.engine.crew, context.engine.model
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -216,22 +197,22 @@ def _lifespan(context: Context, scheduling: LoopPriority, tracing: Tracing | Non
             if settings.metrics_port:
                 registry, host, port = context.metrics.registry, settings.metrics_host, settings.metrics_port
                 open_meanwhile.enter_context(metrics_port(registry, host, port))
-            await engine.start()
+            await crew.start()
             _log.info(
                 "%s %s runs in %s on %s in %s, %d workers, batches of at most %d",
-                pool.manifest.name,
-                pool.manifest.version,
-                pool.runtime.name,
-                pool.runtime.device,
-                pool.runtime.precision,
-                pool.tuning.policy.workers,
-                pool.tuning.policy.max_batch,
+                model.manifest.name,
+                model.manifest.version,
+                model.runtime.name,
+                model.runtime.device,
+                model.runtime.precision,
+                len(crew.workers),
+                model.tuning.policy.max_batch,
             )
             context.rechecks.begin()
             with scheduling.favouring_workers():
                 yield
             context.rechecks.end()
-            await engine.stop(settings.drain_seconds)
+            await crew.stop(settings.drain_seconds)
             if tracing:
                 await run_in_threadpool(tracing.close)
 

@@ -10,7 +10,7 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from docker.grafana import style, tables
 from docker.grafana.blocks import execution_rates, execution_rates_over_time
-from docker.grafana.page import ADAPTIVITY_UID, OPERATION_UID, add_row, page
+from docker.grafana.page import ADAPTIVITY_UID, OPERATION_UID, add_choice_of_model, add_row, page
 from docker.grafana.panels import (
     Caption,
     Series,
@@ -35,6 +35,7 @@ def build() -> dashboard.Dashboard:
         "Which blocks the gates execute and skip, for which images, and what that saves.",
         (OPERATION_UID, "ConvNet-AIG: operation", "Whether the service is up and how fast it answers"),
     )
+    add_choice_of_model(board)
     add_row(board, None, [_model(), *_skipping_now(), *_saving_now(), _drift()])
     add_row(board, "Blocks skipped", [_skip_ratio(), _skip_ratios()])
     add_row(board, "Blocks", [execution_rates(), execution_rates_over_time()])
@@ -45,7 +46,7 @@ def build() -> dashboard.Dashboard:
 
 def _model() -> stat.Panel:
     caption = Caption("Model", "The model that is served. Two of them: a change of versions is under way.", "short")
-    panel = figure(caption, "aig_model_info", name="{{name}}, version {{version}}", width=6, is_instant=True)
+    panel = figure(caption, "aig_model_info", name="{{model}}, version {{version}}", width=6, is_instant=True)
     panel.text_mode(models.BigValueTextMode.NAME)
     return panel.color_scheme(style.fixed(style.NEUTRAL))
 
@@ -98,8 +99,8 @@ def _drift() -> stat.Panel:
         "percentunit",
         high=1,
     )
-    actual = "job_block_stage:aig_block_execution_rate:ratio_rate15m"
-    expected = "job_block_stage:aig_block_expected_execution_rate:ratio_rate15m"
+    actual = "job_model_block_stage:aig_block_execution_rate:ratio_rate15m"
+    expected = "job_model_block_stage:aig_block_expected_execution_rate:ratio_rate15m"
     panel = figure(caption, f"max(abs({actual} - {expected})) or vector(0)").decimals(1)
     return panel.thresholds(style.thresholds(warning=0.1, bad=0.2))
 
@@ -155,7 +156,7 @@ def _model_facts() -> table.Panel:
     )
     columns = {
         "instance": "instance",
-        "name": "model",
+        "model": "model",
         "version": "version",
         "blocks": "blocks",
         "total_macs": "MACs, all executed",

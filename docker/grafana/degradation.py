@@ -19,8 +19,8 @@ def budget_limit() -> timeseries.Panel:
         "percentunit",
         high=1,
     )
-    limit = Series("min(job:aig_budget_limit:min)", "limit", style.EXECUTED, is_dashed=True)
-    degraded = Series("max(job:aig_degraded_images:ratio_rate5m)", "degraded", style.WARNING)
+    limit = Series("min(job_model:aig_budget_limit:min)", "limit", style.EXECUTED, is_dashed=True)
+    degraded = Series("max(job_model:aig_degraded_images:ratio_rate5m)", "degraded", style.WARNING)
     return curves(caption, [limit, degraded])
 
 

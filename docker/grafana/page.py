@@ -10,6 +10,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard
 
 from docker.grafana.panels import PROMETHEUS
+from docker.grafana.promql import of_chosen_model
 from docker.grafana.style import BAD
 
 OPERATION_UID, ADAPTIVITY_UID = "aig-operation", "aig-adaptivity"
@@ -35,6 +36,13 @@ def page(uid: str, title: str, description: str, other: tuple[str, str, str]) ->
     )
 
 
+def add_choice_of_model(board: builders.Dashboard) -> None:
+    """Let one of the models be chosen, of which all panels tell then."""
+    choice = builders.QueryVariable("model").label("Model").datasource(PROMETHEUS)
+    choice.query("label_values(aig_model_info, model)").refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED)
+    board.with_variable(choice)
+
+
 def add_row(board: builders.Dashboard, title: str | None, panels: Sequence[Builder[dashboard.Panel]]) -> None:
     """Put panels below what is there, under a heading if there is a title, left to right and line by line."""
     if title is not None:
@@ -48,4 +56,7 @@ def rendered(board: builders.Dashboard) -> str:
     built = board.build()
     for number, panel in enumerate(built.panels or [], start=1):
         panel.id_val = number
+        for target in getattr(panel, "targets", None) or []:  # a heading has none
+            if built.templating and built.templating.list_val:
+                target.expr = of_chosen_model(target.expr)
     return JSONEncoder(indent=2, sort_keys=True, ensure_ascii=False).encode(built) + "\n"

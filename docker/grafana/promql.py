@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
+# A metric of a model, and whether it has conditions already.
+_OF_A_MODEL = re.compile(r"\b((?:\w+:)?aig_\w+(?::\w+)?)(\{)?")
+
 # The routes that classify; probes, scrapes and /model would hide what happens to images.
-CLASSIFY = 'route=~"/classify(/batch)?"'
+CLASSIFY = 'route=~".*/(classify(/batch)?|infer)"'
 
 
 def rate(metric: str, by: str = "") -> str:
@@ -21,3 +26,8 @@ def quantile(share: float, histogram: str) -> str:
 def or_none(expr: str, label: str, text: str = "none") -> str:
     """What there is, and a flat line with a name where there is nothing: an empty panel would look broken."""
     return f'{expr} or on() label_replace(vector(0), "{label}", "{text}", "", "")'
+
+
+def of_chosen_model(expr: str) -> str:
+    """The same of the model that is chosen on the dashboard."""
+    return _OF_A_MODEL.sub(lambda found: f'{found[1]}{{model="$model"{", " if found[2] else "}"}', expr)

@@ -37,7 +37,7 @@ def share_saved() -> timeseries.Panel:
         high=1,
     )
     share = Series(f"{SAVED} / ({SAVED} + {SPENT})", "saved", style.SKIPPED)
-    expected = Series("1 - avg(job:aig_macs_expected:ratio_rate5m)", "at export", style.EXPECTED, is_dashed=True)
+    expected = Series("1 - avg(job_model:aig_macs_expected:ratio_rate5m)", "at export", style.EXPECTED, is_dashed=True)
     return curves(caption, [share, expected])
 
 

@@ -79,10 +79,11 @@ def _metric_rows() -> Iterable[list[str]]:
 def _registry() -> CollectorRegistry:
     """Of a server that has answered one request, so that each metric has its labels."""
     manifest = read_manifest(Settings().model)
-    metrics = Metrics(manifest)
+    metrics = Metrics()
     metrics.start_at_zero(["/classify"], ["overloaded"])
+    metrics.of_model(manifest).start_at_zero(["overloaded"])
     metrics.count_request("/classify", "ok", 0.0)
     key = ApiKey(name="alice", sha256="0" * 64)
-    KeyMetrics(metrics.registry, Keyring([key]), manifest.total_macs).count_request(key.name, "ok")
+    KeyMetrics(metrics.registry, Keyring([key])).count_request(key.name, "ok")
     metrics.registry.register(ProcessMetrics(lambda: {"service": os.getpid()}))
     return metrics.registry

@@ -48,14 +48,14 @@ class Account:
 
     Args:
         key: whose limits hold.
-        on_spent: told the multiply-accumulates of every image that was run for it.
+        on_spent: told the multiply-accumulates of every image that was run for it, and those of a whole network.
         clock: seconds that never go back.
     """
 
     def __init__(
         self,
         key: ApiKey,
-        on_spent: Callable[[int], None] = lambda _: None,
+        on_spent: Callable[[int, int], None] = lambda *_: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.key = key
@@ -109,13 +109,18 @@ class Account:
         if self._images:
             self._images.take(1)
 
-    def charge(self, outcome: Outcome) -> None:
-        """Count what an image cost that was run, also where nobody waits for its answer any more."""
+    def charge(self, outcome: Outcome, total_macs: int) -> None:
+        """Count what an image cost that was run, also where nobody waits for its answer any more.
+
+        Args:
+            outcome: of the image.
+            total_macs: multiply-accumulates of an image for which every block runs.
+        """
         if isinstance(outcome, Exception):
             return
         if self._macs:
             self._macs.take(outcome.macs + _macs_of_decoding(outcome))
-        self._on_spent(outcome.macs)
+        self._on_spent(outcome.macs, total_macs)
 
 
 def _macs_of_decoding(answer: Answer) -> float:

@@ -16,11 +16,9 @@ class KeyMetrics:
     Args:
         registry: where they are entered.
         keyring: of the keys there are at first.
-        total_macs: of an image for which every block ran.
     """
 
-    def __init__(self, registry: CollectorRegistry, keyring: Keyring, total_macs: int) -> None:
-        self._total_macs = total_macs
+    def __init__(self, registry: CollectorRegistry, keyring: Keyring) -> None:
         self._requests = Counter(
             "aig_key_requests", "Requests by key and outcome.", ["key", "outcome"], registry=registry
         )
@@ -49,9 +47,9 @@ class KeyMetrics:
             counter = self._outcomes[name, outcome] = self._requests.labels(name, outcome)
         counter.inc()
 
-    def count_image(self, name: str, macs: int) -> None:
-        """Count an image that was run."""
+    def count_image(self, name: str, macs: int, total_macs: int) -> None:
+        """Count an image that was run; `total_macs` are those of one for which every block runs."""
         images, spent, share = self._of_key[name]
         images.inc()
         spent.inc(macs)
-        share.observe(macs / self._total_macs)
+        share.observe(macs / total_macs)

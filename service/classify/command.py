@@ -41,7 +41,7 @@ def classify_files(settings: Settings, paths: Iterable[Path], top_k: int, as_jso
     """
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors=REPLACING)
-    runtime, worker = local_worker(settings)
+    runtime, worker = local_worker(settings, settings.model)
     plan = Budgets(runtime.manifest, settings.default_budget, InferenceCost()).plan(Wish(), 0.0)
     worker.check(1)
     if not as_json:

@@ -8,11 +8,11 @@ from service.engine.errors import EngineError
 from service.engine.job import Outcome
 from service.errors import error_type
 from service.images.decoding import ImageError
-from service.observability.metrics import Metrics
+from service.observability.model_metrics import ModelMetrics
 from service.observability.record import RequestRecord
 
 
-def note_outcomes(outcomes: Sequence[Outcome], record: RequestRecord, metrics: Metrics) -> None:
+def note_outcomes(outcomes: Sequence[Outcome], record: RequestRecord, metrics: ModelMetrics) -> None:
     """Note what became of every image of a request."""
     record.images = [error_type(outcome) if isinstance(outcome, Exception) else outcome for outcome in outcomes]
     for image in record.images:
@@ -22,7 +22,7 @@ def note_outcomes(outcomes: Sequence[Outcome], record: RequestRecord, metrics: M
             metrics.count_answer(image)
 
 
-def note_unreceived(error: Exception, metrics: Metrics) -> None:
+def note_unreceived(error: Exception, metrics: ModelMetrics) -> None:
     """Note why a request's images were not received; what its form or its client did is no image's fault."""
     if isinstance(error, ImageError | EngineError):
         metrics.count_failed_image(error_type(error))

@@ -12,7 +12,7 @@ from artifact.manifest import ALWAYS
 from service.engine.engine import Engine
 from service.engine.errors import EngineError
 from service.engine.job import Answer, Outcome
-from service.observability.metrics import Metrics
+from service.observability.model_metrics import ModelMetrics
 
 # How often is looked, in seconds, and what is kept until then.
 _PULSE_S = 0.2
@@ -30,7 +30,7 @@ class Rechecks:
         random: chooses them.
     """
 
-    def __init__(self, engine: Engine, metrics: Metrics, share: float, random: Random | None = None) -> None:
+    def __init__(self, engine: Engine, metrics: ModelMetrics, share: float, random: Random | None = None) -> None:
         self._engine, self._metrics = engine, metrics
         self._share = share
         self._random = random or Random()

@@ -73,6 +73,7 @@ class ClassifyRequest:
         self._served = served
         self._record = record
         self._account = account
+        record.manifest = served.manifest
 
     def admit(self) -> None:
         """Return if its images would be accepted now. Asked first, because everything else costs more.
@@ -86,7 +87,7 @@ class ClassifyRequest:
             if self._account:
                 self._account.require()
         except Exception as error:
-            note_unreceived(error, self._served.metrics)
+            note_unreceived(error, self._served.counts)
             raise
 
     async def classify(self, body: Body, transport: Transport, deadline: Deadline, wish: Wish) -> list[Classified]:
@@ -122,7 +123,7 @@ class ClassifyRequest:
             classified = list(map(Classified, uploads, plans, outcomes))
             for upload, plan, outcome in classified:
                 if plan.degraded and isinstance(outcome, Answer):
-                    self._served.metrics.degraded_images.inc()
+                    self._served.counts.degraded_images.inc()
                     self._served.rechecks.consider(upload.data, outcome)
             return classified
 
@@ -139,13 +140,13 @@ class ClassifyRequest:
             if transport.has_more:
                 raise upload_timeout() from error
             late = DeadlineExceeded()
-            note_unreceived(late, self._served.metrics)
+            note_unreceived(late, self._served.counts)
             raise late from error
         except asyncio.CancelledError as given_up:
-            note_unreceived(EngineStopped(), self._served.metrics)
+            note_unreceived(EngineStopped(), self._served.counts)
             raise stopped() from given_up
         except Exception as error:
-            note_unreceived(error, self._served.metrics)
+            note_unreceived(error, self._served.counts)
             raise
 
     async def _read(self, body: Body, transport: Transport, held: Share) -> list[Upload]:
@@ -185,9 +186,9 @@ class ClassifyRequest:
             raise gone from given_up
         finally:
             images.withdraw()
-        note_outcomes(outcomes, self._record, self._served.metrics)
+        note_outcomes(outcomes, self._record, self._served.counts)
         return outcomes
 
     def _count(self, uploads: list[Upload], error: Exception) -> None:
         for _ in uploads:
-            self._served.metrics.count_failed_image(error_type(error))
+            self._served.counts.count_failed_image(error_type(error))

@@ -17,6 +17,7 @@ class ImageJob:
         deadline: when nobody waits for its answer any more.
         gate_offset: added to the margin of every gate.
         dear: whether it may take far longer than others.
+        model: number of the model that is to run it.
     """
 
     image: bytes
@@ -24,6 +25,7 @@ class ImageJob:
     deadline: float
     gate_offset: float = field(default=0.0, kw_only=True)
     dear: bool = field(default=False, kw_only=True)
+    model: int = field(default=0, kw_only=True)
 
 
 @dataclass(eq=False, slots=True)

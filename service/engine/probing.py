@@ -1,9 +1,9 @@
-"""Finding out whether the model runs again: nobody may be sending images, because the service is not ready."""
+"""Finding out whether a model runs again: nobody may be sending images, because it is not ready."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from service.engine.errors import InferenceFailed, WorkerLost
 from service.engine.health import Health
@@ -14,15 +14,17 @@ _PULSE_S = 0.5
 
 
 class Probing:
-    """Has idle workers run the model while it fails.
+    """Has idle workers run models that fail.
 
     Args:
-        health: says whether it does.
-        supervisors: of the workers.
+        failing: tells which do, by number.
+        supervisors: tells those of the workers.
     """
 
-    def __init__(self, health: Health, supervisors: Sequence[Supervisor]) -> None:
-        self._health = health
+    def __init__(
+        self, failing: Callable[[], Mapping[int, Health]], supervisors: Callable[[], Sequence[Supervisor]]
+    ) -> None:
+        self._failing = failing
         self._supervisors = supervisors
         self._task: asyncio.Task[None] | None = None
 
@@ -38,16 +40,17 @@ class Probing:
     async def _look_after(self) -> None:
         while True:
             await asyncio.sleep(_PULSE_S)
-            if self._health.failing and (idle := next((each for each in self._supervisors if each.set_aside()), None)):
-                await self._try(idle)
+            for model, health in self._failing().items():
+                if idle := next((each for each in self._supervisors() if each.set_aside()), None):
+                    await self._try(idle, model, health)
 
-    async def _try(self, idle: Supervisor) -> None:
+    async def _try(self, idle: Supervisor, model: int, health: Health) -> None:
         try:
-            await idle.check(1)
+            await idle.check(model, 1)
         except WorkerLost:  # it comes back by itself
             return
         except InferenceFailed:
             pass
         else:
-            self._health.note(succeeded=True)
+            health.note(succeeded=True)
         idle.serve()

@@ -67,8 +67,8 @@ async def model_version(name: Name, version: Version, served: All) -> ModelDescr
 
 
 def _described(served: Context) -> ModelDescription:
-    manifest, settings, runtime = served.manifest, served.settings, served.engine.pool.runtime
-    tuning = served.engine.pool.tuning
+    manifest, settings, runtime = served.manifest, served.settings, served.engine.model.runtime
+    tuning = served.engine.model.tuning
     fields = set(ModelDescription.model_fields) & set(type(manifest).model_fields)
     described = manifest.model_dump(include=fields - {"budgets"})
     engine = EngineDescription(

@@ -158,7 +158,7 @@ class HttpServer:
 
     async def _leave(self) -> None:
         """Take no connections any more, let those that there are bring what is on its way, then have uvicorn stop."""
-        self._context.engine.leave()
+        self._context.engine.crew.leave()
         try:
             # A connection that waits to be accepted when its listener is closed is reset.
             for listener in self._listeners:

@@ -10,17 +10,19 @@ import signal
 import socket
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from artifact.manifest import ArtifactError, Manifest, read_manifest
+from artifact.preprocessing import Preprocessing
 from artifact.probes import read_probes
 from service.engine.ipc.handshake import Opened
 from service.engine.runtimes.base import description
 from service.engine.runtimes.selection import chosen_before, open_runtime
 from service.engine.runtimes.tuning import tune
-from service.engine.workers.child import serve
+from service.engine.workers.child import OpenModel, serve
 from service.engine.workers.local import LocalWorker
-from service.images.bounded_decoder import bounded_decoder
+from service.images.bounded_decoder import BoundedDecoder, bounded_decoder
 from service.images.decoding import IMAGE_ERRORS
 from service.observability.logs import logged
 from service.settings import Settings
@@ -35,28 +37,36 @@ def main() -> None:
         connection = stack.enter_context(socket.socket(fileno=int(sys.argv[1])))
         log = stack.enter_context(os.fdopen(int(sys.argv[2]), "w", encoding="utf-8", errors="backslashreplace"))
 
-        def open_worker(options: dict[str, Any]) -> tuple[Opened, Manifest, LocalWorker]:
+        def open_models(options: dict[str, Any]) -> list[OpenModel]:
             settings = Settings(**options["settings"])
             stack.enter_context(logged(settings.log_format, settings.log_level, log))
-            return _open(settings, Manifest.model_validate(options["manifest"]), tunes=options["tune"])
+            decoders: dict[Preprocessing, BoundedDecoder] = {}
+            return [_open(settings, model, decoders, tunes=options["tune"]) for model in options["models"]]
 
-        serve(connection, open_worker, IMAGE_ERRORS)
+        serve(connection, open_models, IMAGE_ERRORS)
 
 
-def _open(settings: Settings, expected: Manifest, tunes: bool) -> tuple[Opened, Manifest, LocalWorker]:
-    """Open the model as the settings say, and measure how it is best run where that is asked for."""
-    decoder = bounded_decoder(settings, expected)  # whose process starts meanwhile
-    remembered = chosen_before(settings.model, read_manifest(settings.model), settings.precision, settings.cache)
-    runtime = open_runtime(settings.model, settings.runtime, settings.device, settings.precision, settings.cache)
-    manifest = runtime.manifest
-    if manifest != expected:
-        raise ArtifactError(f"the model in {settings.model} has changed since the service started")
+def _open(
+    settings: Settings, model: dict[str, Any], decoders: dict[Preprocessing, BoundedDecoder], tunes: bool
+) -> OpenModel:
+    """Open a model as the settings say, and measure how it is best run where that is asked for.
+
+    Models that want their images alike share a decoder, which is a process.
+    """
+    folder, expected = Path(model["folder"]), Manifest.model_validate(model["manifest"])
+    decoder = decoders.get(expected.preprocessing)
+    if decoder is None:  # its process starts while the model is opened
+        decoder = decoders[expected.preprocessing] = bounded_decoder(settings, expected)
+    remembered = chosen_before(folder, read_manifest(folder), settings.precision, settings.cache)
+    runtime = open_runtime(folder, settings.runtime, settings.device, settings.precision, settings.cache)
+    if runtime.manifest != expected:
+        raise ArtifactError(f"the model in {folder} has changed since the service opened it")
     tuning = None
     if tunes:
-        tuning = tune(runtime, read_probes(settings.model, manifest).images, settings.policy_wishes)
+        tuning = tune(runtime, read_probes(folder, runtime.manifest).images, settings.policy_wishes)
     first = bool(runtime.candidates) and not remembered
     worker = LocalWorker(runtime, decoder.decode, prepare_dear=decoder.decode_dear)
-    return Opened(description(runtime), tuning, first), manifest, worker
+    return OpenModel(model["number"], Opened(description(runtime), tuning, first), worker)
 
 
 if __name__ == "__main__":

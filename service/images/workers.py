@@ -2,47 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from artifact.manifest import Manifest
 from artifact.probes import read_probes
 from service.engine.ipc.codec import OutcomeCodec
-from service.engine.runtimes.base import Runtime
+from service.engine.runtimes.base import Runtime, description
 from service.engine.runtimes.selection import open_runtime
 from service.engine.runtimes.tuning import tune
 from service.engine.workers.local import LocalWorker
-from service.engine.workers.pool import WorkerPool, local_pool, process_pool
+from service.engine.workers.pool import Model, ModelSource, WorkerPool, process_pool, proven
 from service.engine.workers.process import WorkerProcess
+from service.engine.workers.thread import ThreadWorker
 from service.images.bounded_decoder import bounded_decoder
 from service.images.decoding import IMAGE_ERRORS
 from service.settings import Settings
 
 
-def begin_pool(settings: Settings, manifest: Manifest) -> Callable[[], WorkerPool]:
-    """Start the first worker; return a function that waits for it and makes the others."""
+def begin_pool(settings: Settings, folder: Path, manifest: Manifest) -> Callable[[], WorkerPool]:
+    """Start the first worker, with one model; return a function that waits for it and makes the others."""
+    source = ModelSource(0, folder, manifest)
     if settings.isolation == "thread":
-        return lambda: _thread_pool(settings)
-    first = _worker_process(settings, manifest)
+        threads = ThreadWorkshop(settings)
+        return lambda: threads.pool(source)
+    processes = ProcessWorkshop(settings)
+    first = processes.worker([source])
     first.launch(tune=True)
-    return lambda: process_pool(manifest, first, lambda: _worker_process(settings, manifest))
+    return lambda: process_pool(source, first, lambda: processes.worker([source]), processes)
 
 
-def _thread_pool(settings: Settings) -> WorkerPool:
-    runtime, worker = local_worker(settings)
-    tuning = tune(runtime, read_probes(settings.model, runtime.manifest).images, settings.policy_wishes)
-    return local_pool(runtime, worker, tuning)
-
-
-def local_worker(settings: Settings) -> tuple[Runtime, LocalWorker]:
-    """The model and a worker that runs it, in this process."""
-    runtime = open_runtime(settings.model, settings.runtime, settings.device, settings.precision, settings.cache)
+def local_worker(settings: Settings, folder: Path) -> tuple[Runtime, LocalWorker]:
+    """A model and a worker that runs it, in this process."""
+    runtime = open_runtime(folder, settings.runtime, settings.device, settings.precision, settings.cache)
     decoder = bounded_decoder(settings, runtime.manifest)
     return runtime, LocalWorker(runtime, decoder.decode, prepare_dear=decoder.decode_dear)
 
 
-def _worker_process(settings: Settings, manifest: Manifest) -> WorkerProcess:
-    """A worker, not launched yet, that serves no other model than this one."""
-    options = {"settings": settings.model_dump(mode="json"), "manifest": manifest.model_dump(mode="json")}
-    return WorkerProcess(
-        "service.images.worker_main", options, OutcomeCodec(manifest, IMAGE_ERRORS), settings.stuck_seconds
-    )
+class ProcessWorkshop:
+    """Makes workers that are processes.
+
+    Args:
+        settings: of the service.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def prove(self, source: ModelSource) -> Model:
+        """See `Workshop`: in a process of its own, which is ended."""
+        process = self.worker([source])
+        process.launch(tune=True)
+        try:
+            return proven(source, process)[0]
+        finally:
+            process.abort()
+            process.close()
+
+    def worker(self, models: Sequence[ModelSource]) -> WorkerProcess:
+        """A worker, not launched yet, that serves no others than these models."""
+        told = [
+            {"number": each.number, "folder": str(each.folder), "manifest": each.manifest.model_dump(mode="json")}
+            for each in models
+        ]
+        return WorkerProcess(
+            "service.images.worker_main",
+            {"settings": self._settings.model_dump(mode="json"), "models": told},
+            {each.number: OutcomeCodec(each.manifest, IMAGE_ERRORS) for each in models},
+            self._settings.stuck_seconds,
+        )
+
+
+class ThreadWorkshop:
+    """Makes workers that are threads of this process, which share the models.
+
+    Args:
+        settings: of the service.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._workers: dict[int, LocalWorker] = {}
+
+    def pool(self, source: ModelSource) -> WorkerPool:
+        """The workers of the first model."""
+        model = self.prove(source)
+        return WorkerPool(model, [self.worker([model]) for _ in range(model.tuning.policy.workers)], self)
+
+    def prove(self, source: ModelSource) -> Model:
+        """See `Workshop`: right here, where it stays opened."""
+        runtime, worker = local_worker(self._settings, source.folder)
+        probes = read_probes(source.folder, runtime.manifest).images
+        tuning = tune(runtime, probes, self._settings.policy_wishes)
+        self._workers[source.number] = worker
+        return Model(source.number, source.folder, source.manifest, description(runtime), tuning)
+
+    def worker(self, models: Sequence[ModelSource]) -> ThreadWorker:
+        """A worker that runs these models; those that no worker is made for any more are let go."""
+        self._workers = {each.number: self._workers[each.number] for each in models}
+        return ThreadWorker(self._workers)

@@ -10,21 +10,13 @@ import logging
 from collections import Counter
 from typing import Any
 
-from artifact.manifest import Manifest
 from service.observability.record import RequestRecord, milliseconds
 
 _log = logging.getLogger(__name__)
 
 
 class AccessLog:
-    """Writes the lines.
-
-    Args:
-        manifest: of the model that is served.
-    """
-
-    def __init__(self, manifest: Manifest) -> None:
-        self._manifest = manifest
+    """Writes the lines."""
 
     def write(self, method: str, route: str, record: RequestRecord, total_s: float) -> None:
         """Write the line of a request that is over.
@@ -53,10 +45,10 @@ class AccessLog:
         if record.images:
             fields["images"] = len(record.images)
             fields["image_outcomes"] = Counter(image if isinstance(image, str) else "ok" for image in record.images)
-        if work := record.work(self._manifest):
+        if record.manifest:
+            fields |= {"model": record.manifest.name, "model_version": record.manifest.version}
+        if work := record.work():
             fields |= {
-                "model": self._manifest.name,
-                "model_version": self._manifest.version,
                 "decode_ms": milliseconds(work.decode_s),
                 "queue_ms": milliseconds(work.queue_s),
                 "inference_ms": milliseconds(work.inference_s),

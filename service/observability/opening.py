@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 from pydantic_settings import SettingsError
 
-from artifact.manifest import Manifest
 from service.settings import Settings
 
 if TYPE_CHECKING:  # its packages need not be installed
     from service.observability.tracing import Tracing
 
 
-def open_tracing(settings: Settings, manifest: Manifest) -> Tracing | None:
+def open_tracing(settings: Settings) -> Tracing | None:
     """The tracing that the settings ask for, or None.
 
     Raises:
@@ -25,4 +24,4 @@ def open_tracing(settings: Settings, manifest: Manifest) -> Tracing | None:
         from service.observability.tracing import Tracing, otlp_provider
     except ImportError as error:
         raise SettingsError(f"tracing needs packages of its own, pip install '.[tracing]': {error}") from error
-    return Tracing(otlp_provider(), manifest)
+    return Tracing(otlp_provider())

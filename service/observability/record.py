@@ -40,6 +40,7 @@ class RequestRecord:
         received_bytes: of its body, where that was wanted.
         submitted_at: when its images were queued, on the same clock.
         images: the answer to each image that was received, or the type of its error, in order.
+        manifest: of the model that it is for, once that is known.
         key: name of the API key it came with, never the key itself; None where there was none.
         trace_id, span_id: of its span in hexadecimal, where it has one.
     """
@@ -51,6 +52,7 @@ class RequestRecord:
     received_bytes: int = 0
     submitted_at: float = 0.0
     images: Sequence[Answer | str] = ()
+    manifest: Manifest | None = None
     key: str | None = None
     trace_id: str | None = None
     span_id: str | None = None
@@ -66,10 +68,10 @@ class RequestRecord:
         status = self.status or 500  # which is what a server makes of no answer
         return "ok" if status < 400 else self.outcome or f"http_{status}"
 
-    def work(self, manifest: Manifest) -> Work | None:
+    def work(self) -> Work | None:
         """What its images took; None where none was classified."""
         answers = [image for image in self.images if isinstance(image, Answer)]
-        if not answers:
+        if self.manifest is None or not answers:
             return None
         macs = sum(answer.macs for answer in answers)
         return Work(
@@ -77,9 +79,9 @@ class RequestRecord:
             queue_s=sum(answer.queue_s for answer in answers),
             inference_s=sum(answer.inference_s for answer in answers),
             blocks_executed=sum(sum(answer.executed) for answer in answers),
-            blocks_total=len(manifest.blocks) * len(answers),
+            blocks_total=len(self.manifest.blocks) * len(answers),
             macs=macs,
-            macs_ratio=macs / (manifest.total_macs * len(answers)),
+            macs_ratio=macs / (self.manifest.total_macs * len(answers)),
         )
 
 

@@ -48,12 +48,10 @@ class Tracing:
 
     Args:
         provider: exports them; it is shut down with the service.
-        manifest: of the model that is served.
     """
 
-    def __init__(self, provider: TracerProvider, manifest: Manifest) -> None:
+    def __init__(self, provider: TracerProvider) -> None:
         self._provider = provider
-        self._manifest = manifest
         self._tracer = provider.get_tracer(_PROJECT, version(_PROJECT))
         # Where `traceparent` or `tracestate` is malformed, the library would log what the client has sent.
         logging.getLogger("opentelemetry.trace").setLevel(logging.ERROR)
@@ -85,7 +83,7 @@ class Tracing:
         context = span.get_span_context()
         if context.is_valid:
             record.trace_id, record.span_id = f"{context.trace_id:032x}", f"{context.span_id:016x}"
-        return RequestSpan(self._tracer, span, name, epoch_ns, self._manifest)
+        return RequestSpan(self._tracer, span, name, epoch_ns)
 
     def close(self) -> None:
         """Send what has not been sent yet."""
@@ -100,15 +98,13 @@ class RequestSpan:
         span: that has begun.
         method: in its name.
         epoch_ns: what is to be added to `time.perf_counter` for nanoseconds since 1970.
-        manifest: of the model that is served.
     """
 
-    def __init__(self, tracer: Tracer, span: Span, method: str, epoch_ns: int, manifest: Manifest) -> None:
+    def __init__(self, tracer: Tracer, span: Span, method: str, epoch_ns: int) -> None:
         self._tracer = tracer
         self._span = span
         self._method = method
         self._epoch_ns = epoch_ns
-        self._manifest = manifest
 
     def end(self, route: str | None, record: RequestRecord, ended_at: float) -> None:
         """End the span and give it a child for each stage of each image.
@@ -121,8 +117,8 @@ class RequestSpan:
         if not self._span.is_recording():  # left out by the sampler
             return
         for index, image in enumerate(record.images):
-            if isinstance(image, Answer):
-                self._add_stages(index, image, record.submitted_at)
+            if isinstance(image, Answer) and record.manifest:
+                self._add_stages(index, image, record.submitted_at, record.manifest)
         if route is not None:
             self._span.update_name(f"{self._method} {route}")
             self._span.set_attribute(http_attributes.HTTP_ROUTE, route)
@@ -142,8 +138,10 @@ class RequestSpan:
             attributes[http_attributes.HTTP_RESPONSE_STATUS_CODE] = record.status
         if record.images:
             attributes["aig.image.outcomes"] = [image if isinstance(image, str) else "ok" for image in record.images]
-        if work := record.work(self._manifest):
-            attributes |= self._model() | {
+        if record.manifest:
+            attributes |= _of_model(record.manifest)
+        if work := record.work():
+            attributes |= {
                 "aig.blocks.executed": work.blocks_executed,
                 "aig.blocks.total": work.blocks_total,
                 "aig.macs": work.macs,
@@ -151,20 +149,17 @@ class RequestSpan:
             }
         return attributes
 
-    def _model(self) -> dict[str, AttributeValue]:
-        return {"aig.model.name": self._manifest.name, "aig.model.version": self._manifest.version}
-
-    def _add_stages(self, index: int, answer: Answer, submitted_at: float) -> None:
+    def _add_stages(self, index: int, answer: Answer, submitted_at: float, manifest: Manifest) -> None:
         """Add the spans of one image, from the times the engine measured.
 
         It measures how long each stage took, and one follows the other. What lies between two, the way to a worker and
         in a batch the decoding of the others, is not in the answer, so a stage may have begun later than its span says.
         """
-        inference: dict[str, AttributeValue] = self._model() | {
+        inference: dict[str, AttributeValue] = _of_model(manifest) | {
             "aig.blocks.executed": sum(answer.executed),
             "aig.blocks.total": len(answer.executed),
             "aig.macs": answer.macs,
-            "aig.macs.ratio": answer.macs / self._manifest.total_macs,
+            "aig.macs.ratio": answer.macs / manifest.total_macs,
             "aig.batch_size": answer.batch_size,
         }
         begun = submitted_at
@@ -185,3 +180,7 @@ class RequestSpan:
     def _at(self, seconds: float) -> int:
         """A time on the clock of the record, in nanoseconds since 1970."""
         return self._epoch_ns + int(seconds * _NS)
+
+
+def _of_model(manifest: Manifest) -> dict[str, AttributeValue]:
+    return {"aig.model.name": manifest.name, "aig.model.version": manifest.version}

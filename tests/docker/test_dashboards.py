@@ -61,7 +61,9 @@ def _selected(expr: str) -> set[str]:
 
 
 def _exported() -> set[str]:
-    registry = Metrics(read_manifest(MODEL)).registry
+    metrics = Metrics()
+    metrics.of_model(read_manifest(MODEL))
+    registry = metrics.registry
     registry.register(ProcessMetrics(dict))
     families = registry.collect()
     return {family.name + suffix for family in families for suffix in SUFFIXES[family.type]}

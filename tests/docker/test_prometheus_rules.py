@@ -103,7 +103,9 @@ def test_rules_ask_only_for_metrics_that_the_service_has() -> None:
         re.sub("_(bucket|sum|count)$", "", name) for name in re.findall(r"(?<![:\w])aig_\w+(?![:\w])", expressions)
     }
     profiled = echo_manifest().model_copy(update={"profile": ExecutionProfile(images=100, rates=(1, 0.5, 0.5))})
-    told = set(re.findall(r"^# TYPE (\w+)", Metrics(profiled).render().decode(), re.MULTILINE))
+    metrics = Metrics()
+    metrics.of_model(profiled)
+    told = set(re.findall(r"^# TYPE (\w+)", metrics.render().decode(), re.MULTILINE))
     assert len(asked) > 10
     assert asked - told == set()
 

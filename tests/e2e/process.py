@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import Self
 
 import httpx
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.runtimes import PATIENCE_S
+from tests.told_metrics import told
 
 ROOT = Path(__file__).parents[2]
 
@@ -95,9 +95,8 @@ class ServerProcess:
     def metric(self, name: str, **labels: str) -> float:
         """A sample as /metrics tells it now; 0 where there is none."""
         with self.client() as client:
-            families = text_string_to_metric_families(client.get("/metrics").text)
-        samples = [sample for family in families for sample in family.samples]
-        return sum(sample.value for sample in samples if (sample.name, sample.labels) == (name, labels))
+            samples = told(client.get("/metrics").text)
+        return samples.get((name, frozenset(labels.items())), 0.0)
 
     def _read(self) -> None:
         assert self._process.stderr is not None

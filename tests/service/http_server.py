@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from service.http.server import HttpServer
 from service.settings import Settings
 from tests.runtimes import PATIENCE_S, wait_until
 from tests.service.server import pool
+from tests.told_metrics import told
 
 
 @dataclass
@@ -47,11 +47,11 @@ class RunningServer:
 
     def requests(self, outcome: str, route: str = "/classify") -> float:
         """How many requests are counted with this outcome."""
-        return _value(self, rf'aig_requests_total\{{outcome="{outcome}",route="{route}"\}}')
+        return _value(self, "aig_requests_total", outcome=outcome, route=route)
 
     def images(self, outcome: str) -> float:
         """How many images are."""
-        return _value(self, rf'aig_images_total\{{outcome="{outcome}"\}}')
+        return _value(self, "aig_images_total", outcome=outcome)
 
 
 @dataclass
@@ -104,9 +104,8 @@ def read_answer(connection: socket.socket) -> HttpAnswer:
     return HttpAnswer(int(first.split()[1]), headers, json.loads(body))
 
 
-def _value(server: RunningServer, series: str) -> float:
-    found = re.search(rf"^{series} (\S+)$", server.context.metrics.render().decode(), re.MULTILINE)
-    return float(found[1]) if found else 0.0
+def _value(server: RunningServer, name: str, **labels: str) -> float:
+    return told(server.context.metrics.render().decode()).get((name, frozenset(labels.items())), 0.0)
 
 
 # The content type of `form`.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import orjson
 
@@ -20,40 +21,53 @@ from service.engine.job import Answer, ImageJob, Outcome
 _JOB = struct.Struct("!ddd?Q")
 _LENGTH = struct.Struct("!Q")
 
-# Before the jobs. Where there are none, how many images of its own a worker is to run as a check; else 0.
-_CHECK = struct.Struct("!I")
+# Before the jobs: number of the model; where there are none, how many images of its own a worker is to run as a check,
+# else 0.
+_HEAD = struct.Struct("!II")
 
 
 class UnexpectedError(RuntimeError):
     """An unexpected exception in another process; the message names it."""
 
 
+class Check(NamedTuple):
+    """What a worker is asked that is to run a model on images of its own.
+
+    Attributes:
+        model: number of the model.
+        batch_size: how many images.
+    """
+
+    model: int
+    batch_size: int
+
+
 def pack_jobs(jobs: Sequence[ImageJob]) -> bytes:
-    """A frame that asks for a batch."""
-    parts = [_CHECK.pack(0)]
+    """A frame that asks for a batch, of one model."""
+    parts = [_HEAD.pack(jobs[0].model, 0)]
     for job in jobs:
         head = _JOB.pack(job.queued_at, job.deadline, job.gate_offset, job.dear, len(job.image))
         parts += (head, job.image)
     return framed(*parts)
 
 
-def pack_check(batch_size: int) -> bytes:
+def pack_check(check: Check) -> bytes:
     """A frame that asks for a check."""
-    return framed(_CHECK.pack(batch_size))
+    return framed(_HEAD.pack(*check))
 
 
-def unpack_jobs(frame: bytes) -> list[ImageJob] | int:
-    """The batch a frame asks for, or the size of the batch for a check."""
-    (check,) = _CHECK.unpack_from(frame)
-    if check:
-        return int(check)
+def unpack_jobs(frame: bytes) -> list[ImageJob] | Check:
+    """The batch or the check that a frame asks for."""
+    model, batch_size = _HEAD.unpack_from(frame)
+    if batch_size:
+        return Check(model, batch_size)
     jobs = []
-    start = _CHECK.size
+    start = _HEAD.size
     while start < len(frame):
         queued_at, deadline, gate_offset, dear, size = _JOB.unpack_from(frame, start)
         start += _JOB.size
         image = frame[start : start + size]
-        jobs.append(ImageJob(image, queued_at, deadline, gate_offset=gate_offset, dear=dear))
+        jobs.append(ImageJob(image, queued_at, deadline, gate_offset=gate_offset, dear=dear, model=model))
         start += size
     return jobs
 

@@ -1,4 +1,4 @@
-"""What a worker process says of the model when it has opened it, or could not."""
+"""What a worker process says of its models when it has opened them, or could not open one."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _KINDS = {kind.__name__: kind for kind in (ArtifactError, RuntimeUnavailable)}
 
 @dataclass(frozen=True)
 class Opened:
-    """What it says when it can take work.
+    """What it says of a model for which it can take work.
 
     Attributes:
-        runtime: how it runs the model.
+        runtime: how it runs it.
         tuning: how batches should form, where it was asked to measure that.
         first: whether nothing was remembered of this machine: every runtime was tried, and is still in its memory.
     """
@@ -31,7 +31,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Refusal:
-    """What it says when it cannot.
+    """What it says when it cannot; then it ends.
 
     Attributes:
         kind: the name of the exception.
@@ -47,4 +47,4 @@ class Refusal:
         return _KINDS[self.kind](self.message) if self.kind in _KINDS else InferenceFailed()
 
 
-REPLY: TypeAdapter[Opened | Refusal] = TypeAdapter(Opened | Refusal)
+REPLY: TypeAdapter[list[Opened] | Refusal] = TypeAdapter(list[Opened] | Refusal)

@@ -31,14 +31,14 @@ class Pressure:
         wait_s: how long what comes now would wait.
         overloaded: whether some are refused.
         objective_s: within what time an answer is worth most.
-        workers: how many run images.
+        workers: how many run images; part of one where others share them.
         image_s: how long a worker takes for an image of a share of the network, in seconds; 0 where nobody knows.
     """
 
     wait_s: float
     overloaded: bool
     objective_s: float
-    workers: int
+    workers: float
     image_s: Callable[[float], float]
 
 

@@ -19,13 +19,13 @@ class Load:
         capacity: most jobs queued where there is no overload.
         worked_until: until when the workers are known to have done what there was to do: those that hang have not.
         service_s: how long a worker takes for a job; 0 where nobody knows.
-        workers: how many run jobs.
+        workers: how many run jobs; part of one where others share them.
     """
 
     capacity: int
     worked_until: float
     service_s: float
-    workers: int
+    workers: float
 
 
 class Overload:

@@ -16,7 +16,7 @@ class JobQueue:
 
     Args:
         capacity: most jobs queued.
-        workers: how many take from it.
+        workers: tells how many take from it now.
         longest_s: deadline of jobs, in seconds after they are queued; some have less.
         clock: seconds that never go back.
 
@@ -24,7 +24,9 @@ class JobQueue:
         service_time: of the jobs that came from this queue.
     """
 
-    def __init__(self, capacity: int, workers: int, longest_s: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, capacity: int, workers: Callable[[], float], longest_s: float, clock: Callable[[], float]
+    ) -> None:
         self.capacity = capacity
         self.service_time = ServiceTime()
         self._workers = workers
@@ -47,7 +49,7 @@ class JobQueue:
         if not mean_s or self._longest_s == math.inf:
             return self.capacity
         # Those that run, and the job itself, take their time as well.
-        in_time = math.floor((self._longest_s / mean_s - 2) * self._workers)
+        in_time = math.floor((self._longest_s / mean_s - 2) * self._workers())
         return max(1, min(self.capacity, in_time))
 
     def require_room(self, room: int) -> None:
@@ -60,7 +62,7 @@ class JobQueue:
             # Withdrawn jobs must not keep others out; looking for them is left to the moment it matters.
             self._jobs = deque(job for job in self._jobs if not job.withdrawn)
         if len(self._jobs) >= room:
-            raise Overloaded(len(self._jobs) * self.service_time.mean_s / self._workers)
+            raise Overloaded(len(self._jobs) * self.service_time.mean_s / self._workers())
 
     def put(self, job: PendingJob) -> None:
         """Queue a job, for which there is room."""

@@ -1,12 +1,10 @@
-"""Decides which job runs when and on which worker, and which job is refused.
-
-A burst may fill the queue: to its capacity, or with as many jobs as can be run before their deadlines. If even that is
-not enough, more comes in than can be done, and a long queue would only make every answer late. During such an overload
-only one batch for each worker may wait, in the queue or at a worker. Other jobs are refused at once.
+"""Decides which job runs when and on which worker; which job is refused is its lane's business.
 
 A worker that is given a batch is also given the next one, ahead of time, if no other worker is idle. If nothing was
 queued then, it is given what comes later once it is about to be done: until then another worker may be done first, or
 the job may be withdrawn.
+
+Each model has a lane, and whose turn it is is told by `FairShares`. A batch has jobs of one model.
 
 Dear jobs, which are likely to take far longer than others, wait in a queue of their own. While other jobs come, dear
 jobs have half of the workers: never more, and no less where so many of them wait. A single worker gives others as much
@@ -21,13 +19,11 @@ import asyncio
 import math
 from collections.abc import Callable
 
-from service.engine.errors import EngineError, EngineStopped, Overloaded
-from service.engine.job import PendingJob
+from service.engine.errors import EngineError
 from service.engine.objective import Objective
 from service.engine.queueing.dear_share import DearShare
-from service.engine.queueing.overload import Load, Overload
-from service.engine.queueing.queue import JobQueue
-from service.engine.queueing.service_time import ServiceTime
+from service.engine.queueing.fair_shares import FairShares
+from service.engine.queueing.lane import Lane
 from service.engine.queueing.slot import Batch, Runner, Slot
 from service.engine.runtimes.tuning import BatchPolicy
 
@@ -38,51 +34,58 @@ AHEAD_S = 0.004
 _LATELY_S = 10.0
 
 
-# Batches for each worker that may wait whatever the objective that was measured: with less room, a few who try again at
-# once would keep all others out, and the first images, which take longer, would have others refused.
-_LEAST_ROOM = 16
-
-
 class Scheduler:
     """It belongs to the event loop; other threads may only look.
 
     Args:
-        capacity: most jobs queued; more are refused.
-        policy: how batches form.
         clock: seconds that never go back.
-        longest_s: deadline of jobs, in seconds after they are queued; some have less.
-        on_overload: told when an overload begins, and at the first job after it has ended.
-        objective: within what time an answer is worth most; what would be answered later is refused.
     """
 
-    def __init__(
-        self,
-        capacity: int,
-        policy: BatchPolicy,
-        clock: Callable[[], float],
-        longest_s: float = math.inf,
-        on_overload: Callable[[bool], None] = lambda _: None,
-        objective: Objective | None = None,
-    ) -> None:
-        self.capacity = capacity
-        self._objective = objective or Objective(math.inf)
-        self._policy = policy
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._queue = JobQueue(capacity, policy.workers, longest_s, clock)
-        self._dear_queue = JobQueue(capacity, max(1, policy.workers // 2), longest_s, clock)
-        self._full_batches = ServiceTime()
-        self._overload = Overload(clock, on_overload)
-        self._closed = False
-        self._came_at = self._done_at = -math.inf  # the last job, the last batch
+        self._lanes: dict[int, Lane] = {}
+        self._shares = FairShares()
         self._dear_share = DearShare(clock)
         self._slots: list[Slot] = []
         self._idle: list[Slot] = []  # a stack: what the last one ran is still in the caches of its core
         self._unfilled: dict[Slot, None] = {}  # a set in order of busy slots that could take more; some are idle by now
         self._timer: asyncio.TimerHandle | None = None
 
+    # What comes in.
+
+    def open_lane(
+        self,
+        model: int,
+        capacity: int,
+        policy: BatchPolicy,
+        longest_s: float = math.inf,
+        on_overload: Callable[[bool], None] = lambda _: None,
+        objective: Objective | None = None,
+        weight: float = 1.0,
+    ) -> Lane:
+        """A lane for the jobs of a model; the arguments are those of `Lane` and of `FairShares.open`."""
+        lane = Lane(
+            model, self, capacity, policy, self._clock, longest_s, on_overload, objective or Objective(math.inf)
+        )
+        self._lanes[model] = lane
+        self._shares.open(model, weight)
+        return lane
+
+    def close_lane(self, lane: Lane) -> None:
+        """Forget a lane in which nothing waits, and of which nothing runs."""
+        del self._lanes[lane.model]
+        self._shares.close(lane.model)
+
+    def fail_all(self, error: EngineError) -> None:
+        """Fail everything that waits with this error."""
+        for lane in self._lanes.values():
+            lane.fail_all(error)
+
     def __len__(self) -> int:
-        """Jobs that wait for a worker."""
-        return len(self._queue) + len(self._dear_queue)
+        """Jobs of all lanes that wait for a worker."""
+        return sum(map(len, self._lanes.values()))
+
+    # Who runs it.
 
     @property
     def workers(self) -> int:
@@ -90,71 +93,24 @@ class Scheduler:
         return sum([slot.in_service for slot in self._slots])
 
     @property
-    def job_s(self) -> float:
-        """Seconds that a worker takes for a job, mean; 0 before any was run."""
-        return self._queue.service_time.mean_s
+    def some_idle(self) -> bool:
+        """Whether one has nothing to do."""
+        return bool(self._idle)
 
-    @property
-    def wait_s(self) -> float:
-        """How long a job that came now would wait, in seconds, as far as that is known."""
-        waiting = len(self._queue) + sum([slot.ahead for slot in self._slots])
-        busy = 0 if self._idle else 0.5  # of each worker, half of what it runs is still to be done
-        return (waiting / max(1, self.workers) + busy) * self.job_s
+    def ahead(self, model: int) -> int:
+        """How many jobs of a model workers have been given that they have not begun."""
+        return sum([len(batch) for slot in self._slots for batch in slot.ahead if batch[0].model == model])
 
-    @property
-    def overloaded(self) -> bool:
-        """Whether more comes in than can be done."""
-        return self._overload.begun and self._overload.lasts(self._load)
+    def runs(self, model: int) -> bool:
+        """Whether a worker has a job of a model."""
+        return any(batch[0].model == model for slot in self._slots for batch in slot.batches)
 
-    @property
-    def overloaded_for_long(self) -> bool:
-        """Whether that is no mere burst."""
-        return self._overload.begun and self._overload.lasts_long(self._load)
-
-    # What comes in.
-
-    def require_room(self) -> None:
-        """Return if a job would be accepted now.
-
-        Raises:
-            Overloaded: the queue is full.
-            EngineStopped: the scheduler is closed.
-        """
-        self._require_room(self._queue, self._room)
-
-    def submit(self, job: PendingJob, follows: bool = False) -> None:
-        """Queue a job. It goes to an idle worker at once.
-
-        Args:
-            job: to be queued.
-            follows: whether an earlier image of the same request was accepted; then only a full queue refuses it.
-
-        Raises:
-            Overloaded: the queue is full.
-            EngineStopped: the scheduler is closed.
-        """
-        if job.dear:
-            self._require_room(self._dear_queue, self._dear_queue.room)
-            self._dear_queue.put(job)
-        else:
-            self._came_at = self._clock()
-            self._require_room(self._queue, self._queue.room if follows else self._room)
-            if self._overload.begun:
-                self._overload.note_accepted(self._load)
-            self._queue.put(job)
-        self.dispatch()
-
-    def close(self) -> None:
-        """Take no more jobs, and hand out what there is without waiting for company."""
-        self._closed = True
-        self.dispatch()
-
-    def fail_all(self, error: EngineError) -> None:
-        """Fail everything that waits with this error."""
-        self._queue.fail_all(error)
-        self._dear_queue.fail_all(error)
-
-    # Who runs it.
+    def share(self, model: int) -> float:
+        """The part of the workers' time that a model may count on now."""
+        if len(self._lanes) == 1:
+            return 1.0
+        running = {batch[0].model for slot in self._slots for batch in slot.batches}
+        return self._shares.share(model, [each for each, lane in self._lanes.items() if each in running or len(lane)])
 
     def add(self, runner: Runner) -> Slot:
         """Know a worker, which is not given anything yet."""
@@ -173,6 +129,18 @@ class Scheduler:
             return False
         self._idle.remove(slot)
         return True
+
+    def retire(self, slot: Slot) -> None:
+        """Give a worker nothing more; it runs what it has."""
+        slot.leaving = True
+        self.set_aside(slot)
+
+    def forget(self, slot: Slot) -> None:
+        """Forget a worker, which is given nothing more, if that has not been done."""
+        self.retire(slot)
+        if slot in self._slots:
+            self._slots.remove(slot)
+        self._unfilled.pop(slot, None)
 
     def go_on(self, slot: Slot) -> Batch:
         """Note that a worker is done with a batch, and have it go on; return the batch."""
@@ -197,6 +165,7 @@ class Scheduler:
         if not slot.batches:
             return []
         lost = slot.batches.popleft()
+        self._take_back_charge(lost)
         if lost[0].dear:
             self._dear_share.end()
         while slot.batches:
@@ -210,29 +179,22 @@ class Scheduler:
         self._dispatch_ahead()
 
     def _dispatch_dear(self) -> None:
-        while self._idle and self._dear_queue and self._dear_may_run():
+        while self._idle and (lanes := self._wanting(dear=True)) and self._dear_may_run():
             slot = self._idle.pop(0)  # the one that ran longest ago: the others are warm
-            batch = self._dear_queue.take(1)
-            if not batch:
+            batch = next((batch for lane in lanes if (batch := lane.dear_queue.take(1))), None)
+            if batch is None:
                 self._idle.insert(0, slot)
                 return
             self._dear_share.begin()
             self._begin(slot, batch)
 
     def _dispatch_to_idle(self) -> None:
-        while self._idle and self._queue:
-            if wait_s := self._company_wait_s:
-                self._come_back(wait_s)
-                return
-            slot = self._idle.pop()
-            if batch := self._next_batch():
-                self._begin(slot, batch)
-            else:
-                self._idle.append(slot)
+        while self._idle and (batch := self._next_batch()):
+            self._begin(self._idle.pop(), batch)
 
     def _dispatch_ahead(self) -> None:
         for slot in [*self._unfilled]:
-            if self._idle or not self._queue:
+            if self._idle or not self._wanting():
                 return
             if self._is_nearly_done(slot) and not self._has_enough(slot):
                 self._unfilled.pop(slot, None)  # one that came meanwhile may have filled it
@@ -240,52 +202,64 @@ class Scheduler:
 
     def _begin(self, slot: Slot, batch: Batch) -> None:
         """Give a batch to a worker that has none, and what is to follow."""
-        if slot.runner.give(batch):
-            slot.batches.append(batch)
+        if self._give(slot, batch):
             slot.begun_at = self._clock()
             self._fill(slot)
         else:  # it died while it had nothing to do, for which its next batch need not pay
             if batch[0].dear:
                 self._dear_share.end()
-            self._put_back(batch)
+            self._lane(batch).put_back(batch)
+
+    def _give(self, slot: Slot, batch: Batch) -> bool:
+        if not slot.runner.give(batch):
+            return False
+        slot.batches.append(batch)
+        self._shares.give(batch[0].model, self._likely_s(batch))
+        return True
 
     def _fill(self, slot: Slot) -> None:
         """Give batches ahead to a worker that has something to do, unless an idle one could run them sooner."""
         while not self._has_enough(slot):
             # Of a worker that always has something ahead dear jobs would never have a turn.
-            held = self._idle or self._policy.max_wait_ms or (self._dear_queue and self._dear_may_run())
-            batch = [] if held else self._next_batch()
+            held = self._idle or (self._wanting(dear=True) and self._dear_may_run())
+            batch = [] if held else self._next_batch(ahead=True)
             if not batch:
                 self._unfilled[slot] = None
                 return
-            if not slot.runner.give(batch):
-                self._put_back(batch)
+            if not self._give(slot, batch):
+                self._lane(batch).put_back(batch)
                 return
-            slot.batches.append(batch)
 
     def _rest(self, slot: Slot) -> None:
-        if slot.in_service:
+        if slot.in_service and not slot.leaving:
             self._idle.append(slot)
             self.dispatch()
 
-    def _next_batch(self) -> Batch:
-        """A batch, without waiting for company; empty where nothing is queued that is worth running."""
-        batch: Batch = []
-        while self._queue and not batch:
-            batch = self._queue.take(self._share)
-        return batch
+    def _next_batch(self, *, ahead: bool = False) -> Batch:
+        """A batch of the lane whose turn it is; empty where nothing waits that is worth running now.
+
+        Args:
+            ahead: whether it would not be begun at once, so that there is time for company to come.
+        """
+        for lane in self._wanting():
+            if ahead and lane.policy.max_wait_ms:
+                continue
+            if not ahead and (wait_s := lane.company_wait_s):
+                self._come_back(wait_s)
+            elif batch := lane.next_batch():
+                return batch
+        return []
 
     def _put_back(self, batch: Batch) -> None:
-        (self._dear_queue if batch[0].dear else self._queue).put_back(batch)
+        self._take_back_charge(batch)
+        self._lane(batch).put_back(batch)
+
+    def _take_back_charge(self, batch: Batch) -> None:
+        self._shares.correct(batch[0].model, -self._likely_s(batch))
 
     def _note_service_time(self, batch: Batch, seconds: float) -> None:
-        if batch[0].dear:
-            self._dear_queue.service_time.note(seconds, len(batch))
-            return
-        self._queue.service_time.note(seconds, len(batch))
-        if len(batch) == self._policy.max_batch:
-            self._full_batches.note(seconds, len(batch))
-        self._done_at = self._clock()
+        self._shares.correct(batch[0].model, seconds - self._likely_s(batch))
+        self._lane(batch).note_service_time(batch, seconds)
 
     def _come_back(self, wait_s: float) -> None:
         """Dispatch again after so many seconds, unless that is to be done sooner."""
@@ -302,67 +276,26 @@ class Scheduler:
 
     # The rules.
 
-    @property
-    def _room(self) -> int:
-        """How many jobs may be queued now: with what was given ahead, as many as are answered within the objective.
+    def _lane(self, batch: Batch) -> Lane:
+        return self._lanes[batch[0].model]
 
-        Unless an operator has set that, it is a batch for each worker under overload.
-        """
-        room, ahead = self._queue.room, sum([slot.ahead for slot in self._slots])
-        if (job_s := self.job_s) and self._objective.seconds < math.inf:
-            least = self._policy.max_batch * (1 if self._objective.is_strict else _LEAST_ROOM)
-            # Half of what each worker runs, and the job itself, take their time as well.
-            each = max(least, self._objective.seconds / job_s - 1.5)
-            room = min(room, math.floor(each * max(1, self.workers)) - ahead)
-        if self.overloaded and not self._objective.is_strict:
-            room = min(room, self._policy.workers * self._policy.max_batch - ahead)
-        return room
+    def _wanting(self, *, dear: bool = False) -> list[Lane]:
+        """The lanes in which jobs wait, whose turn it is first."""
+        waiting = [lane for lane in self._lanes.values() if (lane.dear_queue if dear else lane.queue)]
+        if len(waiting) < 2:
+            return waiting
+        return [self._lanes[model] for model in self._shares.in_turn([lane.model for lane in waiting])]
 
-    def _require_room(self, queue: JobQueue, room: int) -> None:
-        if self._closed:
-            raise EngineStopped
-        try:
-            queue.require_room(room)
-        except Overloaded:
-            if queue is self._queue:
-                self._overload.note_refused(self._load)
-            raise
-
-    @property
-    def _load(self) -> Load:
-        waits = self._queue or any(slot.ahead for slot in self._slots)
-        mean_s, full_s = self._queue.service_time.mean_s, self._full_batches.mean_s
-        return Load(
-            capacity=self._queue.room,
-            worked_until=self._done_at if waits else math.inf,
-            # Small batches take longer for a job, and under overload batches are small only because little may wait.
-            service_s=min(mean_s, full_s) if full_s else mean_s,
-            workers=self.workers,
-        )
-
-    @property
-    def _share(self) -> int:
-        """How many jobs one worker takes: all of a batch that was waited for, else its share of what is queued."""
-        sharers = 1 if self._policy.max_wait_ms else self._policy.workers
-        return min(self._policy.max_batch, math.ceil(len(self._queue) / sharers))
-
-    @property
-    def _company_wait_s(self) -> float:
-        """How long the oldest job should still wait for company; 0 where a batch may be taken now."""
-        longest_ms = self._policy.max_wait_ms
-        if not longest_ms or self._closed or len(self._queue) >= min(self._policy.max_batch, self._room):
-            return 0.0
-        oldest = self._queue.oldest
-        until = min(oldest.queued_at + longest_ms / 1000, oldest.deadline - self._queue.service_time.mean_s)
-        return max(0.0, until - self._clock())
+    def _likely_s(self, batch: Batch) -> float:
+        """How long a worker is likely to take for a batch."""
+        lane = self._lane(batch)
+        return (lane.dear_queue if batch[0].dear else lane.queue).service_time.mean_s * len(batch)
 
     def _is_nearly_done(self, slot: Slot) -> bool:
         """Whether a worker is about to be done with what it runs. One that is long overdue, and may hang, is not."""
-        mean_s = self._queue.service_time.mean_s
-        if not slot.batches or not mean_s:  # or nobody knows
-            return False
-        done_at = slot.begun_at + mean_s * len(slot.batches[0])
-        return abs(done_at - self._clock()) <= AHEAD_S
+        if not slot.batches or not (likely_s := self._lane(slot.batches[0]).job_s * len(slot.batches[0])):
+            return False  # or nobody knows
+        return abs(slot.begun_at + likely_s - self._clock()) <= AHEAD_S
 
     def _has_enough(self, slot: Slot) -> bool:
         """Whether a worker should be given nothing ahead, or no more.
@@ -370,16 +303,21 @@ class Scheduler:
         Behind a dear job nothing should wait that others could run. Under overload one batch ahead is enough, lest
         answers be late.
         """
-        if slot.batches and slot.batches[0][0].dear:
+        if slot.leaving or (slot.batches and slot.batches[0][0].dear):
             return True
         if len(slot.batches) == 1:
             return False
-        mean_s = self._queue.service_time.mean_s or AHEAD_S  # as long as nobody knows
-        return self.overloaded or mean_s * slot.ahead >= AHEAD_S
+        if any(lane.overloaded for lane in self._lanes.values()):
+            return True
+        # As long as nobody knows how long a job takes, one is enough.
+        return sum([(self._lane(batch).job_s or AHEAD_S) * len(batch) for batch in slot.ahead]) >= AHEAD_S
 
     def _dear_may_run(self) -> bool:
-        if self._clock() - self._came_at >= _LATELY_S or (self._closed and not self._queue):
+        lanes = self._lanes.values()
+        if all(lane.closed and not lane.queue for lane in lanes):
             return True  # nobody else comes
+        if all(self._clock() - lane.came_at >= _LATELY_S for lane in lanes):
+            return True
         workers = self.workers
         if wait_s := self._dear_share.wait_s(workers):
             self._come_back(wait_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Protocol
 
 from service.engine.job import ImageJob, PendingJob
@@ -28,14 +29,16 @@ class Slot:
         batches: that it has been given; it runs the first of them.
         begun_at: when it began with that.
         in_service: whether it is given batches.
+        leaving: whether it is given no more, once and for all.
     """
 
     runner: Runner
     batches: deque[Batch] = field(default_factory=deque)
     begun_at: float = 0.0
     in_service: bool = False
+    leaving: bool = False
 
     @property
-    def ahead(self) -> int:
-        """How many jobs it has been given that it has not begun."""
-        return sum([len(batch) for batch in self.batches]) - len(self.batches[0]) if self.batches else 0
+    def ahead(self) -> list[Batch]:
+        """What it has been given that it has not begun."""
+        return list(islice(self.batches, 1, None))

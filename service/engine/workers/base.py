@@ -41,10 +41,10 @@ class Worker(Protocol):
         """
 
     def give(self, jobs: Sequence[ImageJob], /) -> bool:
-        """Give it a batch, and say whether it is still there; where it is not, it has not begun with that."""
+        """Give it a batch of one model, and say whether it is still there; else it has not begun with that."""
 
-    def check(self, batch_size: int) -> bool:
-        """Have it run the model once on that many images; else as for `give`."""
+    def check(self, model: int, batch_size: int) -> bool:
+        """Have it run a model once on that many images; else as for `give`."""
 
     def abort(self) -> None:
         """Have it lost at once and for good, where that can be done."""

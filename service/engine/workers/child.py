@@ -1,4 +1,4 @@
-"""What a worker process does: it opens the model, then runs batch after batch."""
+"""What a worker process does: it opens its models, then runs batch after batch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Thread
+from typing import NamedTuple
 
 import orjson
 
-from artifact.manifest import ArtifactError, Manifest
+from artifact.manifest import ArtifactError
 from service.engine.errors import InferenceFailed, RuntimeUnavailable
 from service.engine.ipc import codec as wire
 from service.engine.ipc.frames import Frames, framed, receive
@@ -28,16 +29,30 @@ _log = logging.getLogger(__name__)
 _LARGE_FRAME = 1_048_576
 
 
+class OpenModel(NamedTuple):
+    """A model that can be run.
+
+    Attributes:
+        number: that jobs name it by.
+        opened: what is said of it.
+        worker: runs it.
+    """
+
+    number: int
+    opened: Opened
+    worker: LocalWorker
+
+
 def serve(
     connection: socket.socket,
-    open_worker: Callable[[dict[str, object]], tuple[Opened, Manifest, LocalWorker]],
+    open_models: Callable[[dict[str, object]], Sequence[OpenModel]],
     failures: Sequence[type[Exception]],
 ) -> None:
-    """What a worker process does: open the model, then batch after batch, until the service closes the connection.
+    """What a worker process does: open the models, then batch after batch, until the service closes the connection.
 
     Args:
         connection: to the service.
-        open_worker: from the options to the worker; what it raises is told to the service.
+        open_models: from the options to the models; what it raises is told to the service.
         failures: see `wire.OutcomeCodec`.
     """
     end_with_parent()
@@ -47,16 +62,23 @@ def serve(
     frames = Frames()
     with suppress(EOFError, ConnectionError):  # the service is gone
         try:
-            opened, manifest, worker = open_worker(orjson.loads(receive(connection, frames)))
+            models = open_models(orjson.loads(receive(connection, frames)))
         except (ArtifactError, RuntimeUnavailable, InferenceFailed) as error:
             connection.sendall(framed(orjson.dumps(Refusal(type(error).__name__, str(error)))))
             return
-        connection.sendall(framed(orjson.dumps(opened)))
-        codec = wire.OutcomeCodec(manifest, failures)
+        connection.sendall(framed(orjson.dumps([model.opened for model in models])))
+        by_number = {
+            model.number: (model.worker, wire.OutcomeCodec(model.worker.manifest, failures)) for model in models
+        }
         while True:
             frame = receive(connection, frames)
             asked = wire.unpack_jobs(frame)
-            told = _checked(worker, asked) if isinstance(asked, int) else worker.work(asked)
+            if isinstance(asked, wire.Check):
+                worker, codec = by_number[asked.model]
+                told = _checked(worker, asked.batch_size)
+            else:
+                worker, codec = by_number[asked[0].model]
+                told = worker.work(asked)
             connection.sendall(codec.pack(told))
             if len(frame) > _LARGE_FRAME:
                 del frame, asked

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from artifact.agreement import LogitsAndMargins
-from artifact.manifest import ALWAYS, NEVER
+from artifact.manifest import ALWAYS, NEVER, Manifest
 from artifact.preprocessing import Float32Array
 from service.engine.errors import DeadlineExceeded, InferenceFailed
 from service.engine.job import Answer, ImageJob, Outcome
@@ -49,6 +49,11 @@ class LocalWorker:
         self._prepare = prepare
         self._prepare_dear = prepare_dear or prepare
         self._clock = clock
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the model."""
+        return self._runtime.manifest
 
     def check(self, batch_size: int) -> None:
         """Run the model on black images of which every second has its gates forced open, the others closed.

@@ -36,19 +36,21 @@ class WorkerProcess:
     Args:
         module: calls `process_side.serve`; its arguments are the file descriptors of the socket and of the log.
         options: for the module, JSON.
-        codec: of the model's outcomes.
+        codecs: of the outcomes of every model, by its number.
         stuck_s: longest time a batch may take, in seconds; a process that needs longer is lost.
     """
 
-    def __init__(self, module: str, options: Mapping[str, object], codec: wire.OutcomeCodec, stuck_s: float) -> None:
+    def __init__(
+        self, module: str, options: Mapping[str, object], codecs: Mapping[int, wire.OutcomeCodec], stuck_s: float
+    ) -> None:
         self._module = module
         self._options = options
-        self._codec = codec
+        self._codecs = codecs
         self._stuck_s = stuck_s
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._frames = Frames()
-        self._opened: Opened | None = None
+        self._opened: list[Opened] | None = None
         self._aborted = False
         self._loss: str | None = None  # why the process was lost, until it is ended
         self._lost_pid: int | None = None  # of one that has not been replaced
@@ -65,7 +67,7 @@ class WorkerProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether the process has opened the model, has not ended, and is not suspended by a signal."""
+        """Whether the process has opened its models, has not ended, and is not suspended by a signal."""
         process = self._process
         return self._running and process is not None and not is_suspended(process.pid)
 
@@ -75,7 +77,7 @@ class WorkerProcess:
         return self._opened is not None and self._loss is None and process is not None and process.poll() is None
 
     def launch(self, tune: bool = False) -> None:
-        """Start the process and do not wait until it has opened the model; `start` does.
+        """Start the process and do not wait until it has opened its models; `start` does.
 
         Raises:
             RuntimeUnavailable: the system does not let it start.
@@ -111,7 +113,7 @@ class WorkerProcess:
         return process
 
     def start(self) -> None:
-        """Wait until the process has opened the model; launch it first where there is none that lives."""
+        """Wait until the process has opened its models; launch it first where there is none that lives."""
         if self._opened and not self._running:
             self._loss = self._loss or "died"
         if self._loss or self._process is None or self._process.poll() is not None:
@@ -121,8 +123,8 @@ class WorkerProcess:
             _log.warning("worker process %s has taken the place of %d", self.pid, self._lost_pid)
             self._lost_pid = None
 
-    def opened(self) -> Opened:
-        """What the process says of the model, once it can take work.
+    def opened(self) -> list[Opened]:
+        """What the process says of its models, once it can take work.
 
         Raises:
             ArtifactError, RuntimeUnavailable, InferenceFailed, WorkerLost: it cannot.
@@ -160,7 +162,7 @@ class WorkerProcess:
             if listening:
                 lost(reason)
 
-        self._dialogue = Dialogue(here, self._frames, self._codec, self._stuck_s, answered, lose)
+        self._dialogue = Dialogue(here, self._frames, self._codecs, self._stuck_s, answered, lose)
         await self._dialogue.open()
         if self._loss:
             raise WorkerLost(self._loss)
@@ -170,9 +172,9 @@ class WorkerProcess:
         """Give it a batch."""
         return self._dialogue is not None and self._dialogue.give(jobs)
 
-    def check(self, batch_size: int) -> bool:
-        """Have it run the model once."""
-        return self._dialogue is not None and self._dialogue.check(batch_size)
+    def check(self, model: int, batch_size: int) -> bool:
+        """Have it run a model once."""
+        return self._dialogue is not None and self._dialogue.check(model, batch_size)
 
     def abort(self) -> None:
         """End the process at once and for good; whoever waits for its answer is told that it was lost."""

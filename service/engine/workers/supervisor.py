@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from artifact.manifest import ArtifactError
 from service.engine.errors import EngineError, EngineStopped, WorkerLost
 from service.engine.job import Outcome
 from service.engine.queueing.scheduler import Scheduler
-from service.engine.results import Results
+from service.engine.queueing.slot import Batch
 from service.engine.workers.base import Worker
 
 _log = logging.getLogger(__name__)
@@ -28,20 +28,18 @@ class Surroundings:
 
     Attributes:
         scheduler: hands out the work.
-        results: is told what comes of it.
+        tell: is told what comes of a batch.
         on_loss: told why, whenever a worker is lost.
         on_rest: told whenever a worker has nothing to do any more.
         on_failed_start: told whenever one that was lost could not be started again.
-        stopping: set when no more work is taken.
         over: set when what is left is given up.
     """
 
     scheduler: Scheduler
-    results: Results
+    tell: Callable[[Batch, Sequence[Outcome]], None]
     on_loss: Callable[[str], None]
     on_rest: Callable[[], None]
     on_failed_start: Callable[[], None]
-    stopping: asyncio.Event
     over: asyncio.Event
 
 
@@ -53,7 +51,7 @@ class Supervisor:
         around: what it shares with the others.
 
     Attributes:
-        given_up: whether the worker could not be started again before the engine stopped.
+        given_up: whether the worker could not be started again before that was called off.
         retry_s: while the last try to start the worker has failed, how long until the next, in seconds; else None.
     """
 
@@ -66,6 +64,7 @@ class Supervisor:
         self._check: asyncio.Future[None] | None = None
         self._revival: asyncio.Task[None] | None = None
         self._serving = False
+        self._called_off = asyncio.Event()
 
     @property
     def busy(self) -> bool:
@@ -86,14 +85,14 @@ class Supervisor:
         await asyncio.to_thread(self.worker.start)
         await self.worker.connect(self._take, self._lose)
 
-    async def check(self, batch_size: int) -> None:
-        """Have the worker, which has nothing to do, run the model once on that many images.
+    async def check(self, model: int, batch_size: int) -> None:
+        """Have the worker, which has nothing to do, run a model once on that many images.
 
         Raises:
             InferenceFailed: it does not run.
             WorkerLost: the worker is lost.
         """
-        if not self.worker.check(batch_size):
+        if not self.worker.check(model, batch_size):
             raise WorkerLost("died")
         self._check = asyncio.get_running_loop().create_future()
         try:
@@ -116,10 +115,22 @@ class Supervisor:
         """Have the worker given no work for now, if it has none; say whether that is so."""
         return self._around.scheduler.set_aside(self._slot)
 
-    async def end(self) -> None:
-        """End the worker."""
+    def retire(self) -> None:
+        """Have the worker given no more work, and not be started again where it is lost; it runs what it has."""
         self._serving = False
-        self._around.scheduler.set_aside(self._slot)
+        self._around.scheduler.retire(self._slot)
+        self.call_off()
+        if self.starting:
+            self.worker.abort()
+
+    def call_off(self) -> None:
+        """Try no more to start the worker where that has failed."""
+        self._called_off.set()
+
+    async def end(self) -> None:
+        """End the worker, which is given nothing more."""
+        self._serving = False
+        self._around.scheduler.forget(self._slot)
         self.worker.disconnect()
         await asyncio.to_thread(self.worker.close)
 
@@ -139,7 +150,7 @@ class Supervisor:
             self.retry_s = retry_s
             around.on_failed_start()
             with suppress(TimeoutError):
-                await asyncio.wait_for(around.stopping.wait(), retry_s)
+                await asyncio.wait_for(self._called_off.wait(), retry_s)
                 break
             retry_s = min(2 * retry_s, _LONGEST_RETRY_S)
         self._revival = None
@@ -156,7 +167,7 @@ class Supervisor:
             self._end_check(outcomes[0] if outcomes else None)
             return
         done = self._around.scheduler.go_on(self._slot)
-        self._around.results.tell(done, outcomes)
+        self._around.tell(done, outcomes)
         if not self._slot.batches:
             self._around.on_rest()
 
@@ -171,7 +182,7 @@ class Supervisor:
             around.scheduler.fail_all(EngineStopped())
         elif self._serving:
             self.revive()
-        around.results.tell(lost, [loss] * len(lost))
+        around.tell(lost, [loss] * len(lost))
         around.scheduler.dispatch()
         around.on_rest()
 

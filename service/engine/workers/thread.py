@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from queue import SimpleQueue
 from threading import Thread
 
+from service.engine.ipc.codec import Check
 from service.engine.job import Answered, ImageJob, Outcome
 from service.engine.scheduling_policy import set_policy
 from service.engine.workers.local import LocalWorker
@@ -17,15 +18,15 @@ class ThreadWorker:
     """See `Worker`.
 
     Args:
-        worker: does the work; several threads may share it.
+        workers: do the work, by the number of the model; several threads may share them.
     """
 
     pid: int | None = None
     alive = True
 
-    def __init__(self, worker: LocalWorker) -> None:
-        self._worker = worker
-        self._asked: SimpleQueue[Sequence[ImageJob] | int | None] = SimpleQueue()
+    def __init__(self, workers: Mapping[int, LocalWorker]) -> None:
+        self._workers = workers
+        self._asked: SimpleQueue[Sequence[ImageJob] | Check | None] = SimpleQueue()
         self._thread: Thread | None = None
 
     def start(self) -> None:
@@ -42,9 +43,9 @@ class ThreadWorker:
         self._asked.put(jobs)
         return True
 
-    def check(self, batch_size: int) -> bool:
-        """Have it run the model once."""
-        self._asked.put(batch_size)
+    def check(self, model: int, batch_size: int) -> bool:
+        """Have it run a model once."""
+        self._asked.put(Check(model, batch_size))
         return True
 
     def abort(self) -> None:
@@ -60,19 +61,19 @@ class ThreadWorker:
     def _run(self, loop: asyncio.AbstractEventLoop, answered: Answered) -> None:
         set_policy("SCHED_OTHER")  # the loop, which started it, may stand back for it
         while (asked := self._asked.get()) is not None:
-            outcomes = self._checked(asked) if isinstance(asked, int) else self._worked(asked)
+            outcomes = self._checked(asked) if isinstance(asked, Check) else self._worked(asked)
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(answered, outcomes)
 
-    def _checked(self, batch_size: int) -> list[Outcome]:
+    def _checked(self, check: Check) -> list[Outcome]:
         try:
-            self._worker.check(batch_size)
+            self._workers[check.model].check(check.batch_size)
         except Exception as error:
             return [error]
         return []
 
     def _worked(self, jobs: Sequence[ImageJob]) -> list[Outcome]:
         try:
-            return self._worker.work(jobs)
+            return self._workers[jobs[0].model].work(jobs)
         except Exception as error:  # this thread must not end by it: nobody else does its work
             return [error] * len(jobs)

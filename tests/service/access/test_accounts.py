@@ -15,12 +15,12 @@ def clock() -> Clock:
 
 def _account(clock: Clock, spent: list[int] | None = None, **limits: float) -> Account:
     key = ApiKey.model_validate({"name": "alice", "sha256": "0" * 64} | limits)
-    return Account(key, (spent if spent is not None else []).append, clock)
+    return Account(key, lambda macs, _: (spent if spent is not None else []).append(macs), clock)
 
 
 def _run(account: Account, macs: int) -> None:
     """An image that was run for the account."""
-    account.charge(Answer((), (), (), macs, 1, 0.0, 0.0, 0.0))
+    account.charge(Answer((), (), (), macs, 1, 0.0, 0.0, 0.0), 1000)
 
 
 def test_account_without_limits_is_never_refused(clock: Clock) -> None:
@@ -96,7 +96,7 @@ def test_quota_counts_the_time_of_decoding_as_it_counts_that_of_running(clock: C
     spent: list[int] = []
     account = _account(clock, spent, macs_per_window=1000, window_seconds=10)
     # Two images ran in 0.2 s, so each for 0.1 s; this one was decoded for 0.9 s.
-    account.charge(Answer((), (), (), 100, 2, 0.9, 0.0, 0.2))
+    account.charge(Answer((), (), (), 100, 2, 0.9, 0.0, 0.2), 1000)
     assert spent == [100]
     with pytest.raises(QuotaExceeded):
         account.require()
@@ -123,6 +123,6 @@ def test_quota_counts_what_images_really_cost(clock: Clock) -> None:
 def test_image_that_was_not_run_costs_nothing(clock: Clock) -> None:
     spent: list[int] = []
     account = _account(clock, spent, macs_per_window=1)
-    account.charge(ValueError())
+    account.charge(ValueError(), 1000)
     account.require()
     assert spent == []

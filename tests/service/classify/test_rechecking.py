@@ -14,7 +14,7 @@ from service.classify.rechecking import Rechecks
 from service.engine.engine import Engine
 from service.engine.errors import Overloaded
 from service.engine.job import Answer, Outcome
-from service.observability.metrics import Metrics
+from service.observability.model_metrics import ModelMetrics
 from tests.runtimes import echo_manifest
 
 
@@ -60,7 +60,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _counts(engine: _Engine, share: float = 1.0, images: int = 1, **changes: Any) -> tuple[float, float]:
     """How many were the same and how many were not, a while after degraded answers of class 1."""
-    metrics = Metrics(echo_manifest())
+    metrics = ModelMetrics(echo_manifest())
 
     async def scenario() -> None:
         rechecks = Rechecks(cast(Engine, engine), metrics, share, Random(0))

@@ -64,7 +64,7 @@ def test_image_that_is_too_dear_is_refused_once(server: Server, decoder: Decoder
     response = server.classify(TOO_DEAR)
     assert (response.status_code, response.json()["error"]["type"]) == (422, "image_too_costly")
     assert decoder.seen == [(TOO_DEAR, False), (TOO_DEAR, True)]
-    assert server.context.metrics.images.labels("image_too_costly")._value.get() == 1
+    assert server.context.counts.images.labels("image_too_costly")._value.get() == 1
 
 
 def test_images_of_a_batch_keep_their_places(server: Server, decoder: Decoder) -> None:

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 
 from artifact.preprocessing import Float32Array
-from service.engine.engine import Engine
 from service.engine.runtimes import selection
 from service.engine.runtimes.registry import RuntimeKind
 from service.engine.runtimes.tuning import BatchPolicy, Tuning
@@ -16,7 +15,7 @@ from service.engine.workers.local import LocalWorker
 from service.engine.workers.pool import local_pool
 from service.engine.workers.process import WorkerProcess
 from tests.runtimes import PATIENCE_S, EchoRuntime, echo_input
-from tests.service.engine.looped import LoopedEngine, Master
+from tests.service.engine.looped import LoopedEngine, Master, engine_on
 from tests.service.engine.queueing.desk import Clock
 from tests.service.engine.runtimes.artifacts import Exported, exported_shape
 from tests.service.engine.runtimes.lab import Lab
@@ -51,7 +50,7 @@ def make_engine(runtime: EchoRuntime) -> Iterator[MakeEngine]:
     ) -> LoopedEngine:
         tuning = Tuning(BatchPolicy(workers, max_batch, max_wait_ms=0))
         pool = local_pool(runtime, LocalWorker(runtime, lambda image: prepare(float(image)), clock), tuning)
-        engines.append(LoopedEngine(Engine(pool, capacity, clock=clock, **arguments)))
+        engines.append(LoopedEngine(engine_on(pool, capacity, clock=clock, **arguments)))
         return engines[-1]
 
     yield make

@@ -3,21 +3,46 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from queue import Queue
 from threading import Thread
 from typing import Any, TypeVar
 
 import uvloop
 
+from service.engine.crew import Crew
 from service.engine.engine import Engine
 from service.engine.errors import WorkerLost
 from service.engine.job import Answer, ImageJob, Outcome, PendingJob
+from service.engine.runtimes.base import description
+from service.engine.runtimes.tuning import Tuning
 from service.engine.workers.base import Worker
-from tests.runtimes import PATIENCE_S
+from service.engine.workers.pool import Model, WorkerPool
+from tests.runtimes import PATIENCE_S, EchoRuntime, echo_manifest
 
 T = TypeVar("T")
+
+
+def echo_pool(tuning: Tuning, workers: Sequence[Worker]) -> WorkerPool:
+    """Workers that are said to run the echo model."""
+    return WorkerPool(Model(0, Path(), echo_manifest(), description(EchoRuntime()), tuning), workers)
+
+
+def engine_on(
+    pool: WorkerPool,
+    capacity: int,
+    longest_s: float = math.inf,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    on_loss: Callable[[str], None] = lambda _: None,
+    **arguments: Any,
+) -> Engine:
+    """An engine that has the workers of a pool to itself."""
+    return Engine(Crew(pool.workers, on_loss, clock), pool.model, capacity, longest_s, **arguments)
 
 
 class Loop:
@@ -88,7 +113,7 @@ class LoopedEngine:
         return self.engine.queue_depth
 
     def start(self) -> None:
-        self._loop.wait_for(self.engine.start())
+        self._loop.wait_for(self.engine.crew.start())
 
     def submit(self, image: bytes | float, deadline_s: float) -> Asked:
         (asked,) = self.submit_together([image], deadline_s)
@@ -112,7 +137,7 @@ class LoopedEngine:
         self._loop.do(self.engine.require_room)
 
     def stop(self, drain_s: float) -> None:
-        self._loop.wait_for(self.engine.stop(drain_s))
+        self._loop.wait_for(self.engine.crew.stop(drain_s))
 
     def close(self) -> None:
         """Stop it, and its loop."""
@@ -158,7 +183,7 @@ class Master:
 
     def check(self, batch_size: int) -> list[Outcome]:
         """What comes of a check."""
-        assert self.loop.do(lambda: self.worker.check(batch_size))
+        assert self.loop.do(lambda: self.worker.check(0, batch_size))
         return self.answer()
 
     def nothing_came(self) -> bool:

@@ -43,7 +43,7 @@ def test_thread_does_not_stand_back_because_it_was_started_by_somebody_who_does(
         policies.append(os.sched_getscheduler(0))
         return echo_input(value)
 
-    master = Master(ThreadWorker(LocalWorker(runtime, prepare)))
+    master = Master(ThreadWorker({0: LocalWorker(runtime, prepare)}))
     master.loop.do(lambda: set_policy("SCHED_BATCH"))
     master.start()
     master.work([job(1.0)])

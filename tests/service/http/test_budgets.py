@@ -11,6 +11,7 @@ from tests.budgets import BUDGETS
 from tests.image_files import encoded, photograph
 from tests.runtimes import EchoRuntime
 from tests.service.server import Server, serving
+from tests.told_metrics import told
 
 IMAGE = encoded(photograph(32, 32), "PNG")
 
@@ -129,19 +130,19 @@ def test_answer_of_a_limited_budget_says_so_and_is_counted(
     with serving(echo_runtime, least_budget=0.4, recheck_share=0) as server:
         monkeypatch.setattr(BudgetLimit, "share", 0.5)
         limited, never, less = (_compute(_post(server, query)) for query in ("", "?degrade=never", "?budget=0.3"))
-        told = server.get("/metrics").text
+        samples = told(server.get("/metrics").text)
     assert (limited["degraded"], limited["gate_offset"], limited["budget"]) == (True, -1.0, None)
     assert (never["degraded"], never["gate_offset"]) == (False, 0.0)
     assert (less["degraded"], less["gate_offset"]) == (False, -1e4)
-    assert "aig_degraded_images_total 1.0" in told
-    assert "aig_budget_limit 0.5" in told
+    assert samples["aig_degraded_images_total", frozenset()] == 1.0
+    assert samples["aig_budget_limit", frozenset()] == 0.5
 
 
 def test_limit_and_objective_are_told(echo_runtime: EchoRuntime) -> None:
     with serving(echo_runtime, objective_ms=25) as server:
-        told = server.get("/metrics").text
-    assert "aig_budget_limit 1.0" in told
-    assert "aig_objective_seconds 0.025" in told
+        samples = told(server.get("/metrics").text)
+    assert samples["aig_budget_limit", frozenset()] == 1.0
+    assert samples["aig_objective_seconds", frozenset()] == 0.025
 
 
 def test_degrade_is_allowed_or_not(budgeted: Server) -> None:

@@ -59,7 +59,7 @@ def _requests(app: Any, outcome: str, route: str = "/classify") -> float:
 
 
 def _images(app: Any, outcome: str) -> float:
-    return app.context.metrics.images.labels(outcome)._value.get()
+    return app.context.counts.images.labels(outcome)._value.get()
 
 
 def _values(*greys: int) -> list[Any]:

@@ -198,7 +198,7 @@ def test_routes_answer_all_that_is_documented_and_nothing_else(
         _fail_unexpectedly(witness, monkeypatch)
         _fail_by_number_of_connections(witness, echo_runtime)
         documented = _documented(server)
-        server.context.engine.leave()
+        server.context.engine.crew.leave()
         witness.ask("/readyz")
     assert witness.seen == documented
 

@@ -32,7 +32,7 @@ def test_metrics_are_told_on_their_own_port_and_nowhere_else(runtime: OnnxRuntim
         server.classify(pngs(1)[0])
         told = _scrape(free_port)
         assert told.status_code == 200
-        assert 'aig_images_total{outcome="ok"} 1.0' in told.text
+        assert 'aig_images_total{model="small",outcome="ok",version="1"} 1.0' in told.text
         assert server.get("/metrics").status_code == 404
         assert "/metrics" not in server.get("/openapi.json").json()["paths"]
     with pytest.raises(httpx.ConnectError):

@@ -11,7 +11,6 @@ from starlette.types import Receive, Scope, Send
 from service.http.observation import Observation
 from service.http.route_names import RouteNames
 from service.observability.metrics import Metrics
-from tests.runtimes import echo_manifest
 
 SCOPE = {"type": "http", "method": "GET", "path": "/", "headers": []}
 
@@ -22,7 +21,7 @@ async def _nothing() -> dict[str, Any]:
 
 def _ask(app: Any, scope: dict[str, Any] = SCOPE) -> tuple[list[dict[str, Any]], str]:
     """What was sent, and the metrics afterwards."""
-    metrics = Metrics(echo_manifest())
+    metrics = Metrics()
     sent: list[dict[str, Any]] = []
 
     async def send(message: Any) -> None:

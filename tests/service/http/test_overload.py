@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from service.engine.errors import Overloaded
-from service.engine.queueing.scheduler import Scheduler
+from service.engine.queueing.lane import Lane
 from tests.image_files import solid
 from tests.runtimes import EchoRuntime, wait_until
 from tests.service.server import Server, serving
@@ -140,7 +140,7 @@ def test_batch_with_room_for_some_answers_those(
 def test_batch_that_is_let_in_under_overload_is_let_in_as_a_whole(
     server: Server, runtime: EchoRuntime, clients: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Scheduler, "overloaded", True)
+    monkeypatch.setattr(Lane, "overloaded", True)
     runtime.hold()
     running = clients.submit(server.classify, solid(10))
     runtime.wait_until_running()
@@ -184,7 +184,7 @@ def test_image_the_model_fails_on_is_told_and_harms_nobody(server: Server, runti
 
 def test_stopping_service_takes_nothing_and_is_not_ready(server: Server) -> None:
     assert server.get("/readyz").status_code == 200
-    server.wait_for(server.context.engine.stop(drain_s=0))
+    server.wait_for(server.context.engine.crew.stop(drain_s=0))
     assert _error(server.classify(solid(20))) == (503, "stopping")
     assert _error(server.classify_batch([solid(20), solid(30)])) == (503, "stopping")
     assert server.get("/readyz").status_code == 503

@@ -93,7 +93,9 @@ def test_health_and_readiness_are_told(server: Server) -> None:
 
 def test_openapi_describes_every_route_and_parameter(server: Server) -> None:
     described = server.get("/openapi.json").json()
-    assert set(described["paths"]) == {"/classify", "/classify/batch", "/model", "/healthz", "/readyz", "/metrics"}
+    models = ["/models/{name}", "/models/{name}/versions/{version}"]
+    classify = [f"{of_model}/classify{batch}" for of_model in ("", *models) for batch in ("", "/batch")]
+    assert set(described["paths"]) == {*classify, *models, "/models", "/model", "/healthz", "/readyz", "/metrics"}
     for path, content_types in (
         ("/classify", {"multipart/form-data", "image/*"}),
         ("/classify/batch", {"multipart/form-data"}),

@@ -100,7 +100,7 @@ def test_answers_of_a_server_that_stops_end_their_connections(echo_runtime: Echo
         answer = read_answer(connection)
         assert (answer.status, answer.headers.get("connection")) == (200, None)
         server.stop()
-        wait_until(lambda: server.context.engine.leaving)
+        wait_until(lambda: server.context.engine.crew.leaving)
         for each in (connection, fresh):  # what is on its way is still answered
             each.sendall(post(solid(20)))
             answer = read_answer(each)

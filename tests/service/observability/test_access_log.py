@@ -97,7 +97,7 @@ def test_line_of_a_refusal_tells_why(
     fields = _fields(log)
     assert (fields["status"], fields["outcome"], fields.get("image_outcomes")) == (status, outcome, images)
     assert fields["route"] == path.partition("?")[0]
-    assert "model" not in fields
+    assert fields.get("model") == ("small" if path.startswith("/classify") else None)
 
 
 def test_nothing_that_was_sent_is_in_a_line(server: Server, log: pytest.LogCaptureFixture) -> None:

@@ -1,20 +1,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
-from artifact.manifest import ExecutionProfile
+from artifact.manifest import ExecutionProfile, Manifest
 from service.engine.job import Answer
 from service.engine.runtimes.onnx import OnnxRuntime
 from service.observability.metrics import Metrics
+from service.observability.model_metrics import ModelMetrics
 from tests.image_files import encoded, photograph
 from tests.runtimes import echo_manifest
 from tests.service.server import Server, serving
-
-Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+from tests.told_metrics import Samples, told
 
 
 @pytest.fixture
@@ -24,16 +23,17 @@ def server(runtime: OnnxRuntime) -> Iterator[Server]:
         yield server
 
 
-def _samples(text: str) -> Samples:
-    families = text_string_to_metric_families(text)
-    return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
+def _of_model(manifest: Manifest) -> tuple[ModelMetrics, Callable[[], Samples]]:
+    """The metrics of a model, and what is told of them."""
+    metrics = Metrics()
+    return metrics.of_model(manifest), lambda: told(metrics.render().decode())
 
 
 def _scrape(server: Server) -> Samples:
     response = server.get("/metrics")
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
-    return _samples(response.text)
+    return told(response.text)
 
 
 def _value(samples: Samples, name: str, /, **labels: str) -> float:
@@ -128,8 +128,8 @@ def test_what_was_executed_adds_up_to_what_the_answers_told(
         assert _value(samples, f"aig_{name}_count") == 20
         assert _value(samples, f"aig_{name}_bucket", le="+Inf") == 20
     assert _value(samples, "aig_batch_size_sum") == 20
-    told = sum(answer["timing_ms"]["decode"] for answer in answers) / 1000
-    assert _value(samples, "aig_decode_seconds_sum") == pytest.approx(told, abs=1e-4)
+    decoded_s = sum(answer["timing_ms"]["decode"] for answer in answers) / 1000
+    assert _value(samples, "aig_decode_seconds_sum") == pytest.approx(decoded_s, abs=1e-4)
 
 
 def test_gauges_tell_the_state_of_the_service(server: Server, runtime: OnnxRuntime) -> None:
@@ -138,9 +138,9 @@ def test_gauges_tell_the_state_of_the_service(server: Server, runtime: OnnxRunti
     assert _value(samples, "aig_queue_depth") == 0
     assert _value(samples, "aig_queue_capacity") == server.context.settings.queue_size
     total, ungated = str(runtime.manifest.total_macs), str(runtime.manifest.ungated_macs)
-    facts = {"name": "small", "version": "1", "total_macs": total, "ungated_macs": ungated, "blocks": "5"}
+    facts = {"total_macs": total, "ungated_macs": ungated, "blocks": "5"}
     assert _value(samples, "aig_model_info", **facts) == 1
-    server.wait_for(server.context.engine.stop(drain_s=0))
+    server.wait_for(server.context.engine.crew.stop(drain_s=0))
     assert _value(_scrape(server), "aig_ready") == 0
 
 
@@ -184,13 +184,13 @@ def test_classes_and_numbers_of_blocks_add_up_to_what_the_answers_told(
 
 
 def test_every_class_and_every_possible_number_of_blocks_has_its_series_from_the_start() -> None:
-    samples = _samples(Metrics(echo_manifest()).render().decode())
-    told = {
+    samples = _of_model(echo_manifest())[1]()
+    every = {
         name: sorted(value for sample, labels in samples if sample == name for _, value in labels)
         for name in ("aig_class_images_total", "aig_class_blocks_executed_total")
     }
     classes = ["class 0", "class 1", "class 2"]
-    assert told == {"aig_class_images_total": classes, "aig_class_blocks_executed_total": classes}
+    assert every == {"aig_class_images_total": classes, "aig_class_blocks_executed_total": classes}
     name = "aig_executed_blocks_inference_seconds_count"
     # The first of the three blocks has no gate, so one always runs.
     assert sorted(dict(labels)["blocks"] for sample, labels in samples if sample == name) == ["1", "2", "3"]
@@ -198,25 +198,25 @@ def test_every_class_and_every_possible_number_of_blocks_has_its_series_from_the
 
 
 def test_inference_time_is_told_by_the_number_of_blocks_that_ran() -> None:
-    metrics = Metrics(echo_manifest())
+    metrics, tell = _of_model(echo_manifest())
     for executed, inference_s in ((1, 0.25), (3, 0.5), (3, 2.0)):
         metrics.count_answer(_answer((block < executed for block in range(3)), inference_s=inference_s))
-    samples = _samples(metrics.render().decode())
+    samples = tell()
     name = "aig_executed_blocks_inference_seconds"
     assert [_value(samples, f"{name}_sum", blocks=str(number)) for number in (1, 2, 3)] == [0.25, 0, 2.5]
     assert [_value(samples, f"{name}_count", blocks=str(number)) for number in (1, 2, 3)] == [1, 0, 2]
 
 
 def test_gates_that_cost_more_than_they_saved_take_nothing_from_the_macs_saved() -> None:
-    metrics = Metrics(echo_manifest())
+    metrics, tell = _of_model(echo_manifest())
     for macs in (600, 618, 615, 115):  # 615 without gates
         metrics.count_answer(_answer((True, True, True), macs=macs))
-    assert _value(_samples(metrics.render().decode()), "aig_macs_saved_total") == 15 + 500
+    assert _value(tell(), "aig_macs_saved_total") == 15 + 500
 
 
 def test_profile_at_export_is_told_for_the_gated_blocks() -> None:
     profile = ExecutionProfile(images=200, rates=(1.0, 0.25, 0.625))
-    samples = _samples(Metrics(echo_manifest().model_copy(update={"profile": profile})).render().decode())
+    samples = _of_model(echo_manifest().model_copy(update={"profile": profile}))[1]()
     expected = {labels: value for (name, labels), value in samples.items() if "expected_execution" in name}
     assert {tuple(sorted(labels)): value for labels, value in expected.items()} == {
         (("block", "block2"), ("stage", "1")): 0.25,
@@ -227,9 +227,9 @@ def test_profile_at_export_is_told_for_the_gated_blocks() -> None:
 
 
 def test_profile_of_the_model_that_is_served_is_told(server: Server, runtime: OnnxRuntime) -> None:
-    told, profile = server.get("/model").json(), runtime.manifest.profile
+    described, profile = server.get("/model").json(), runtime.manifest.profile
     assert profile is not None
-    assert told["profile"] == {"images": 100, "rates": list(profile.rates)}
+    assert described["profile"] == {"images": 100, "rates": list(profile.rates)}
     samples = _scrape(server)
     for block, rate in zip(runtime.manifest.blocks[1:], profile.rates[1:], strict=True):
         labels = {"block": block.name, "stage": str(block.stage)}
@@ -237,7 +237,9 @@ def test_profile_of_the_model_that_is_served_is_told(server: Server, runtime: On
 
 
 def test_model_without_a_profile_tells_no_expectation() -> None:
-    text = Metrics(echo_manifest()).render().decode()
+    metrics = Metrics()
+    metrics.of_model(echo_manifest())
+    text = metrics.render().decode()
     assert "aig_model_info" in text
     assert "expected" not in text
 
@@ -255,9 +257,23 @@ def test_faults_and_refusals_are_told_before_the_first_of_them(server: Server) -
 def test_share_skipped_falls_into_the_bucket_of_its_name(skipped: int) -> None:
     block = echo_manifest().blocks[0]
     blocks = tuple(block.model_copy(update={"name": f"block{number}"}) for number in range(20))
-    metrics = Metrics(echo_manifest().model_copy(update={"blocks": blocks}))
+    metrics, tell = _of_model(echo_manifest().model_copy(update={"blocks": blocks}))
     metrics.count_answer(_answer(block >= skipped for block in range(20)))
-    samples = _samples(metrics.render().decode())
+    samples = tell()
     assert _value(samples, "aig_skip_ratio_bucket", le=str(skipped / 20)) == 1
     if skipped:
         assert _value(samples, "aig_skip_ratio_bucket", le=str((skipped - 1) / 20)) == 0
+
+
+def test_what_is_of_a_model_says_of_which_and_goes_with_it() -> None:
+    metrics, other = Metrics(), echo_manifest().model_copy(update={"name": "other", "version": "7"})
+    for manifest in (echo_manifest(), other):
+        metrics.of_model(manifest).count_answer(_answer((True, False, True)))
+    series = 'aig_images_total{model="other",outcome="ok",version="7"} 1.0'
+    text = metrics.render().decode()
+    assert series in text
+    assert text.count("# TYPE aig_images_total") == 1
+    metrics.forget(other)
+    text = metrics.render().decode()
+    assert "other" not in text
+    assert 'outcome="ok"' in text

@@ -44,7 +44,7 @@ def provider(exporter: InMemorySpanExporter) -> TracerProvider:
 
 @pytest.fixture
 def server(runtime: OnnxRuntime, provider: TracerProvider) -> Iterator[Server]:
-    with serving(runtime, tracing=Tracing(provider, runtime.manifest), max_bytes=8000) as server:
+    with serving(runtime, tracing=Tracing(provider), max_bytes=8000) as server:
         yield server
 
 
@@ -144,7 +144,7 @@ def test_request_that_is_not_sampled_has_no_span(
     provider = TracerProvider(shutdown_on_exit=False, **({"sampler": ALWAYS_OFF} if sampled_by == "server" else {}))
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     headers = {"traceparent": f"00-{TRACE}-{PARENT}-00"} if sampled_by == "client" else {}
-    with serving(runtime, tracing=Tracing(provider, runtime.manifest)) as server:
+    with serving(runtime, tracing=Tracing(provider)) as server:
         assert server.post("/classify", content=pictures[0], headers=headers).status_code == 200
     assert exporter.get_finished_spans() == ()
 
@@ -178,7 +178,7 @@ def test_method_nobody_knows_is_other(server: Server, exporter: InMemorySpanExpo
 
 def test_failed_inference_is_an_error(exporter: InMemorySpanExporter, provider: TracerProvider) -> None:
     runtime = EchoRuntime()
-    with serving(runtime, tracing=Tracing(provider, runtime.manifest)) as server:
+    with serving(runtime, tracing=Tracing(provider)) as server:
         server.classify(solid(20))
         runtime.poison = {runtime.seen[-1]}
         exporter.clear()
@@ -201,7 +201,7 @@ def test_log_lines_name_the_span(
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
-        with serving(runtime, tracing=Tracing(provider, runtime.manifest), access_log="on") as server:
+        with serving(runtime, tracing=Tracing(provider), access_log="on") as server:
             server.get("/healthz")
     finally:
         logger.removeHandler(handler)
@@ -249,7 +249,7 @@ def test_spans_arrive_where_the_standard_variables_say(
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=lab")
     if name:
         monkeypatch.setenv("OTEL_SERVICE_NAME", name)
-    with serving(runtime, tracing=Tracing(otlp_provider(), runtime.manifest)) as server:
+    with serving(runtime, tracing=Tracing(otlp_provider())) as server:
         server.classify(pictures[0])
     path, sent = received.get(timeout=PATIENCE_S)  # at the latest when the service stops
     assert path == "/v1/traces"
@@ -265,7 +265,7 @@ def test_collector_that_is_not_there_keeps_nobody_waiting(
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
-    with serving(runtime, tracing=Tracing(otlp_provider(), runtime.manifest)) as server:
+    with serving(runtime, tracing=Tracing(otlp_provider())) as server:
         assert server.classify(pictures[0]).status_code == 200
     assert any(record.name.startswith("opentelemetry") for record in caplog.records)
 
@@ -288,7 +288,7 @@ UNWANTED = (
 )
 settings = Settings(workers=1, max_batch=1, max_wait_ms=0)
 assert settings.tracing == "off"
-tracing = open_tracing(settings, EchoRuntime().manifest)
+tracing = open_tracing(settings)
 with TestClient(create_app(settings, pool(EchoRuntime(), settings), tracing=tracing)) as client:
     assert client.post("/classify", content=solid(1)).status_code == 200
 print(sorted(name for name in sys.modules if name.startswith(UNWANTED)))

@@ -55,7 +55,8 @@ def test_jobs_arrive_as_they_were_sent() -> None:
 
 
 def test_check_is_told_from_jobs() -> None:
-    assert wire.unpack_jobs(_body(wire.pack_check(16))) == 16
+    check = wire.Check(7, 16)
+    assert wire.unpack_jobs(_body(wire.pack_check(check))) == check
 
 
 def test_answers_arrive_as_they_were_given(codec: OutcomeCodec) -> None:

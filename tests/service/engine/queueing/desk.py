@@ -69,7 +69,8 @@ class Desk:
     ) -> None:
         self.clock = clock
         policy = BatchPolicy(workers, max_batch, max_wait_ms)
-        self.scheduler = Scheduler(capacity, policy, clock, longest_s, on_overload)
+        self.scheduler = Scheduler(clock)
+        self.lane = self.scheduler.open_lane(0, capacity, policy, longest_s, on_overload)
         self.workers = [Worker() for _ in range(workers)]
         self.slots = [self.scheduler.add(worker) for worker in self.workers]
         if idle:
@@ -90,7 +91,7 @@ class Desk:
         """Submit a job for each letter."""
         jobs = [Put(name, self.clock.now, self.clock.now + within) for name in names_]
         for job in jobs:
-            self.scheduler.submit(job, follows)
+            self.lane.submit(job, follows)
         return jobs
 
     def go_on(self, slot: Slot, seconds: float = 0.0) -> str:

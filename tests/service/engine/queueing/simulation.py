@@ -12,13 +12,11 @@ from itertools import count, pairwise
 from random import Random
 from statistics import quantiles
 
-from service.engine.engine import Engine
 from service.engine.errors import Overloaded
 from service.engine.job import Answer, Answered, ImageJob, Outcome
-from service.engine.runtimes.base import description
 from service.engine.runtimes.tuning import BatchPolicy, Tuning
-from service.engine.workers.pool import WorkerPool
-from tests.runtimes import EchoRuntime, echo_manifest
+from tests.runtimes import echo_manifest
+from tests.service.engine.looped import echo_pool, engine_on
 
 
 @dataclass
@@ -73,7 +71,7 @@ class _Worker:
         self._answered, self._lost = answered, lost
         self.connected = True
 
-    def check(self, batch_size: int) -> bool:  # noqa: ARG002 (any will do)
+    def check(self, model: int, batch_size: int) -> bool:  # noqa: ARG002 (any will do)
         asyncio.get_running_loop().call_soon(self._answered, [])
         return True
 
@@ -157,20 +155,24 @@ class Simulation:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
         tuning = Tuning(BatchPolicy(workers, max_batch, max_wait_ms=0))
-        pool = WorkerPool(echo_manifest(), description(EchoRuntime()), tuning, self.workers)
-        self.engine = Engine(
-            pool, capacity, deadline_s, clock=lambda: self.now, objective_s=objective_s, budgets=budgets
+        self.engine = engine_on(
+            echo_pool(tuning, self.workers),
+            capacity,
+            deadline_s,
+            clock=lambda: self.now,
+            objective_s=objective_s,
+            budgets=budgets,
         )
         self._loop = asyncio.new_event_loop()
         self._loop.run_until_complete(self._start())
 
     def close(self) -> None:
         """Stop the engine and its loop, which stands still but for its start and stop."""
-        self._loop.run_until_complete(self.engine.stop(0))
+        self._loop.run_until_complete(self.engine.crew.stop(0))
         self._loop.close()
 
     async def _start(self) -> None:
-        await self.engine.start()
+        await self.engine.crew.start()
         while not all(worker.connected for worker in self.workers):
             await asyncio.sleep(0.001)
         await asyncio.sleep(0)  # and taken in

@@ -11,15 +11,13 @@ from functools import partial
 import pytest
 
 from artifact.manifest import ArtifactError
-from service.engine.engine import Engine
 from service.engine.job import Answer, Answered, ImageJob, Outcome
 from service.engine.queueing import scheduler
-from service.engine.runtimes.base import description
 from service.engine.runtimes.tuning import BatchPolicy, Tuning
 from service.engine.workers import supervisor
 from service.engine.workers.local import LocalWorker
-from service.engine.workers.pool import WorkerPool
-from tests.runtimes import PATIENCE_S, EchoRuntime, echo_input, echo_manifest
+from tests.runtimes import PATIENCE_S, EchoRuntime, echo_input
+from tests.service.engine.looped import echo_pool, engine_on
 from tests.service.engine.queueing.desk import Clock
 
 _BATCH_S, _START_S = 5.0, 100.0
@@ -61,7 +59,7 @@ class ForesightedWorker:
             self.given.append(([job.image for job in jobs], len(self._has)))
         return self.alive
 
-    def check(self, batch_size: int) -> bool:
+    def check(self, model: int, batch_size: int) -> bool:  # noqa: ARG002 (there is one)
         self._inner.check(batch_size)
         asyncio.get_running_loop().call_soon(self._answered, [])
         return self.alive
@@ -105,8 +103,8 @@ class Bench:
         self.losses: list[str] = []
         self.clock = clock
         self.worker = ForesightedWorker(clock)
-        pool = WorkerPool(echo_manifest(), description(EchoRuntime()), Tuning(BatchPolicy(1, 1, 0)), [self.worker])
-        self.engine = Engine(pool, 100, on_loss=self.losses.append, clock=clock)
+        pool = echo_pool(Tuning(BatchPolicy(1, 1, 0)), [self.worker])
+        self.engine = engine_on(pool, 100, on_loss=self.losses.append, clock=clock)
         self._outcomes: dict[int, Outcome] = {}
 
     def submit(self, count: int, within: float = 1000.0) -> None:
@@ -140,9 +138,9 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def started(bench: Bench) -> AsyncIterator[None]:
-    await bench.engine.start()
+    await bench.engine.crew.start()
     yield
-    await bench.engine.stop(0)
+    await bench.engine.crew.stop(0)
 
 
 @pytest.fixture
@@ -221,7 +219,7 @@ def test_what_was_sent_ahead_of_a_worker_that_cannot_be_started_is_told_so(
             await bench.run(2)
             await until(lambda: len(bench.worker.problems) < 10)
             assert bench.outcomes == [0.0, "WorkerLost", "NoWorker", "NoWorker"]
-            await bench.engine.stop(PATIENCE_S)
+            await bench.engine.crew.stop(PATIENCE_S)
 
     asyncio.run(scenario())
 

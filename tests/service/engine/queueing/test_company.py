@@ -103,7 +103,7 @@ def test_closing_ends_the_wait_for_company(clock: Clock) -> None:
         desk = Desk(clock, max_batch=4, max_wait_ms=60_000, idle=True)
         desk.put("a")
         assert desk.given == [[]]
-        desk.scheduler.close()
+        desk.lane.close()
         assert desk.given == [["a"]]
 
     asyncio.run(scenario())

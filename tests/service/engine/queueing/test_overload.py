@@ -149,9 +149,9 @@ def test_after_a_second_without_refusals_a_burst_may_fill_the_queue(clock: Clock
     clock.now += 0.9
     assert _room(desk) == 2  # and the next is refused, so that the second begins anew
     clock.now += 0.9
-    assert desk.scheduler.overloaded
+    assert desk.lane.overloaded
     clock.now += 0.1
-    assert not desk.scheduler.overloaded
+    assert not desk.lane.overloaded
     assert _room(desk) == _CAPACITY - 2
 
 

@@ -10,7 +10,7 @@ from tests.service.engine.queueing.desk import Clock, Put, names
 
 
 def _queue(clock: Clock, capacity: int = 100, workers: int = 1, longest_s: float = math.inf) -> JobQueue:
-    return JobQueue(capacity, workers, longest_s, clock)
+    return JobQueue(capacity, lambda: workers, longest_s, clock)
 
 
 def _put(queue: JobQueue, clock: Clock, letters: str, within: float = 10.0) -> list[Put]:

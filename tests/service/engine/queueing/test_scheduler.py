@@ -96,18 +96,18 @@ def test_job_that_is_submitted_while_another_is_told_that_it_is_too_late_finds_t
 def test_closed_scheduler_takes_nothing_and_hands_out_the_rest(clock: Clock) -> None:
     desk = Desk(clock, max_batch=2)
     desk.put("abc")
-    desk.scheduler.close()
+    desk.lane.close()
     with pytest.raises(EngineStopped):
         desk.put("d")
     with pytest.raises(EngineStopped):
-        desk.scheduler.require_room()
+        desk.lane.require_room()
     assert desk.rest() == ["ab", "c"]
 
 
 def test_failing_all_fails_both_queues(clock: Clock) -> None:
     desk = Desk(clock)
     jobs = desk.put("aA")
-    desk.scheduler.fail_all(EngineStopped())
+    desk.lane.fail_all(EngineStopped())
     assert [[type(one) for one in job.outcomes] for job in jobs] == [[EngineStopped]] * 2
     assert len(desk.scheduler) == 0
 
@@ -242,7 +242,7 @@ def test_overloaded_worker_is_given_one_batch_ahead_and_no_more(clock: Clock) ->
         desk.put("e")
     desk.scheduler.take_in(desk.slots[0])
     assert desk.given == [["x", "a", "b"]]
-    assert desk.scheduler.overloaded
+    assert desk.lane.overloaded
     desk.go_on(desk.slots[0])
     assert desk.given == [["x", "a", "b", "c"]]
     with pytest.raises(Overloaded):  # what was given ahead waits as well
@@ -341,7 +341,7 @@ def test_closed_scheduler_lets_dear_jobs_wait_for_nobody_who_could_still_come(cl
         desk.end("A")
         assert desk.running == ""
         withdrawn.withdraw()
-        desk.scheduler.close()
+        desk.lane.close()
         assert desk.running == "B"
         desk.end("B")
         assert (desk.running, len(desk.scheduler)) == ("", 0)

@@ -18,13 +18,13 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from artifact.manifest import ArtifactError, Manifest
+from artifact.manifest import ArtifactError
 from artifact.preprocessing import Float32Array
 from service.engine.errors import InferenceFailed, RuntimeUnavailable
 from service.engine.ipc.handshake import Opened
 from service.engine.runtimes.base import description
 from service.engine.runtimes.tuning import BatchPolicy, Tuning
-from service.engine.workers.child import serve
+from service.engine.workers.child import OpenModel, serve
 from service.engine.workers.local import LocalWorker
 from tests.runtimes import EchoRuntime, echo_input
 
@@ -44,7 +44,7 @@ def main() -> None:
         serve(connection, lambda options: _open(connection, options), [BadNumber])
 
 
-def _open(connection: socket.socket, options: dict[str, Any]) -> tuple[Opened, Manifest, LocalWorker]:
+def _open(connection: socket.socket, options: dict[str, Any]) -> list[OpenModel]:
     orders = Orders(connection)
     if "before" in options:
         orders.follow(options["before"])
@@ -57,7 +57,7 @@ def _open(connection: socket.socket, options: dict[str, Any]) -> tuple[Opened, M
     runtime = EchoRuntime([POISON, *options.get("poison", [])])
     tuning = Tuning(BatchPolicy(WORKERS, max_batch=4, max_wait_ms=0)) if options["tune"] else None
     opened = Opened(description(runtime), tuning, options.get("first", False))
-    return opened, runtime.manifest, LocalWorker(runtime, orders.prepare)
+    return [OpenModel(0, opened, LocalWorker(runtime, orders.prepare))]
 
 
 class Orders:

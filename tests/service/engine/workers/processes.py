@@ -21,7 +21,7 @@ MakeMaster = Callable[..., Master]
 
 def echo_process(stuck_s: float = PATIENCE_S, **options: object) -> WorkerProcess:
     """A worker process that is not launched yet; what the options do is seen in `echo_worker`."""
-    return WorkerProcess(MODULE, options, OutcomeCodec(echo_manifest(), [BadNumber]), stuck_s)
+    return WorkerProcess(MODULE, options, {0: OutcomeCodec(echo_manifest(), [BadNumber])}, stuck_s)
 
 
 def job(image: bytes, within: float = PATIENCE_S) -> ImageJob:

@@ -13,19 +13,16 @@ import pytest
 
 from artifact.manifest import ArtifactError
 from service.engine import probing
-from service.engine.engine import Engine
 from service.engine.errors import EngineStopped, InferenceFailed, NoWorker, Overloaded, WorkerLost
 from service.engine.job import Answered, ImageJob
 from service.engine.queueing.scheduler import AHEAD_S
-from service.engine.runtimes.base import description
 from service.engine.runtimes.tuning import BatchPolicy, Tuning
 from service.engine.workers import supervisor as module
 from service.engine.workers.base import Worker
 from service.engine.workers.local import LocalWorker
-from service.engine.workers.pool import WorkerPool
-from tests.runtimes import PATIENCE_S, EchoRuntime, echo_input, echo_manifest, wait_until
+from tests.runtimes import PATIENCE_S, EchoRuntime, echo_input, wait_until
 from tests.service.engine.conftest import MakeEngine
-from tests.service.engine.looped import Asked, LoopedEngine
+from tests.service.engine.looped import Asked, LoopedEngine, echo_pool, engine_on
 from tests.service.engine.queueing.desk import Clock
 from tests.service.engine.workers.processes import MakeWorker, is_running
 
@@ -63,7 +60,7 @@ class ScriptedWorker:
             self._loop.call_soon(self._answered, self._inner.work(jobs))
         return self.alive
 
-    def check(self, batch_size: int) -> bool:
+    def check(self, model: int, batch_size: int) -> bool:  # noqa: ARG002 (there is one)
         self._inner.check(batch_size)
         self._loop.call_soon(self._answered, [])
         return self.alive
@@ -103,8 +100,7 @@ def make_engine_on(losses: list[str], request: pytest.FixtureRequest) -> Iterato
 
     def make(*workers: Worker) -> LoopedEngine:
         tuning = Tuning(BatchPolicy(len(workers), max_batch=1, max_wait_ms=0))
-        pool = WorkerPool(echo_manifest(), description(EchoRuntime()), tuning, workers)
-        engines.append(LoopedEngine(Engine(pool, 100, on_loss=losses.append)))
+        engines.append(LoopedEngine(engine_on(echo_pool(tuning, workers), 100, on_loss=losses.append)))
         engines[-1].start()
         return engines[-1]
 
@@ -344,9 +340,9 @@ def test_processes_are_told_by_name(make_engine_on: MakeEngineOn, make_worker: M
     workers = [make_worker(), make_worker()]
     engine = make_engine_on(*workers)
     wait_until(lambda: all(worker.alive for worker in workers))
-    assert engine.engine.pids() == {"server": os.getpid(), "worker-0": workers[0].pid, "worker-1": workers[1].pid}
+    assert engine.engine.crew.pids() == {"server": os.getpid(), "worker-0": workers[0].pid, "worker-1": workers[1].pid}
     engine.stop(PATIENCE_S)
-    assert engine.engine.pids() == {"server": os.getpid()}
+    assert engine.engine.crew.pids() == {"server": os.getpid()}
 
 
 def test_readiness_can_be_asked_for_while_workers_come_and_go(
@@ -359,7 +355,7 @@ def test_readiness_can_be_asked_for_while_workers_come_and_go(
     def ask() -> None:
         while not over.is_set():
             try:
-                _ = engine.problem, engine.engine.pids()
+                _ = engine.problem, engine.engine.crew.pids()
             except Exception as error:  # what must not be
                 surprises.append(error)
 

@@ -63,7 +63,7 @@ def test_what_goes_wrong_with_an_image_keeps_its_kind_and_is_nobody_elses(master
 def test_worker_that_opens_the_model_says_how(make_worker: MakeWorker) -> None:
     worker = make_worker(first=True)
     worker.launch(tune=True)
-    opened = worker.opened()
+    (opened,) = worker.opened()
     assert opened.runtime.name == "echo 1"
     assert opened.tuning is not None
     assert opened.tuning.policy == BatchPolicy(WORKERS, max_batch=4, max_wait_ms=0)

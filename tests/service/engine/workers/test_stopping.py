@@ -76,7 +76,7 @@ def test_stopping_twice_is_harmless(engine: LoopedEngine) -> None:
 def test_workers_end_when_the_engine_stops(make_engine: MakeEngine) -> None:
     engine = make_engine(workers=3, max_batch=2)
     engine.start()
-    workers = [worker for worker in engine.engine.pool.workers if isinstance(worker, ThreadWorker)]
+    workers = [worker for worker in engine.engine.crew.workers if isinstance(worker, ThreadWorker)]
     wait_until(lambda: sum(_runs(worker) for worker in workers) == 3)
     engine.stop(PATIENCE_S)
     wait_until(lambda: not any(map(_runs, workers)))

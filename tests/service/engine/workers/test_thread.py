@@ -16,7 +16,7 @@ from tests.service.engine.workers.processes import job, values
 @pytest.fixture
 def master(runtime: EchoRuntime) -> Iterator[Master]:
     """Of a started worker."""
-    master = Master(ThreadWorker(LocalWorker(runtime, echo_input)))
+    master = Master(ThreadWorker({0: LocalWorker(runtime, echo_input)}))
     master.start()
     yield master
     runtime.release()
@@ -68,7 +68,7 @@ def test_thread_ends_when_nobody_listens(master: Master) -> None:
 
 
 def test_answer_that_comes_when_the_loop_is_closed_is_nobodys(runtime: EchoRuntime) -> None:
-    worker = ThreadWorker(LocalWorker(runtime, echo_input))
+    worker = ThreadWorker({0: LocalWorker(runtime, echo_input)})
 
     async def scenario() -> None:
         await worker.connect(lambda _: None, lambda _: None)
