@@ -44,6 +44,10 @@ class Workers(Protocol):
     def share(self, model: int) -> float:
         """The part of their time that a model may count on now."""
 
+    @property
+    def longest_batch_s(self) -> float:
+        """Seconds that the longest batch of any model takes."""
+
     def dispatch(self) -> None:
         """Give out what may run now."""
 
@@ -224,8 +228,18 @@ class Lane:
             each = max(least, self._objective.seconds / job_s - 1.5)
             room = min(room, math.floor(each * self.workers) - ahead)
         if self.overloaded and not self._objective.is_strict:
-            room = min(room, math.ceil(self.policy.workers * self._part * self.policy.max_batch) - ahead)
+            room = min(room, math.ceil(self.policy.workers * self._part * self._least_waiting) - ahead)
         return room
+
+    @property
+    def _least_waiting(self) -> float:
+        """Jobs for each worker that may wait under overload: a batch, or as long as others' batches take.
+
+        With fewer it would have nothing to run when its turn comes, and not get its part.
+        """
+        if not (job_s := self.job_s):
+            return self.policy.max_batch
+        return max(self.policy.max_batch, self._workers.longest_batch_s / job_s)
 
     def _require_room(self, queue: JobQueue, room: int) -> None:
         if self._closed:

@@ -112,6 +112,11 @@ class Scheduler:
         running = {batch[0].model for slot in self._slots for batch in slot.batches}
         return self._shares.share(model, [each for each, lane in self._lanes.items() if each in running or len(lane)])
 
+    @property
+    def longest_batch_s(self) -> float:
+        """Seconds that the longest batch of any model takes."""
+        return max([lane.job_s * lane.policy.max_batch for lane in self._lanes.values()])
+
     def add(self, runner: Runner) -> Slot:
         """Know a worker, which is not given anything yet."""
         slot = Slot(runner)

@@ -71,6 +71,7 @@ class Desk:
         policy = BatchPolicy(workers, max_batch, max_wait_ms)
         self.scheduler = Scheduler(clock)
         self.lane = self.scheduler.open_lane(0, capacity, policy, longest_s, on_overload)
+        self.other = self.lane  # of another model, where a test opens one
         self.workers = [Worker() for _ in range(workers)]
         self.slots = [self.scheduler.add(worker) for worker in self.workers]
         if idle:

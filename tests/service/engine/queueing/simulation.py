@@ -7,11 +7,12 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count, pairwise
 from random import Random
 from statistics import quantiles
 
+from service.engine.engine import Engine
 from service.engine.errors import Overloaded
 from service.engine.job import Answer, Answered, ImageJob, Outcome
 from service.engine.runtimes.tuning import BatchPolicy, Tuning
@@ -93,7 +94,7 @@ class _Worker:
 
     def go_on(self) -> None:
         if self._has and not self.hangs:
-            self.takes_s = self._simulation.batch_s(len(self._has[0])) * _part(self._has[0])
+            self.takes_s = self._simulation.batch_s_of[self._has[0][0].model](len(self._has[0])) * _part(self._has[0])
             self.began_at = self._simulation.now
             self._simulation.at(self.takes_s, self._end)
 
@@ -125,6 +126,7 @@ class Simulation:
 
     Args:
         batch_s: how long a worker takes for a batch of so many, in seconds.
+        other_batch_s: the same of a second model, if there is one.
         workers, max_batch: of the policy, with which nobody waits for company.
         capacity: of the queue.
         deadline_s: of all requests, in seconds.
@@ -133,7 +135,7 @@ class Simulation:
 
     Attributes:
         now: the time, in seconds.
-        tally: of the requests since it was last replaced.
+        tally, other_tally: of the requests to each model, since they were last replaced.
     """
 
     def __init__(
@@ -145,10 +147,11 @@ class Simulation:
         deadline_s: float = 10.0,
         objective_s: float | None = math.inf,
         budgets: Sequence[float] = (1.0,),
+        other_batch_s: Callable[[int], float] | None = None,
     ) -> None:
-        self.batch_s = batch_s
+        self.batch_s_of = [batch_s, other_batch_s or batch_s]
         self.now = 0.0
-        self.tally = Tally()
+        self.tally, self.other_tally = Tally(), Tally()
         self.workers = [_Worker(self) for _ in range(workers)]
         self._deadline_s = deadline_s
         self._random = Random(1)
@@ -163,6 +166,10 @@ class Simulation:
             objective_s=objective_s,
             budgets=budgets,
         )
+        self.engines = [self.engine]
+        if other_batch_s:
+            model = replace(self.engine.model, number=1)
+            self.engines.append(Engine(self.engine.crew, model, capacity, deadline_s, objective_s=objective_s))
         self._loop = asyncio.new_event_loop()
         self._loop.run_until_complete(self._start())
 
@@ -182,8 +189,8 @@ class Simulation:
         heapq.heappush(self._events, (self.now + delay_s, next(self._order), do))
 
     def run(self, seconds: float) -> Tally:
-        """Let time pass, and tell what became of the requests that were offered meanwhile."""
-        self.tally = Tally()
+        """Let time pass, and tell what became of the requests to the first model that were offered meanwhile."""
+        self.tally, self.other_tally = Tally(), Tally()
         end = self.now + seconds
         while self._events and self._events[0][0] <= end:
             self.now, _, do = heapq.heappop(self._events)
@@ -191,20 +198,20 @@ class Simulation:
         self.now = end
         return self.tally
 
-    def offer(self, per_s: float, seconds: float) -> None:
+    def offer(self, per_s: float, seconds: float, model: int = 0) -> None:
         """Have requests come at random for so long from now on."""
         end = self.now + seconds
 
         def come() -> None:
             if self.now < end:
-                self.ask()
+                self.ask(model)
                 self.at(self._random.expovariate(per_s), come)
 
         self.at(self._random.expovariate(per_s), come)
 
-    def ask(self) -> None:
+    def ask(self, model: int = 0) -> None:
         """Offer one request; its client gives up at the deadline."""
-        tally, asked_at = self.tally, self.now
+        tally, asked_at, engine = (self.tally, self.other_tally)[model], self.now, self.engines[model]
 
         def answered(outcome: Outcome) -> None:
             if self.now - asked_at > self._deadline_s or not isinstance(outcome, Answer):
@@ -213,8 +220,8 @@ class Simulation:
                 tally.latencies_s.append(self.now - asked_at)
 
         try:
-            self.engine.require_room()  # as is asked when its head is there
-            tally.shares.append(self.engine.limit.share)
-            self.engine.submit(b"", self._deadline_s, answered, gate_offset=tally.shares[-1] - 1)
+            engine.require_room()  # as is asked when its head is there
+            tally.shares.append(engine.limit.share)
+            engine.submit(b"", self._deadline_s, answered, gate_offset=tally.shares[-1] - 1)
         except Overloaded:
             tally.refused += 1

@@ -134,11 +134,11 @@ def test_slow_workers_count_as_load(simulate: Simulate) -> None:
     simulation.offer(0.6 * _CAPACITY, 40)
     simulation.run(5)
     assert simulation.engine.limit.share == 1.0
-    simulation.batch_s = lambda size: 2 * size * _EACH_S
+    simulation.batch_s_of[0] = lambda size: 2 * size * _EACH_S
     tally = simulation.run(15)
     assert tally.shares[-1] < 1.0
     assert tally.refused < 0.03 * len(tally.shares)
-    simulation.batch_s = lambda size: size * _EACH_S
+    simulation.batch_s_of[0] = lambda size: size * _EACH_S
     assert simulation.run(15).shares[-1] == 1.0
 
 
