@@ -20,14 +20,15 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from artifact.manifest import ArtifactError, Manifest, read_manifest
+from artifact.manifest import ArtifactError, Manifest
 from service.access.key_file import KeyFile
 from service.access.keys import KeyFileError, KeySource, make_key
 from service.engine.errors import EngineError
-from service.http.listening import taken_port
+from service.http.listening import taken_path, taken_port
 from service.images.workers import begin_pool
 from service.observability.logs import logged
 from service.observability.opening import open_tracing
+from service.repository.folder import default_model
 from service.settings import OF_A_MODEL, Settings, add_flags, read_settings
 
 if TYPE_CHECKING:  # its packages need not be installed
@@ -84,24 +85,25 @@ def _serve_logged(settings: Settings) -> int:
 
 def _serve(settings: Settings) -> int:
     keys = KeyFile(settings.api_keys) if settings.api_keys else None
-    manifest = read_manifest(settings.model)
+    folder, manifest = default_model(settings)
     tracing = open_tracing(settings)
     if settings.metrics_port:
         with taken_port([settings.metrics_host], settings.metrics_port):
             pass  # the application takes it again, when it is too late to say briefly that it cannot
-    with taken_port(settings.host, settings.port) as listeners:
-        return _serve_on(listeners, settings, manifest, keys, tracing)
+    with taken_port(settings.host, settings.port) as ports, taken_path(settings.admin_socket) as paths:
+        return _serve_on([*ports, *paths], settings, folder, manifest, keys, tracing)
 
 
 def _serve_on(
     listeners: list[socket.socket],
     settings: Settings,
+    folder: Path,
     manifest: Manifest,
     keys: KeySource | None,
     tracing: Tracing | None,
 ) -> int:
     """Open the model, and serve when that is done."""
-    wait_for_pool = begin_pool(settings, settings.model, manifest)
+    wait_for_pool = begin_pool(settings, folder, manifest)
     # Imported while the worker opens the model: together they take most of the time to the first answer.
     from service.app import create_app
     from service.http.server import HttpServer

@@ -27,7 +27,6 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
-from artifact.manifest import read_manifest
 from service import errors
 from service.access.key_file import KeyFile
 from service.access.keys import KeySource
@@ -36,6 +35,7 @@ from service.classify.body_budget import BodyBudget
 from service.classify.context import Context
 from service.engine.crew import Crew
 from service.engine.workers.pool import WorkerPool
+from service.http import model_routes
 from service.http.access import Access
 from service.http.endpoint import Routing
 from service.http.forwarded_prefix import ForwardedPrefix
@@ -54,8 +54,10 @@ from service.observability.access_log import AccessLog
 from service.observability.metrics import Metrics
 from service.observability.opening import open_tracing
 from service.observability.process_metrics import ProcessMetrics
+from service.repository.folder import ModelFolder, default_model
 from service.repository.models import Models
 from service.repository.opening import Opening
+from service.repository.repository import Repository
 from service.settings import Settings, read_settings
 from service.ui import page
 
@@ -97,10 +99,10 @@ def application() -> Service:
         ArtifactError, EngineError, KeyFileError, SettingsError, ValidationError: something that is set cannot be used.
     """
     settings = read_settings()
-    manifest = read_manifest(settings.model)
+    folder, manifest = default_model(settings)
     keys = KeyFile(settings.api_keys) if settings.api_keys else None
     tracing = open_tracing(settings)
-    return create_app(settings, begin_pool(settings, settings.model, manifest)(), keys, tracing)
+    return create_app(settings, begin_pool(settings, folder, manifest)(), keys, tracing)
 
 
 def create_app(
@@ -121,15 +123,18 @@ def create_app(
     metrics.registry.register(ProcessMetrics(crew.pids))
     opening = Opening(settings, crew, metrics, BodyBudget(settings.max_pending_bytes), scheduling.note_overload)
     context = opening.context(pool.model)
-    metrics.ready.set_function(lambda: context.engine.ready)
+    metrics.show(context.counts)
     models = Models(context)
-    others = _others(context, models, _lifespan(context, scheduling, tracing))
+    folder = ModelFolder(settings.model_repository) if settings.model_repository else None
+    repository = Repository(folder, models, opening, pool.workshop, crew, settings.max_models, settings.drain_seconds)
+    metrics.ready.set_function(lambda: repository.problem is None)
+    others = _others(context, repository, _lifespan(context, repository, scheduling, tracing))
     describe_api(others, settings, context.manifest.budgets, with_keys=keys is not None)
 
     # From the inside out.
-    app: ASGIApp = Routing(models, HeadAsGet(others))
+    app: ASGIApp = Routing(repository.models, HeadAsGet(others))
     if keys:
-        app = Access(app, keys, KeyMetrics(metrics.registry, keys.current()))
+        app = Access(app, keys, KeyMetrics(metrics.registry, keys.current()), settings.admin_socket)
     if settings.cors_origins:
         app = CORSMiddleware(
             app,
@@ -153,7 +158,7 @@ def create_app(
     return Service(context, turns, others, app)
 
 
-def _others(context: Context, models: Models, lifespan: Lifespan[FastAPI]) -> FastAPI:
+def _others(context: Context, repository: Repository, lifespan: Lifespan[FastAPI]) -> FastAPI:
     """What answers all that has no images."""
     # The documentation page must work where the internet cannot be reached: its scripts come from this server.
     app = FastAPIOffline(
@@ -175,7 +180,7 @@ def _others(context: Context, models: Models, lifespan: Lifespan[FastAPI]) -> Fa
     ]
     app.router.routes.remove(assets)
     page.show_files(app, Path(files.directory or ""), f"{assets.path}/{{path:path}}")
-    app.state.context, app.state.models = context, models
+    app.state.repository = repository
     for each in _routers(context.settings):
         app.include_router(each)
     page.mount(app)
@@ -185,10 +190,12 @@ def _others(context: Context, models: Models, lifespan: Lifespan[FastAPI]) -> Fa
 
 
 def _routers(settings: Settings) -> list[APIRouter]:
-    return [router] if settings.metrics_port else [router, metrics_router]
+    return [router, model_routes.router] if settings.metrics_port else [router, model_routes.router, metrics_router]
 
 
-def _lifespan(context: Context, scheduling: LoopPriority, tracing: Tracing | None) -> Lifespan[FastAPI]:
+def _lifespan(
+    context: Context, repository: Repository, scheduling: LoopPriority, tracing: Tracing | None
+) -> Lifespan[FastAPI]:
     settings, crew, model = context.settings, context.engine.crew, context.engine.model
 
     @asynccontextmanager
@@ -209,9 +216,12 @@ def _lifespan(context: Context, scheduling: LoopPriority, tracing: Tracing | Non
                 model.tuning.policy.max_batch,
             )
             context.rechecks.begin()
+            repository.begin(watched=settings.watch_models == "on")
             with scheduling.favouring_workers():
                 yield
-            context.rechecks.end()
+            await repository.end()
+            for each in repository.models:
+                each.rechecks.end()
             await crew.stop(settings.drain_seconds)
             if tracing:
                 await run_in_threadpool(tracing.close)

@@ -49,6 +49,11 @@ def _upper(value: object) -> object:
     return tuple(map(str.upper, split)) if isinstance(split, tuple) else split
 
 
+def _weights(value: object) -> object:
+    split = _split(value)
+    return dict(part.partition("=")[::2] for part in split) if isinstance(split, tuple) else split
+
+
 def _require_formats(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
         if value not in FORMATS:
@@ -63,6 +68,7 @@ def _require_formats(values: tuple[str, ...]) -> tuple[str, ...]:
 _Formats = Annotated[
     tuple[str, ...], NoDecode, BeforeValidator(_upper), Field(min_length=1), AfterValidator(_require_formats)
 ]
+_Weights = Annotated[dict[str, Annotated[float, Field(gt=0, le=1000)]], NoDecode, BeforeValidator(_weights)]
 _Hosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), Field(min_length=1)]
 _RootPath = Annotated[str, Field(pattern=r"^(/[0-9A-Za-z_~-][0-9A-Za-z._~-]*)*$")]
 
@@ -77,6 +83,27 @@ class Settings(BaseSettings):
 
     model: Path = Field(
         default=Path("model_repository/convnet-aig-38-cifar10/1"), description="folder of the exported model"
+    )
+    model_repository: Path | None = Field(
+        default=None,
+        description="folder of <name>/<version>/ folders, all of which are served; --model counts for nothing then "
+        "(default: only --model is served)",
+    )
+    default_model: str | None = Field(
+        default=None,
+        description="name of the model that answers where a request names none (default: the first in the folder)",
+    )
+    watch_models: Literal["off", "on"] = Field(
+        default="off", description="on follows what changes in --model-repository; its package is `watchfiles`"
+    )
+    max_models: int = Field(default=16, ge=1, description="most versions of models served at a time")
+    model_weights: _Weights = Field(
+        default={},
+        description="parts of the workers' time, such as large=2,small=1, where several models want some (default: 1)",
+    )
+    admin_socket: Path | None = Field(
+        default=None,
+        description="path of a Unix socket at which models are loaded and unloaded without a key (default: none)",
     )
     host: _Hosts = Field(default=("127.0.0.1",), description="addresses to listen on, separated by commas")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on")
@@ -230,7 +257,7 @@ def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(Sett
     for name in names:
         field = Settings.model_fields[name]
         told = ",".join(field.default) if isinstance(field.default, tuple) else field.default
-        default = "" if told in (None, "") else f" (default: {told})"
+        default = "" if told in (None, "", {}) else f" (default: {told})"
         values = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
         parser.add_argument(
             f"--{name.replace('_', '-')}",

@@ -15,6 +15,7 @@ from docs.hooks.repository import ROOT
 from service.access.keys import ApiKey, Keyring
 from service.access.metrics import KeyMetrics
 from service.observability.metrics import Metrics
+from service.observability.model_metrics import ModelMetrics
 from service.observability.process_metrics import ProcessMetrics
 from service.settings import Settings
 
@@ -81,7 +82,9 @@ def _registry() -> CollectorRegistry:
     manifest = read_manifest(Settings().model)
     metrics = Metrics()
     metrics.start_at_zero(["/classify"], ["overloaded"])
-    metrics.of_model(manifest).start_at_zero(["overloaded"])
+    of_model = ModelMetrics(manifest)
+    of_model.start_at_zero(["overloaded"])
+    metrics.show(of_model)
     metrics.count_request("/classify", "ok", 0.0)
     key = ApiKey(name="alice", sha256="0" * 64)
     KeyMetrics(metrics.registry, Keyring([key])).count_request(key.name, "ok")

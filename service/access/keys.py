@@ -32,6 +32,7 @@ class ApiKey(BaseModel):
         name: of its holder, for logs and metrics.
         sha256: of the key, in hexadecimal.
         metrics: whether it opens /metrics, which tell of every key.
+        admin: whether it may load and unload models.
         requests_at_once: most requests in progress.
         images_per_second: most images, on average; those of a batch count each.
         burst_images: most images in one go after a pause; by default those of one second.
@@ -44,6 +45,7 @@ class ApiKey(BaseModel):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     metrics: bool = False
+    admin: bool = False
     requests_at_once: int | None = Field(default=None, ge=1)
     images_per_second: float | None = Field(default=None, gt=0)
     burst_images: int | None = Field(default=None, ge=1)

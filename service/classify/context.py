@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastapi import Request
-
 from artifact.manifest import Manifest
 from service.classify.answer import AnswerWriter
 from service.classify.body_budget import BodyBudget
@@ -48,9 +46,3 @@ class Context:
     def manifest(self) -> Manifest:
         """Of the model that is served."""
         return self.engine.model.manifest
-
-
-def context(request: Request) -> Context:
-    """The context of the app a request came to."""
-    found: Context = request.app.state.context
-    return found

@@ -234,17 +234,20 @@ class ModelDescription(BaseModel):
 
 
 class ListedModel(BaseModel):
-    """A version of a model that is served.
+    """A version of a model.
 
-    `default` says whether it answers requests that name no model; `labels` is how many classes it tells apart.
+    `reason` tells why it failed to be loaded; one that was served before goes on then. `default` says whether it
+    answers requests that name no model; `labels` is how many classes it tells apart.
     """
 
     name: str
     version: str
+    state: Literal["loading", "ready", "unloading", "failed"]
+    reason: str | None
     default: bool
     ready: bool
-    labels: int
-    input_size: int
+    labels: int | None
+    input_size: int | None
 
 
 class ModelList(BaseModel):

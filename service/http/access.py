@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 
 from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -27,10 +28,12 @@ class Access:
         app: what comes next.
         keys: there are, which may change.
         metrics: of keys.
+        admin_path: of the Unix socket that asks for no key, if there is one.
     """
 
-    def __init__(self, app: ASGIApp, keys: KeySource, metrics: KeyMetrics) -> None:
+    def __init__(self, app: ASGIApp, keys: KeySource, metrics: KeyMetrics, admin_path: Path | None = None) -> None:
         self._app = app
+        self._admin_path = admin_path
         self._keys = keys
         self._metrics = metrics
         self._accounts: dict[str, Account] = {}
@@ -39,7 +42,7 @@ class Access:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on or refuse it."""
         path = path_below(scope) if scope["type"] == "http" else "/"
-        if is_open(path):
+        if is_open(path) or came_by_path(scope, self._admin_path):
             await self._app(scope, receive, send)
             return
         try:
@@ -84,6 +87,17 @@ class Access:
             for key in keyring.keys
         }
         self._metrics.start_at_zero(keyring)
+
+
+def came_by_path(scope: Scope, path: Path | None) -> bool:
+    """Whether a request came by the Unix socket at a path, which only the service's own user can open."""
+    return scope["type"] == "http" and path is not None and scope["server"] == (str(path), None)
+
+
+def may_administer(scope: Scope, path: Path | None) -> bool:
+    """Whether a request may load and unload models; `path` is that of the Unix socket for this."""
+    account: Account | None = scope["state"].get("account")
+    return came_by_path(scope, path) or (account is not None and account.key.admin)
 
 
 def is_open(path: str) -> bool:

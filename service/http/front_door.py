@@ -145,12 +145,14 @@ class Guest(asyncio.BufferedProtocol):
         """Let a connection in, or turn it away."""
         self._transport = cast(asyncio.Transport, transport)
         peer, own = (transport.get_extra_info(name) for name in ("peername", "sockname"))
-        if peer is None:  # it is closed already, and what it brought would be answered to nobody
+        if isinstance(own, str):  # of a Unix socket, whose clients have no address; ASGI knows neither
+            self._connection, self.address = (None, None), own
+        elif peer is None:  # it is closed already, and what it brought would be answered to nobody
             self._http = None
             self.abort()
             return
-        self._connection = (peer[:2], own[:2])
-        self.address = network_of(peer[0])
+        else:
+            self._connection, self.address = (peer[:2], own[:2]), network_of(peer[0])
         if self._http is not None and self._door.let_in(self):
             self._http.connection_made(self._transport)
         else:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 from pydantic_settings import SettingsError
 
@@ -59,6 +61,33 @@ def taken_port(hosts: Sequence[str], port: int) -> Iterator[list[socket.socket]]
         yield listeners
 
 
+@contextmanager
+def taken_path(path: Path | None) -> Iterator[list[socket.socket]]:
+    """A Unix socket at a path, for the user of this process alone; none where there is no path.
+
+    Raises:
+        SettingsError: it cannot be made there.
+    """
+    if path is None:
+        yield []
+        return
+    with socket.socket(socket.AF_UNIX) as listener:
+        try:
+            if path.is_socket():  # what was served there has ended, or is to be replaced
+                path.unlink()
+            before = os.umask(0o177)
+            try:
+                listener.bind(str(path))
+            finally:
+                os.umask(before)
+        except OSError as error:
+            raise SettingsError(f"cannot listen at {path}: {error.strerror or error}") from error
+        try:
+            yield [listener]
+        finally:
+            path.unlink(missing_ok=True)
+
+
 def is_listening(listener: socket.socket) -> bool:
     """Whether connections to a socket are accepted."""
     try:
@@ -83,5 +112,7 @@ def let_nobody_in(listener: socket.socket) -> None:
 
 def url(listener: socket.socket) -> str:
     """What to ask a socket's service at."""
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{listener.getsockname()}"
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

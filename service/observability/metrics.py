@@ -16,7 +16,6 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
-from artifact.manifest import Manifest
 from service.observability.model_metrics import SECONDS, ModelMetrics
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -26,7 +25,7 @@ class _OfModels(Collector):
     """The metrics of every model, each with the labels `model` and `version`. A model that goes takes its own along."""
 
     def __init__(self) -> None:
-        self.models: dict[tuple[str, str], ModelMetrics] = {}
+        self.models: dict[tuple[str, str], ModelMetrics] = {}  # by name and version
 
     def collect(self) -> Iterator[Metric]:
         """Families of the same name are one, whatever the model."""
@@ -68,14 +67,15 @@ class Metrics:
         self._request_counters: dict[tuple[str, str], Counter] = {}
         self._request_seconds: dict[str, Histogram] = {}
 
-    def of_model(self, manifest: Manifest) -> ModelMetrics:
-        """The metrics of a model that is served from now on."""
-        metrics = self._models.models[manifest.name, manifest.version] = ModelMetrics(manifest)
-        return metrics
+    def show(self, metrics: ModelMetrics) -> None:
+        """Show the metrics of a model from now on, in the place of those of what had its name and version before."""
+        self._models.models[metrics.manifest.name, metrics.manifest.version] = metrics
 
-    def forget(self, manifest: Manifest) -> None:
-        """Show no more of a model that is not served any more."""
-        del self._models.models[manifest.name, manifest.version]
+    def hide(self, metrics: ModelMetrics) -> None:
+        """Show no more of a model."""
+        name, version = metrics.manifest.name, metrics.manifest.version
+        if self._models.models.get((name, version)) is metrics:
+            del self._models.models[name, version]
 
     def start_at_zero(self, routes: Sequence[str], outcomes: Sequence[str]) -> None:
         """Show the counters of outcomes before the first of them: a rate does not see a counter's first value."""

@@ -106,6 +106,7 @@ class ModelMetrics:
     """
 
     def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
         self.registry = registry = CollectorRegistry()
         self.images = Counter("aig_images", "Images by outcome.", ["outcome"], registry=registry)
         self.decode_seconds = Histogram(

@@ -16,6 +16,7 @@ from service.engine.workers.pool import Model
 from service.errors import NOT_THE_CLIENTS_FAULT
 from service.images.costs import DecodingCosts
 from service.observability.metrics import Metrics
+from service.observability.model_metrics import ModelMetrics
 from service.settings import Settings
 
 
@@ -45,7 +46,7 @@ class Opening:
         """
         settings, manifest = self.settings, model.manifest
         limits = limits_to(manifest, settings.least_budget, settings.least_accuracy)
-        counts = self.metrics.of_model(manifest)
+        counts = ModelMetrics(manifest)
         engine = Engine(
             self.crew,
             model,
@@ -55,6 +56,7 @@ class Opening:
             on_overload=self.on_overload,
             objective_s=None if settings.objective_ms is None else settings.objective_ms / 1000,
             budgets=limits,
+            weight=settings.model_weights.get(manifest.name, 1.0),
         )
         counts.start_at_zero(NOT_THE_CLIENTS_FAULT)
         counts.queue_capacity.set(engine.queue_capacity)

@@ -16,6 +16,7 @@ from docker.grafana.blocks import in_network_order
 from docker.grafana.operation import FAULTS, REFUSAL
 from service.errors import NOT_THE_CLIENTS_FAULT
 from service.observability.metrics import Metrics
+from service.observability.model_metrics import ModelMetrics
 from service.observability.process_metrics import ProcessMetrics
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +63,7 @@ def _selected(expr: str) -> set[str]:
 
 def _exported() -> set[str]:
     metrics = Metrics()
-    metrics.of_model(read_manifest(MODEL))
+    metrics.show(ModelMetrics(read_manifest(MODEL)))
     registry = metrics.registry
     registry.register(ProcessMetrics(dict))
     families = registry.collect()

@@ -140,7 +140,7 @@ def test_every_setting_has_a_flag_and_a_description(capsys: pytest.CaptureFixtur
     assert "(default: none) (" not in words
     for values in (RuntimeName, Precision, Device, LogFormat):
         assert f" {{{','.join(get_args(values))}}} " in words
-    assert words.count("{") == 2 * 8  # in the usage, and beside its description
+    assert words.count("{") == 2 * 9  # in the usage, and beside its description
 
 
 @pytest.mark.parametrize(

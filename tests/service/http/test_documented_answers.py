@@ -14,9 +14,11 @@ import pytest
 
 from service.access.keys import ApiKey, Keyring
 from service.classify.deadlines import HEADER
-from service.errors import ErrorResponse
-from service.http import endpoint, routes
+from service.errors import ApiError, ErrorResponse
+from service.http import endpoint, model_routes, routes
 from service.http.security_headers import API_HEADERS
+from service.repository.models import ModelState
+from service.repository.repository import Repository
 from tests.image_files import solid
 from tests.runtimes import EchoRuntime
 from tests.service.http_server import EDGE, http_serving, part, read_answer
@@ -28,7 +30,8 @@ Answers = dict[tuple[str, str], set[str]]
 OF_MODELS = ("/models/{name}", "/models/{name}/versions/{version}")
 GETS = ("/model", "/models", *OF_MODELS, "/healthz", "/readyz", "/metrics")
 POSTS = tuple(f"{of_model}/classify{batch}" for of_model in ("", *OF_MODELS) for batch in ("", "/batch"))
-NEEDING_KEYS = ("/model", "/models", *OF_MODELS, "/metrics", *POSTS)
+CHANGES = tuple(f"{of_model}/{change}" for of_model in OF_MODELS for change in ("load", "unload"))
+NEEDING_KEYS = ("/model", "/models", *OF_MODELS, "/metrics", *POSTS, *CHANGES)
 # Of every answer, or of the connection; that of CORS has tests of its own.
 _GENERAL = {name.lower() for name in API_HEADERS} | {"content-type", "content-length", "connection"}
 _POISON = solid(102)
@@ -38,7 +41,7 @@ def _key(name: str, **limits: object) -> ApiKey:
     return ApiKey.model_validate({"name": name, "sha256": hashlib.sha256(name.encode()).hexdigest()} | limits)
 
 
-KEYS = Keyring([_key("all", metrics=True), _key("one", requests_at_once=1)])
+KEYS = Keyring([_key("all", metrics=True, admin=True), _key("one", requests_at_once=1)])
 
 
 class Witness:
@@ -99,7 +102,7 @@ def _succeed_and_fail_by_head(witness: Witness) -> None:
         witness.ask(path)
     for path in POSTS:
         witness.post(path, solid(1))
-    for path in (*GETS, *POSTS):
+    for path in (*GETS, *POSTS, *CHANGES):
         witness.ask(path, headers={f"x-{number}": "1" for number in range(200)})
     for path in NEEDING_KEYS:
         witness.ask(path, key=None)
@@ -156,14 +159,41 @@ def _fail_by_load(witness: Witness, runtime: EchoRuntime) -> None:
     assert held.result().status_code == 200
 
 
+def _change_models(witness: Witness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load and unload, where that is possible and where it is not."""
+    for path in CHANGES:
+        witness.ask(path, key="one")
+        witness.ask(path)  # there is no repository
+    outcomes: list[Exception | None] = [None, ApiError(404, "unknown_model", ""), ApiError(422, "model_failed", "")]
+    for outcome in [*outcomes, KeyError("nobody expected this")]:
+
+        async def change(*_: object, outcome: Exception | None = outcome) -> None:
+            if outcome:
+                raise outcome
+
+        with monkeypatch.context() as patch:
+            for name in ("load", "unload"):
+                patch.setattr(Repository, name, change)
+            for path in CHANGES:
+                witness.ask(path)
+
+
+def _load_while_asked(witness: Witness) -> None:
+    models, manifest = witness.server.app.others.state.repository.models, witness.server.context.manifest
+    models.states["later", manifest.version] = ModelState("loading")
+    for path in (*OF_MODELS, *(path for path in POSTS if "{name}" in path)):
+        witness.ask(path, name="later")
+    del models.states["later", manifest.version]
+
+
 def _fail_unexpectedly(witness: Witness, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise KeyError("nobody expected this")
 
     with monkeypatch.context() as patch:
         for module, name in (
-            (routes, "ModelDescription"),
-            (routes, "ModelList"),
+            (model_routes, "ModelDescription"),
+            (model_routes, "ModelList"),
             (routes, "Status"),
             (endpoint, "BatchClassification"),
         ):
@@ -178,7 +208,7 @@ def _fail_unexpectedly(witness: Witness, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def _fail_by_number_of_connections(witness: Witness, runtime: EchoRuntime) -> None:
     with http_serving(runtime, KEYS, max_connections=1, max_connections_per_address=1) as server, server.connect():
-        for path in (*GETS, *POSTS):
+        for path in (*GETS, *POSTS, *CHANGES):
             with server.connect() as another:
                 answer = read_answer(another)
                 witness.note(path, answer.status, answer.headers, answer.body)
@@ -196,6 +226,8 @@ def test_routes_answer_all_that_is_documented_and_nothing_else(
                 _fail_by_deadline_while_all_is_there(witness, path)
         _fail_by_load(witness, echo_runtime)
         _fail_unexpectedly(witness, monkeypatch)
+        _change_models(witness, monkeypatch)
+        _load_while_asked(witness)
         _fail_by_number_of_connections(witness, echo_runtime)
         documented = _documented(server)
         server.context.engine.crew.leave()
@@ -209,6 +241,6 @@ def test_keys_add_their_own_answers_and_take_none(echo_runtime: EchoRuntime) -> 
         assert _documented(without).keys() < _documented(with_keys).keys()
     assert added == {
         *((path, "401") for path in NEEDING_KEYS),
-        *((path, "429") for path in GETS if path in NEEDING_KEYS),
+        *((path, "429") for path in (*GETS, *CHANGES) if path in NEEDING_KEYS),
         ("/metrics", "403"),
     }

@@ -17,6 +17,8 @@ def test_models_are_listed(server: Server) -> None:
     assert listed == {
         "name": manifest.name,
         "version": manifest.version,
+        "state": "ready",
+        "reason": None,
         "default": True,
         "ready": True,
         "labels": len(manifest.labels),

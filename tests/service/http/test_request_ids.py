@@ -107,7 +107,7 @@ def test_error_nobody_expected_has_the_id_wherever_it_happens(
 
     with serving(runtime) as server:
         monkeypatch.setattr(server.context.engine, "submit", fail)
-        monkeypatch.setattr("service.http.routes.ModelDescription", fail)
+        monkeypatch.setattr("service.http.model_routes.ModelDescription", fail)
         for response in (server.classify(pictures[0]), server.get("/model")):
             assert response.status_code == 500
             error = response.json()["error"]

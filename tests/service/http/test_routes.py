@@ -95,7 +95,17 @@ def test_openapi_describes_every_route_and_parameter(server: Server) -> None:
     described = server.get("/openapi.json").json()
     models = ["/models/{name}", "/models/{name}/versions/{version}"]
     classify = [f"{of_model}/classify{batch}" for of_model in ("", *models) for batch in ("", "/batch")]
-    assert set(described["paths"]) == {*classify, *models, "/models", "/model", "/healthz", "/readyz", "/metrics"}
+    changes = [f"{of_model}/{change}" for of_model in models for change in ("load", "unload")]
+    assert set(described["paths"]) == {
+        *classify,
+        *models,
+        *changes,
+        "/models",
+        "/model",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+    }
     for path, content_types in (
         ("/classify", {"multipart/form-data", "image/*"}),
         ("/classify/batch", {"multipart/form-data"}),

@@ -25,8 +25,9 @@ def server(runtime: OnnxRuntime) -> Iterator[Server]:
 
 def _of_model(manifest: Manifest) -> tuple[ModelMetrics, Callable[[], Samples]]:
     """The metrics of a model, and what is told of them."""
-    metrics = Metrics()
-    return metrics.of_model(manifest), lambda: told(metrics.render().decode())
+    metrics, of_model = Metrics(), ModelMetrics(manifest)
+    metrics.show(of_model)
+    return of_model, lambda: told(metrics.render().decode())
 
 
 def _scrape(server: Server) -> Samples:
@@ -238,7 +239,7 @@ def test_profile_of_the_model_that_is_served_is_told(server: Server, runtime: On
 
 def test_model_without_a_profile_tells_no_expectation() -> None:
     metrics = Metrics()
-    metrics.of_model(echo_manifest())
+    metrics.show(ModelMetrics(echo_manifest()))
     text = metrics.render().decode()
     assert "aig_model_info" in text
     assert "expected" not in text
@@ -267,13 +268,15 @@ def test_share_skipped_falls_into_the_bucket_of_its_name(skipped: int) -> None:
 
 def test_what_is_of_a_model_says_of_which_and_goes_with_it() -> None:
     metrics, other = Metrics(), echo_manifest().model_copy(update={"name": "other", "version": "7"})
-    for manifest in (echo_manifest(), other):
-        metrics.of_model(manifest).count_answer(_answer((True, False, True)))
+    of_models = [ModelMetrics(manifest) for manifest in (echo_manifest(), other)]
+    for each in of_models:
+        metrics.show(each)
+        each.count_answer(_answer((True, False, True)))
     series = 'aig_images_total{model="other",outcome="ok",version="7"} 1.0'
     text = metrics.render().decode()
     assert series in text
     assert text.count("# TYPE aig_images_total") == 1
-    metrics.forget(other)
+    metrics.hide(of_models[1])
     text = metrics.render().decode()
     assert "other" not in text
     assert 'outcome="ok"' in text

@@ -1,0 +1,73 @@
+"""A folder of models: `<name>/<version>/`, each version an artifact whose manifest has that name and version."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from artifact.manifest import MANIFEST_NAME, ArtifactError, Manifest, read_manifest
+from service.settings import Settings
+
+# What can stand in a path, a label and a line of a log as it is.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+class ModelFolder:
+    """What is there now; it is looked at anew each time.
+
+    Args:
+        path: of the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def versions(self) -> list[tuple[str, str]]:
+        """Name and version of every model, in order; what has no manifest, or no plain name, is left out."""
+        found = (path.relative_to(self.path).parts[:2] for path in self.path.glob(f"*/*/{MANIFEST_NAME}"))
+        return sorted(
+            ((name, version) for name, version in found if _NAME.fullmatch(name) and _NAME.fullmatch(version)),
+            key=lambda model: (model[0], version_order(model[1])),
+        )
+
+    def newest(self, name: str) -> str | None:
+        """The newest version of a model; None where there is none."""
+        return next((version for found, version in reversed(self.versions()) if found == name), None)
+
+    def read(self, name: str, version: str) -> tuple[Path, Manifest]:
+        """Where a version is, and its manifest.
+
+        Raises:
+            ArtifactError: there is none, it is damaged, or it is of another name or version than its folders say.
+        """
+        if not (_NAME.fullmatch(name) and _NAME.fullmatch(version)):
+            raise ArtifactError("no model has such a name or version")
+        folder = self.path / name / version
+        manifest = read_manifest(folder)
+        if (manifest.name, manifest.version) != (name, version):
+            raise ArtifactError(
+                f"{folder} should have {name} {version}, but its manifest is of {manifest.name} {manifest.version}"
+            )
+        return folder, manifest
+
+
+def version_order(version: str) -> tuple[int, str]:
+    """Sorts versions: whole numbers by their size, before all of them what is none."""
+    return (int(version), "") if version.isascii() and version.isdecimal() else (-1, version)
+
+
+def default_model(settings: Settings) -> tuple[Path, Manifest]:
+    """The model that answers where a request names none.
+
+    Raises:
+        ArtifactError: there is none, or it is damaged.
+    """
+    if settings.model_repository is None:
+        return settings.model, read_manifest(settings.model)
+    folder = ModelFolder(settings.model_repository)
+    name = settings.default_model or next((name for name, _ in folder.versions()), None)
+    version = None if name is None else folder.newest(name)
+    if name is None or version is None:
+        wanted = "" if name is None else f" called {name}"
+        raise ArtifactError(f"there is no model{wanted} in {folder.path}, which should have <name>/<version>/ folders")
+    return folder.read(name, version)

@@ -1,0 +1,233 @@
+"""Models come and go while others are served.
+
+A version is opened, proven and measured in a process of its own, then by every worker, and has run there before any
+request reaches it. What is in progress ends on the version it began with. A version that fails in any of this never
+answers, and says why; one that was served before goes on. Memory goes back because workers are replaced by others that
+do not have the model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from fastapi import Request
+from pydantic_settings import SettingsError
+
+from artifact.manifest import ArtifactError
+from service.classify.context import Context
+from service.engine.crew import Crew
+from service.engine.errors import EngineError
+from service.engine.workers.pool import ModelSource, Workshop
+from service.errors import ApiError
+from service.repository.folder import ModelFolder
+from service.repository.models import Models, ModelState
+from service.repository.opening import Opening
+
+_log = logging.getLogger(__name__)
+
+# What keeps a model from being served, and nothing else.
+_FAILURES = (ArtifactError, EngineError, SettingsError)
+
+
+@dataclass
+class Repository:
+    """Loads and unloads, one change at a time.
+
+    Attributes:
+        folder: where the models are; None where only one is served, for good.
+        models: that are served.
+        opening: makes what a model is answered from.
+        workshop: makes workers.
+        crew: runs the models.
+        most: versions served at a time.
+        drain_s: longest time for a version that goes to finish what waits for it, in seconds.
+    """
+
+    folder: ModelFolder | None
+    models: Models
+    opening: Opening
+    workshop: Workshop | None
+    crew: Crew
+    most: int
+    drain_s: float
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _following: asyncio.Task[None] | None = None
+    _begun: bool = False
+    _numbers: int = 0  # the first model has that
+
+    async def load(self, name: str, version: str | None = None) -> None:
+        """Serve a version, or open it anew where it is served already.
+
+        Args:
+            name: of the model.
+            version: None for the newest in the folder.
+
+        Raises:
+            ApiError: it cannot be; the message says why.
+        """
+        async with self._lock:
+            folder = self._its_folder()
+            version = version or folder.newest(name) or ""
+            await self._load([(name, version)])
+            told = self.models.states[name, version]
+            if told.state == "failed":
+                raise ApiError(422, "model_failed", f"{name} {version} cannot be served: {told.reason}")
+
+    async def unload(self, name: str, version: str | None = None) -> None:
+        """Serve a version no more, or all of them.
+
+        Raises:
+            ApiError: none is served, or no version of the default model would be left.
+        """
+        async with self._lock:
+            self._its_folder()
+            of_name = [each for each in self.models if each.manifest.name == name]
+            leaving = [each for each in of_name if version in (None, each.manifest.version)]
+            if not leaving:
+                self.models.states.pop((name, version or ""), None)  # one that failed is forgotten
+                self.models.find(name, version)
+            if name == self.models.default_name and len(leaving) == len(of_name):
+                raise ApiError(409, "model_in_use", f"{name} answers where requests name no model, and stays")
+            for each in leaving:
+                self.models.remove(each)
+                self.models.states[name, each.manifest.version] = ModelState("unloading")
+            await self._dismiss(leaving)
+            for each in leaving:
+                del self.models.states[name, each.manifest.version]
+
+    async def load_all(self) -> None:
+        """Serve what is in the folder as it is there: load what is new or has changed, unload what is gone."""
+        async with self._lock:
+            folder = self._its_folder()
+            there = folder.versions()
+            await self._load([model for model in there if self._has_changed(folder, *model)])
+            gone = [
+                each
+                for each in self.models
+                if (each.manifest.name, each.manifest.version) not in there and each is not self.models.default
+            ]
+            for each in gone:
+                self.models.remove(each)
+            await self._dismiss(gone)
+
+    def begin(self, watched: bool) -> None:
+        """Load what is in the folder, and go on with what changes there if it is watched."""
+        if self.folder:
+            self._following = asyncio.get_running_loop().create_task(self._follow(self.folder, watched))
+
+    async def end(self) -> None:
+        """Follow the folder no more."""
+        if self._following:
+            self._following.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._following
+
+    @property
+    def problem(self) -> str | None:
+        """Why no request should be sent here now; None where the service is ready."""
+        if self._following is not None and not self._begun:
+            return "loading models"
+        return self.models.default.engine.problem
+
+    async def _follow(self, folder: ModelFolder, watched: bool) -> None:
+        await self._load_all_logged()
+        self._begun = True
+        if watched:
+            from watchfiles import awatch  # its package need not be installed
+
+            async for _ in awatch(folder.path, recursive=True):
+                await self._load_all_logged()
+
+    async def _load_all_logged(self) -> None:
+        try:
+            await self.load_all()
+        except Exception:  # lest it be the last time
+            _log.exception("the models could not be looked through")
+
+    def _its_folder(self) -> ModelFolder:
+        if self.folder is None:
+            raise ApiError(
+                409, "no_repository", "the service has one model, and was started without --model-repository"
+            )
+        return self.folder
+
+    def _has_changed(self, folder: ModelFolder, name: str, version: str) -> bool:
+        served = self.models.served(name, version)
+        try:
+            return served is None or folder.read(name, version)[1] != served.manifest
+        except ArtifactError:
+            return self.models.states.get((name, version), ModelState("ready")).state != "failed"
+
+    async def _load(self, versions: Sequence[tuple[str, str]]) -> None:
+        """Serve these versions, as far as they can be; the states tell which could not."""
+        contexts = []
+        for name, version in versions:
+            self.models.states[name, version] = ModelState("loading")
+        for name, version in versions:
+            try:
+                contexts.append(await self._proven(name, version))
+            except _FAILURES as error:
+                self._note_failure(name, version, error)
+        if not contexts:
+            return
+        engines = [each.engine for each in contexts]
+        models = [each.engine.model for each in (*self.models, *contexts)]
+        try:
+            await self.crew.replace(lambda: self._workshop.worker(models), engines)
+        except BaseException as error:
+            for each in contexts:
+                self._note_failure(each.manifest.name, each.manifest.version, error)
+                await self.crew.dismiss(each.engine.model.number, 0)
+            if not isinstance(error, _FAILURES):
+                raise
+            return
+        replaced = [before for each in contexts if (before := self._serve(each))]
+        await self._dismiss(replaced)
+
+    async def _proven(self, name: str, version: str) -> Context:
+        """What requests for a version will be answered from, when it is known that it can be run."""
+        folder, manifest = self._its_folder().read(name, version)
+        if self.models.served(name, version) is None and sum(1 for _ in self.models) >= self.most:
+            raise ArtifactError(f"{self.most} models are served already, the most there may be; see --max-models")
+        self._numbers += 1
+        source = ModelSource(self._numbers, folder, manifest)
+        return self.opening.context(await asyncio.to_thread(self._workshop.prove, source))
+
+    @property
+    def _workshop(self) -> Workshop:
+        assert self.workshop is not None
+        return self.workshop
+
+    def _serve(self, context: Context) -> Context | None:
+        context.metrics.show(context.counts)
+        context.rechecks.begin()
+        manifest, runtime = context.manifest, context.engine.model.runtime
+        _log.info("%s %s is served, in %s in %s", manifest.name, manifest.version, runtime.name, runtime.precision)
+        return self.models.serve(context)
+
+    async def _dismiss(self, contexts: Sequence[Context]) -> None:
+        """Finish what waits for models that no request reaches any more, and have workers without them."""
+        if not contexts:
+            return
+        for each in contexts:
+            each.rechecks.end()
+            await self.crew.dismiss(each.engine.model.number, self.drain_s)
+            each.metrics.hide(each.counts)
+        serving = [each.engine.model for each in self.models]
+        await self.crew.replace(lambda: self._workshop.worker(serving))
+
+    def _note_failure(self, name: str, version: str, error: BaseException) -> None:
+        """Note why a version cannot be served; one that was served before still is."""
+        reason = " ".join(str(error).split()) or type(error).__name__
+        _log.error("%s %s cannot be served: %s", name, version, reason)
+        self.models.states[name, version] = ModelState("failed", reason)
+
+
+def repository(request: Request) -> Repository:
+    """The models of the app a request came to."""
+    found: Repository = request.app.state.repository
+    return found
