@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from artifact.manifest import read_manifest
 from docs.hooks.repository import ROOT
 from docs.hooks.tables import sentence, table
+from service.http import model_routes
 from service.http.openapi import describe_api
 from service.http.routes import metrics_router, router
 from service.settings import Settings
@@ -24,7 +25,7 @@ _ATTRIBUTE = re.compile(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", re.MULTILINE
 def document() -> dict[str, Any]:
     """The OpenAPI document."""
     app = FastAPI()
-    for each in (router, metrics_router):
+    for each in (router, model_routes.router, metrics_router):
         app.include_router(each)
     describe_api(app, Settings(), read_manifest(ROOT / Settings().model).budgets, with_keys=True)
     return app.openapi()
