@@ -53,8 +53,8 @@ class FakeServer:
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
                 self.asked.append(Asked(line, headers, body))
                 await self._behaviours[min(len(self.asked), len(self._behaviours)) - 1](writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the client has left
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # the client has left, or the test
         finally:
             writer.close()
 
