@@ -146,5 +146,5 @@ $(OLDEST)/.installed: pyproject.toml constraints.txt constraints-oldest.txt
 	$(PYTHON) -m venv --clear $(OLDEST)
 	grep -o '^[^#=]*==' constraints-oldest.txt | grep -viFf - constraints.txt | cat - constraints-oldest.txt > $(OLDEST)/constraints.txt
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(OLDEST)/constraints.txt \
-		--editable '.[serve,heif,cpu,openvino,tracing,train]' httpx hypothesis pytest pytest-timeout schemathesis
+		--editable '.[serve,heif,cpu,openvino,tracing,train]' httpx hypothesis openapi-python-client pytest pytest-timeout schemathesis
 	@touch $@

@@ -31,13 +31,13 @@ All = Annotated[Models, Depends(models)]
 _UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": ErrorResponse, "description": "no such model or version"}}
 
 
-@router.get("/model", tags=["models"], summary="Describe the default model")
+@router.get("/model", tags=["models"], operation_id="get_default_model", summary="Describe the default model")
 async def model(served: Served) -> ModelDescription:
     """The model that answers where none is named, how it is run, and what it accepts."""
     return _described(served)
 
 
-@router.get("/models", tags=["models"], summary="List the models")
+@router.get("/models", tags=["models"], operation_id="list_models", summary="List the models")
 async def list_models(served: All) -> ModelList:
     """Every version of every model that is served."""
     listed = [
@@ -54,13 +54,19 @@ async def list_models(served: All) -> ModelList:
     return ModelList(models=listed)
 
 
-@router.get("/models/{name}", tags=["models"], summary="Describe a model", responses=_UNKNOWN)
+@router.get("/models/{name}", tags=["models"], operation_id="get_model", summary="Describe a model", responses=_UNKNOWN)
 async def model_named(name: Name, served: All) -> ModelDescription:
     """The newest version of a model."""
     return _described(served.find(name))
 
 
-@router.get("/models/{name}/versions/{version}", tags=["models"], summary="Describe a version", responses=_UNKNOWN)
+@router.get(
+    "/models/{name}/versions/{version}",
+    tags=["models"],
+    operation_id="get_model_version",
+    summary="Describe a version",
+    responses=_UNKNOWN,
+)
 async def model_version(name: Name, version: Version, served: All) -> ModelDescription:
     """One version of a model."""
     return _described(served.find(name, version))
@@ -98,7 +104,13 @@ def _described(served: Context) -> ModelDescription:
     return ModelDescription(**described, budgets=budgets, engine=engine, limits=limits)
 
 
-@router.get("/healthz", tags=["operations"], summary="Is the process alive?", response_model_exclude_none=True)
+@router.get(
+    "/healthz",
+    tags=["operations"],
+    operation_id="get_health",
+    summary="Is the process alive?",
+    response_model_exclude_none=True,
+)
 async def healthz() -> Status:
     """Whether the process answers at all."""
     return Status(status="alive")
@@ -107,6 +119,7 @@ async def healthz() -> Status:
 @router.get(
     "/readyz",
     tags=["operations"],
+    operation_id="get_readiness",
     summary="Is the service ready for images?",
     response_model=Status,
     responses={503: {"model": Status}},
@@ -128,6 +141,7 @@ async def readyz(served: Served, response: Response) -> Status:
 @metrics_router.get(
     "/metrics",
     tags=["operations"],
+    operation_id="get_metrics",
     summary="Prometheus metrics",
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},

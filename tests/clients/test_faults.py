@@ -148,7 +148,7 @@ def test_url_that_is_none_of_http_is_refused(make_client: MakeClient, url: str) 
 
 
 def test_password_in_the_url_is_not_shown(make_client: MakeClient) -> None:
-    assert "secret" not in repr(make_client("http://me:secret@127.0.0.1:1"))
+    assert KEY not in repr(make_client(f"http://me:{KEY}@127.0.0.1:1"))
 
 
 def test_error_can_be_pickled() -> None:
