@@ -36,8 +36,9 @@ class Client:
     Args:
         url: of the service, with the path below which a proxy shows it.
         api_key: if the service asks for one.
-        timeout: seconds for a request with all its attempts, if it has no timeout of its own. A server that sends its
-            answer in drops can hold up a `Client`, not an `AsyncClient`, for up to twice as long.
+        timeout: seconds for a request with all its attempts, if it has no timeout of its own. It limits each wait for
+            the network, and is looked at after each piece of an answer: a server that takes a request, or sends the
+            head of an answer, in drops can make it longer. That of an `AsyncClient` is exact.
         attempts: the most there are of a request.
         verify: whether to check the certificate of the service, or how to.
 
