@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
 
 import convnet_aig_client
+from convnet_aig_client import AsyncClient, Client
 from tests.e2e.process import ROOT
 
 PACKAGE = ROOT / "clients/python/convnet_aig_client"
@@ -36,3 +38,13 @@ def test_wheel_has_all_modules_and_says_that_they_are_typed(tmp_path: Path) -> N
 
 def test_every_public_name_exists() -> None:
     assert all(hasattr(convnet_aig_client, name) for name in convnet_aig_client.__all__)
+
+
+def test_both_clients_have_the_same_methods() -> None:
+    def methods(kind: type) -> dict[str, list[str]]:
+        public = {name: of for name, of in vars(kind).items() if not name.startswith("_")}
+        return {
+            name: [str(parameter) for parameter in signature(of).parameters.values()] for name, of in public.items()
+        }
+
+    assert methods(Client) == methods(AsyncClient)

@@ -16,7 +16,7 @@ from convnet_aig_client.attempts import Attempts
 from convnet_aig_client.calls import Calls
 from convnet_aig_client.connection import connection
 from convnet_aig_client.errors import ServiceError
-from convnet_aig_client.exchange import Attempt, Exchange, Reply, failure
+from convnet_aig_client.exchange import Attempt, Exchange, Reply, error_of
 from convnet_aig_client.files import FileAnswer, ahead
 from convnet_aig_client.images import Image, read_image
 from convnet_aig_client.models import ListedModel, ModelDescription
@@ -167,5 +167,5 @@ class AsyncClient:
             async with asyncio.timeout(attempt.timeout_s):
                 response = await self._http.send(attempt.build(self._http))
         except (httpx.RequestError, TimeoutError) as error:
-            return failure(error)
+            return error_of(error)
         return Reply(response.status_code, response.headers, response.content)

@@ -145,7 +145,7 @@ def invalid_answer(reply: Reply, why: str) -> ServiceError:
     return ServiceError(reply.status, "invalid_answer", f"the answer cannot be read: {why}", _request_id(reply))
 
 
-def failure(error: httpx.RequestError | TimeoutError) -> ServiceError:
+def error_of(error: httpx.RequestError | TimeoutError) -> ServiceError:
     """What kept an answer from coming."""
     told = str(error) or type(error).__name__
     if isinstance(error, httpx.TimeoutException | TimeoutError):
