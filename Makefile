@@ -19,7 +19,7 @@ IMAGES ?= service/ui/static/samples
 
 # The environment of the oldest versions that pyproject.toml allows, and what of the tests runs on them.
 OLDEST := .venv-oldest
-OLDEST_TESTS := tests/artifact tests/export tests/fuzz tests/images tests/models tests/service
+OLDEST_TESTS := tests/artifact tests/clients tests/export tests/fuzz tests/images tests/models tests/service
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -35,7 +35,7 @@ SERVE_EXTRAS := --extra serve --extra heif --extra tracing
 AUDIT := $(TOOLS)/bin/uv tool run --quiet pip-audit==2.10.1 --require-hashes --disable-pip --strict
 # Digests are everywhere here, and look as random as secrets do.
 NO_SECRETS := --disable-plugin HexHighEntropyString --disable-plugin Base64HighEntropyString
-SOURCES := artifact bench docker docs export models service tests
+SOURCES := artifact bench clients docker docs export models service tests
 
 REVISION = $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
@@ -68,7 +68,7 @@ check: install ## format, lint, types, the import contract, the documentation, a
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	PYTHONPATH=clients/python $(BIN)/lint-imports
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --no-verify $(NO_SECRETS)
 
@@ -146,5 +146,5 @@ $(OLDEST)/.installed: pyproject.toml constraints.txt constraints-oldest.txt
 	$(PYTHON) -m venv --clear $(OLDEST)
 	grep -o '^[^#=]*==' constraints-oldest.txt | grep -viFf - constraints.txt | cat - constraints-oldest.txt > $(OLDEST)/constraints.txt
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(OLDEST)/constraints.txt \
-		--editable '.[serve,heif,cpu,openvino,tracing,train]' httpx hypothesis pytest pytest-timeout schemathesis
+		--editable '.[serve,heif,cpu,openvino,tracing,train]' httpx hypothesis openapi-python-client pytest pytest-timeout schemathesis
 	@touch $@

@@ -40,12 +40,8 @@ def routes() -> str:
         for method, operation in operations.items()
         for part in _route(f"{method.upper()} {path}", operation)
     ]
-    answers = (_schema(name, schema) for name, schema in schemas.items() if not _is_parameter(name))
-    return "\n\n".join([*parts, "## Objects", *answers])
-
-
-def _is_parameter(name: str) -> bool:
-    return name in {"ClassifyParameters", "HTTPValidationError", "ValidationError"}
+    objects = (_schema(name, schema) for name, schema in schemas.items() if "enum" not in schema)
+    return "\n\n".join([*parts, "## Objects", *objects])
 
 
 def _route(title: str, operation: dict[str, Any]) -> Iterator[str]:
@@ -74,8 +70,7 @@ def _parameter(parameter: dict[str, Any]) -> list[str]:
 
 
 def _content(body: dict[str, Any]) -> str:
-    fields = body["schema"].get("properties")
-    return "the image file" if fields is None else ", ".join(f"`{name}`: {_type(of)}" for name, of in fields.items())
+    return _type(body["schema"]) if "$ref" in body["schema"] else "the image file"
 
 
 def _body(answer: dict[str, Any]) -> str:
@@ -91,7 +86,8 @@ def _type(schema: dict[str, Any]) -> str:
     """A type in a few words, with its bounds, and a link where it is an object of its own."""
     if reference := schema.get("$ref"):
         name = reference.rsplit("/", 1)[1]
-        return f"[{name}](#{name.lower()})"
+        named = document()["components"]["schemas"][name]
+        return _type(named) if "enum" in named else f"[{name}](#{name.lower()})"
     if "anyOf" in schema:
         return " or ".join(_type(each) for each in schema["anyOf"])
     if "enum" in schema:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from typing_extensions import TypedDict  # Pydantic needs it from there before Python 3.12
+from typing_extensions import TypeAliasType, TypedDict  # Pydantic needs them from there before Python 3.12
 
 from artifact.budgets import Budget
 from artifact.manifest import Block, ExecutionProfile
@@ -19,8 +19,9 @@ from service.engine.runtimes.base import Candidate
 from service.engine.runtimes.tuning import Source
 from service.errors import ErrorDetail
 
-GraphDetail = Literal["full", "summary", "none"]
-Degrade = Literal["allow", "never"]
+# Named, so that programs generated from the OpenAPI document have one type of each.
+GraphDetail = TypeAliasType("GraphDetail", Literal["full", "summary", "none"])
+Degrade = TypeAliasType("Degrade", Literal["allow", "never"])
 
 
 class ClassifyParameters(BaseModel):

@@ -17,19 +17,20 @@ router = APIRouter(tags=["models"])
 
 Served = Annotated[Repository, Depends(repository)]
 
+_OF_A_VERSION = "/models/{name}/versions/{version}"
 _UNKNOWN: dict[int | str, dict[str, Any]] = {
     404: {"model": ErrorResponse, "description": "no such model or version"},
     503: {"model": ErrorResponse, "description": "the model is being loaded"},
 }
 
 
-@router.get("/model", summary="Describe the default model")
+@router.get("/model", operation_id="get_default_model", summary="Describe the default model")
 async def model(served: Served) -> ModelDescription:
     """The model that answers where none is named, how it is run, and what it accepts."""
     return _described(served.models.default)
 
 
-@router.get("/models", summary="List the models")
+@router.get("/models", operation_id="list_models", summary="List the models")
 async def list_models(served: Served) -> ModelList:
     """Every version of every model that is served, is being loaded or unloaded, or could not be loaded."""
     models = served.models
@@ -51,13 +52,18 @@ async def list_models(served: Served) -> ModelList:
     return ModelList(models=listed)
 
 
-@router.get("/models/{name}", summary="Describe a model", responses=_UNKNOWN)
+@router.get("/models/{name}", operation_id="get_model", summary="Describe a model", responses=_UNKNOWN)
 async def model_named(name: Name, served: Served) -> ModelDescription:
     """The newest version of a model."""
     return _described(served.models.find(name))
 
 
-@router.get("/models/{name}/versions/{version}", summary="Describe a version", responses=_UNKNOWN)
+@router.get(
+    f"{_OF_A_VERSION}",
+    operation_id="get_model_version",
+    summary="Describe a version",
+    responses=_UNKNOWN,
+)
 async def model_version(name: Name, version: Version, served: Served) -> ModelDescription:
     """One version of a model."""
     return _described(served.models.find(name, version))
@@ -71,7 +77,7 @@ _CHANGE: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("/models/{name}/load", summary="Load a model", responses=_CHANGE)
+@router.post("/models/{name}/load", operation_id="load_model", summary="Load a model", responses=_CHANGE)
 async def load_model(name: Name, served: Served, request: Request) -> ModelList:
     """Serve the newest version in the repository, or open it anew; answered when it answers."""
     _require_admin(request, served)
@@ -79,7 +85,7 @@ async def load_model(name: Name, served: Served, request: Request) -> ModelList:
     return await list_models(served)
 
 
-@router.post("/models/{name}/versions/{version}/load", summary="Load a version", responses=_CHANGE)
+@router.post(f"{_OF_A_VERSION}/load", operation_id="load_version", summary="Load a version", responses=_CHANGE)
 async def load_version(name: Name, version: Version, served: Served, request: Request) -> ModelList:
     """Serve one version, or open it anew; answered when it answers."""
     _require_admin(request, served)
@@ -87,7 +93,7 @@ async def load_version(name: Name, version: Version, served: Served, request: Re
     return await list_models(served)
 
 
-@router.post("/models/{name}/unload", summary="Unload a model", responses=_CHANGE)
+@router.post("/models/{name}/unload", operation_id="unload_model", summary="Unload a model", responses=_CHANGE)
 async def unload_model(name: Name, served: Served, request: Request) -> ModelList:
     """Serve no version of it any more; answered when what was in progress is done."""
     _require_admin(request, served)
@@ -95,7 +101,12 @@ async def unload_model(name: Name, served: Served, request: Request) -> ModelLis
     return await list_models(served)
 
 
-@router.post("/models/{name}/versions/{version}/unload", summary="Unload a version", responses=_CHANGE)
+@router.post(
+    f"{_OF_A_VERSION}/unload",
+    operation_id="unload_version",
+    summary="Unload a version",
+    responses=_CHANGE,
+)
 async def unload_version(name: Name, version: Version, served: Served, request: Request) -> ModelList:
     """Serve one version no more; answered when what was in progress is done."""
     _require_admin(request, served)

@@ -8,9 +8,12 @@ from fastapi import APIRouter, FastAPI, Query
 from fastapi.openapi.utils import get_openapi
 
 from artifact.budgets import BudgetCurve
+from artifact.manifest import Block
+from artifact.preprocessing import Preprocessing
 from service.classify.budgets import HEADER as BUDGET_HEADER
 from service.classify.deadlines import HEADER
-from service.classify.schemas import BatchClassification, Classification, ClassifyParameters
+from service.classify.schemas import BatchClassification, BatchItem, Classification, ClassifyParameters
+from service.engine.runtimes.base import Candidate
 from service.errors import ErrorResponse
 from service.http.access import is_open
 from service.http.image_routes import Name, Version
@@ -46,14 +49,6 @@ def _responses(described: dict[int, str]) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorResponse, "description": text} for status, text in described.items()}
 
 
-def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """The OpenAPI description of a multipart body with one field, and perhaps budgets."""
-    properties = {field: schema, "budget": _OF_A_FILE}
-    return {
-        "schema": {"type": "object", "required": [field], "properties": properties, "additionalProperties": False},
-    }
-
-
 _TIMEOUT = {
     "name": HEADER,
     "in": "header",
@@ -72,19 +67,21 @@ _OF_A_FILE = {
     "description": "the same as the parameter `budget`, which it goes before: one for all files, or one for each",
 }
 _FILE = {"type": "string", "format": "binary"}
+_IMAGE_FORM, _IMAGES_FORM = ({"$ref": f"#/components/schemas/{name}"} for name in ("ImageForm", "ImagesForm"))
 _IMAGE_BODY = {
     "parameters": [_TIMEOUT, _BUDGET],
     "requestBody": {
         "required": True,
-        "content": {"multipart/form-data": _form("file", _FILE), "image/*": {"schema": _FILE}},
+        "content": {
+            "multipart/form-data": {"schema": _IMAGE_FORM},
+            "image/*": {"schema": _FILE},
+            "application/octet-stream": {"schema": _FILE},
+        },
     },
 }
 _IMAGES_BODY = {
     "parameters": [_TIMEOUT, _BUDGET],
-    "requestBody": {
-        "required": True,
-        "content": {"multipart/form-data": _form("files", {"type": "array", "items": _FILE, "minItems": 1})},
-    },
+    "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _IMAGES_FORM}}},
 }
 
 _UNKNOWN_MODEL = {404: "no such model, or no such version of it"}
@@ -114,13 +111,22 @@ _FIELDS: dict[str, str] = {}
 
 
 def _declare(of_model: str, by: str, one: Any, several: Any, known: dict[int, str]) -> None:
-    """Declare the two routes that take images below a path."""
+    """Declare the two routes that take images below a path.
+
+    Args:
+        of_model: the path.
+        by: which model answers, in a word; empty for the default model.
+        one, several: FastAPI takes the parameters and the description from these.
+        known: errors that only these routes have, by status.
+    """
+    id_, words = (f"_by_{by}", f" by a {by}") if by else ("", "")
     _FIELDS.update({f"{of_model}/classify": "file", f"{of_model}/classify/batch": "files"})
     _declared.add_api_route(
         f"{of_model}/classify",
         one,
         methods=["POST"],
-        summary=f"Classify one image{by}",
+        operation_id=f"classify{id_}",
+        summary=f"Classify one image{words}",
         response_model=Classification,
         responses=_responses(_OF_ONE | known),
         openapi_extra=_IMAGE_BODY,
@@ -129,7 +135,8 @@ def _declare(of_model: str, by: str, one: Any, several: Any, known: dict[int, st
         f"{of_model}/classify/batch",
         several,
         methods=["POST"],
-        summary=f"Classify several images{by}",
+        operation_id=f"classify_batch{id_}",
+        summary=f"Classify several images{words}",
         response_model=BatchClassification,
         responses=_responses(_OF_SEVERAL | known),
         openapi_extra=_IMAGES_BODY,
@@ -137,10 +144,12 @@ def _declare(of_model: str, by: str, one: Any, several: Any, known: dict[int, st
 
 
 _declare("", "", _classify, _classify_batch, {})
-_declare("/models/{name}", " by a model", _by_model, _by_model, _UNKNOWN_MODEL)
-_declare("/models/{name}/versions/{version}", " by a version of a model", _by_version, _by_version, _UNKNOWN_MODEL)
+_declare("/models/{name}", "model", _by_model, _by_model, _UNKNOWN_MODEL)
+_declare("/models/{name}/versions/{version}", "version", _by_version, _by_version, _UNKNOWN_MODEL)
 
 
+_WHOLE = (BatchItem, Block, Candidate, Classification, Preprocessing)
+"""Answers that have default values where they are made, and are written with all of their fields."""
 _ERROR = {"$ref": "#/components/schemas/ErrorResponse"}
 _SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
@@ -172,11 +181,12 @@ def describe_api(app: FastAPI, settings: Settings, budgets: BudgetCurve | None, 
     for path, field in _FIELDS.items():
         form = document["paths"][path]["post"]["requestBody"]["content"]["multipart/form-data"]
         form["encoding"] = {field: {"contentType": media_types}}
-        _limit_budgets(document["paths"][path]["post"], form, budgets)
-        if field == "files":
-            form["schema"]["properties"][field]["maxItems"] = settings.max_images
+        _limit_budgets(document["paths"][path]["post"], budgets)
+    schemas = document["components"]["schemas"]
     for kind in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, which nothing here answers
-        document["components"]["schemas"].pop(kind, None)
+        schemas.pop(kind, None)
+    _open_answers(schemas)
+    schemas |= _forms(settings.max_images, budgets)
     for path, operations in document["paths"].items():
         for operation in operations.values():
             if path.startswith("/models/") and "get" in operations:
@@ -191,18 +201,48 @@ def describe_api(app: FastAPI, settings: Settings, budgets: BudgetCurve | None, 
     app.openapi = lambda: document  # type: ignore[method-assign]  # as FastAPI's documentation has it
 
 
-def _limit_budgets(operation: dict[str, Any], form: dict[str, Any], budgets: BudgetCurve | None) -> None:
+def _open_answers(schemas: dict[str, Any]) -> None:
+    """Tell which fields an answer always has, and that it may come to have more."""
+    for kind in _WHOLE:
+        schemas[kind.__name__]["required"] = [*schemas[kind.__name__]["properties"]]
+    for schema in schemas.values():
+        schema.pop("additionalProperties", None)  # of what is read from manifests, which may have no more
+
+
+def _forms(max_images: int, budgets: BudgetCurve | None) -> dict[str, Any]:
+    """The schemas of the forms with images."""
+    files = {"type": "array", "items": _FILE, "minItems": 1, "maxItems": max_images}
+    of_budget = {} if budgets is None else {"budget": _OF_A_FILE | {"items": _budget_schema(budgets)}}
+    return {
+        name: {
+            "type": "object",
+            "description": description,
+            "properties": {field: schema} | of_budget,
+            "required": [field],
+            "additionalProperties": False,
+        }
+        for name, description, field, schema in (
+            ("ImageForm", "A form with one image.", "file", _FILE),
+            ("ImagesForm", "A form with several images.", "files", files),
+        )
+    }
+
+
+def _limit_budgets(operation: dict[str, Any], budgets: BudgetCurve | None) -> None:
     """Tell the smallest budget of the model, or nothing of budgets where it has none."""
     of_budgets = {"budget", "max_latency_ms", BUDGET_HEADER}
     if budgets is None:
         operation["parameters"] = [each for each in operation["parameters"] if each["name"] not in of_budgets]
-        del form["schema"]["properties"]["budget"]
         return
-    schema = {"type": "number", "minimum": budgets.least, "maximum": 1}
     for each in operation["parameters"]:
         if each["name"] in {"budget", BUDGET_HEADER}:
-            each["schema"] = schema
-    form["schema"]["properties"]["budget"] = {**_OF_A_FILE, "items": schema}
+            each["schema"] = _budget_schema(budgets)
+        elif each["name"] == "max_latency_ms":
+            each["schema"] = {"type": "number", "exclusiveMinimum": 0}  # a query cannot say null
+
+
+def _budget_schema(budgets: BudgetCurve) -> dict[str, Any]:
+    return {"type": "number", "minimum": budgets.least, "maximum": 1}
 
 
 def _require_key(path: str, operation: dict[str, Any]) -> None:

@@ -18,7 +18,13 @@ metrics_router = APIRouter()
 Served = Annotated[Repository, Depends(repository)]
 
 
-@router.get("/healthz", tags=["operations"], summary="Is the process alive?", response_model_exclude_none=True)
+@router.get(
+    "/healthz",
+    tags=["operations"],
+    operation_id="get_health",
+    summary="Is the process alive?",
+    response_model_exclude_none=True,
+)
 async def healthz() -> Status:
     """Whether the process answers at all."""
     return Status(status="alive")
@@ -27,6 +33,7 @@ async def healthz() -> Status:
 @router.get(
     "/readyz",
     tags=["operations"],
+    operation_id="get_readiness",
     summary="Is the service ready for images?",
     response_model=Status,
     responses={503: {"model": Status}},
@@ -48,6 +55,7 @@ async def readyz(served: Served, response: Response) -> Status:
 @metrics_router.get(
     "/metrics",
     tags=["operations"],
+    operation_id="get_metrics",
     summary="Prometheus metrics",
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},

@@ -29,12 +29,12 @@ def test_model_route_describes_the_model(server: Server, runtime: OnnxRuntime) -
 def test_openapi_tells_the_smallest_budget(echo_runtime: EchoRuntime) -> None:
     echo_runtime.manifest = echo_runtime.manifest.model_copy(update={"budgets": BUDGETS})
     with serving(echo_runtime) as server:
-        paths = server.get("/openapi.json").json()["paths"]
-    for path in ("/classify", "/classify/batch"):
-        told = {each["name"]: each["schema"] for each in paths[path]["post"]["parameters"]}
-        form = paths[path]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]["budget"]
+        document = server.get("/openapi.json").json()
+    for path, form in (("/classify", "ImageForm"), ("/classify/batch", "ImagesForm")):
+        told = {each["name"]: each["schema"] for each in document["paths"][path]["post"]["parameters"]}
+        in_form = document["components"]["schemas"][form]["properties"]["budget"]["items"]
         expected = {"type": "number", "minimum": 0.3, "maximum": 1}
-        assert told["budget"] == told[BUDGET_HEADER] == form["items"] == expected
+        assert told["budget"] == told[BUDGET_HEADER] == in_form == expected
         assert "max_latency_ms" in told
 
 
@@ -93,21 +93,14 @@ def test_health_and_readiness_are_told(server: Server) -> None:
 
 def test_openapi_describes_every_route_and_parameter(server: Server) -> None:
     described = server.get("/openapi.json").json()
-    models = ["/models/{name}", "/models/{name}/versions/{version}"]
-    classify = [f"{of_model}/classify{batch}" for of_model in ("", *models) for batch in ("", "/batch")]
-    changes = [f"{of_model}/{change}" for of_model in models for change in ("load", "unload")]
-    assert set(described["paths"]) == {
-        *classify,
-        *models,
-        *changes,
-        "/models",
-        "/model",
-        "/healthz",
-        "/readyz",
-        "/metrics",
+    assert {operation["operationId"] for path in described["paths"].values() for operation in path.values()} == {
+        *(f"{what}{by}" for what in ("classify", "classify_batch") for by in ("", "_by_model", "_by_version")),
+        *("get_default_model", "get_model", "get_model_version", "list_models"),
+        *("load_model", "load_version", "unload_model", "unload_version"),
+        *("get_health", "get_metrics", "get_readiness"),
     }
     for path, content_types in (
-        ("/classify", {"multipart/form-data", "image/*"}),
+        ("/classify", {"application/octet-stream", "image/*", "multipart/form-data"}),
         ("/classify/batch", {"multipart/form-data"}),
     ):
         operation = described["paths"][path]["post"]
@@ -117,7 +110,13 @@ def test_openapi_describes_every_route_and_parameter(server: Server) -> None:
         errors = [answer for status, answer in operation["responses"].items() if status != "200"]
         references = {error["content"]["application/json"]["schema"]["$ref"] for error in errors}
         assert references == {"#/components/schemas/ErrorResponse"}
-    assert "Classification" in described["components"]["schemas"]
+
+
+def test_openapi_tells_that_answers_are_whole_and_may_come_to_have_more(server: Server) -> None:
+    schemas = server.get("/openapi.json").json()["components"]["schemas"]
+    answers = {name: schema for name, schema in schemas.items() if "enum" not in schema and not name.endswith("Form")}
+    assert {name for name, schema in answers.items() if schema["required"] != [*schema["properties"]]} == {"Status"}
+    assert not any("additionalProperties" in schema for schema in answers.values())
 
 
 def test_documentation_page_needs_nothing_from_elsewhere(server: Server) -> None:
