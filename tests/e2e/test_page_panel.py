@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Route, expect
 
 from docs.hooks.tables import error_types
-from tests.e2e.browser import Visitor
+from tests.e2e.browser import Visitor, change_model
 from tests.e2e.process import ServerProcess
 
 
@@ -70,22 +70,18 @@ def test_kept_back_metrics_are_told_and_pictures_classified_all_the_same(
 ) -> None:
     visitor.page.route("**/metrics", lambda route: route.fulfill(status=403, body="forbidden"))
     visitor.visit(pictures[0])
-    expect(visitor.page.locator("#live .notice")).to_contain_text("does not show its metrics here (HTTP 403)")
+    expect(visitor.page.locator("#live .notice")).to_contain_text("does not show its figures here")
 
 
-def test_expected_rates_are_drawn_where_the_service_tells_them(visitor: Visitor) -> None:
-    def add_expectation(route: Route) -> None:
-        lines = route.fetch().text().splitlines(keepends=True)
-        told = "".join(line for line in lines if "expected_execution_rate" not in line)
-        expected = 'aig_block_expected_execution_rate{block="stage1_block2",stage="1"} 0.25\n'
-        route.fulfill(content_type="text/plain", body=told + expected)
-
-    visitor.page.route("**/metrics", add_expectation)
+def test_rates_at_export_are_drawn_where_gates_decide(visitor: Visitor) -> None:
+    profile = {"images": 1234, "rates": [1.0, 0.25, 0.5, 0.5, 0.5]}
+    change_model(visitor, lambda model: model.update(profile=profile))
     visitor.open()
+    expect(visitor.page.locator("#live .legend")).to_contain_text("when the model was exported, of 1,234 images")
     bars = visitor.page.locator(".rates .block")
     expect(bars.nth(1)).to_have_attribute("aria-label", re.compile("25% when it was exported"))
     ticks = bars.locator(".expected").evaluate_all("ticks => ticks.map(tick => tick.hasAttribute('hidden'))")
-    assert ticks == [True, False, True, True, True]
+    assert ticks == [True, False, False, False, False]
     raised = bars.nth(1).locator(".expected").evaluate("tick => -tick.transform.baseVal[0].matrix.f")
     assert raised == 0.25 * bars.nth(1).locator(".track").evaluate("track => track.height.baseVal.value")
 
@@ -98,7 +94,7 @@ def test_page_waits_for_a_service_that_is_not_there_yet(visitor: Visitor) -> Non
         route.abort() if len(asked) == 1 else route.continue_()
 
     visitor.page.clock.install()
-    visitor.page.route("**/model", fail_once)
+    visitor.page.route("**/models", fail_once)
     visitor.page.goto(visitor.url)
     expect(visitor.page.locator("#notice")).to_contain_text("cannot be reached")
     visitor.page.clock.run_for(4000)

@@ -26,7 +26,7 @@ const gallery = new Gallery(find("answers"), {
   },
 });
 let most; // images at a time
-let choice; // the last one, while models are described
+let wanted; // the model that was chosen last, of those listed
 
 const prepared = prepare();
 watchIntake(take);
@@ -41,20 +41,30 @@ async function take(files) {
 async function prepare() {
   const models = await onceThere(listModels);
   const { model, missing } = chosenModel(models);
+  wanted = model;
   showModels(find("model-name"), models, model, choose);
   show(await onceThere(() => describeModel(model)));
   if (missing) tell(`There is no model ${missing} here. The pictures go to ${model.name} ${model.version}.`);
   live.watch();
 }
 
-/** Let another model answer, for the images that are there too. */
+/** Let another model answer, for the images that are there too; tells which one does. */
 async function choose(model) {
-  choice = model;
-  const described = await onceThere(() => describeModel(model));
-  if (choice !== model) return;
-  keepChoice(model);
-  show(described);
-  announcement.textContent = `The pictures go to ${model.name} ${model.version}.`;
+  const before = wanted;
+  wanted = model;
+  try {
+    const described = await describeModel(model);
+    if (wanted !== model) return wanted;
+    keepChoice(model);
+    tell("");
+    show(described);
+    announcement.textContent = `The pictures go to ${model.name} ${model.version}.`;
+  } catch (problem) {
+    if (!(problem instanceof Problem)) throw problem;
+    tell(`${model.name} ${model.version} cannot be asked. ${problem.explanation.title}. ${problem.explanation.advice}`);
+    if (wanted === model) wanted = before;
+  }
+  return wanted;
 }
 
 function show(model) {

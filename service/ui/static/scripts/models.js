@@ -20,7 +20,11 @@ export function keepChoice({ name, version }) {
   history.replaceState(null, "", `?${PARAMETER}=${encodeURIComponent(name)}/${encodeURIComponent(version)}`);
 }
 
-/** Name the model; where there are several, let another one be chosen. */
+/**
+ * Name the model; where there are several, let another one be chosen.
+ *
+ * @param {(model: object) => Promise<object>} choose takes what is chosen, and tells which model answers from now on
+ */
 export function showModels(place, models, chosen, choose) {
   if (models.length === 1) {
     place.textContent = `${chosen.name} ${chosen.version}`;
@@ -30,7 +34,9 @@ export function showModels(place, models, chosen, choose) {
     html("option", { selected: model === chosen }, `${model.name} ${model.version}${model.ready ? "" : " (not ready)"}`),
   );
   const select = html("select", { id: "model" }, ...options);
-  select.addEventListener("change", () => choose(models[select.selectedIndex]));
+  select.addEventListener("change", async () => {
+    select.selectedIndex = models.indexOf(await choose(models[select.selectedIndex]));
+  });
   place.replaceChildren(html("label", { for: "model" }, "Model"), select);
 }
 
