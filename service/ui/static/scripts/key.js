@@ -14,7 +14,7 @@ class Key {
   constructor() {
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#use(this.#field.value);
+      this.#use(this.#field.value.trim());
     });
     this.#change.addEventListener("click", () => {
       this.#show(this.#form.hidden);
@@ -57,7 +57,7 @@ class Key {
 
   #complain(text) {
     this.#message.textContent = text;
-    this.#field.toggleAttribute("aria-invalid", Boolean(text));
+    this.#field.setAttribute("aria-invalid", String(text !== ""));
   }
 
   #show(shown) {

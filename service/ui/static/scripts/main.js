@@ -69,13 +69,13 @@ async function choose(model) {
 
 function show(model) {
   most = model.limits.max_images;
+  gallery.ask(model);
   showLimits(model.limits);
   showSamples(find("samples"), model, take);
   showKnowledge(find("knowledge"), model);
   showOverview(find("overview"), model);
   showReading(find("reading"), model);
   live.describe(model);
-  gallery.ask(model);
 }
 
 async function onceThere(ask) {

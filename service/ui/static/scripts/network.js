@@ -24,7 +24,7 @@ export class Network {
     this.#model = model;
     this.element = html("div", { class: "network", role: "group", "aria-label": label }, this.#canvas);
     this.#tips = new Tips(this.element);
-    new ResizeObserver(() => this.#fit()).observe(this.element);
+    new ResizeObserver(() => this.fit()).observe(this.element);
   }
 
   /** Show the path of an answer; `thinking` lets it run through the network, where motion is welcome. */
@@ -46,7 +46,8 @@ export class Network {
     this.#draw();
   }
 
-  #fit() {
+  /** Draw it as wide as its place; this happens by itself, but only after what stands below was painted once. */
+  fit() {
     const width = this.element.clientWidth;
     // Before the style sheets are there, a figure may have hardly any width.
     if (width < NARROWEST || width === this.#width) return;

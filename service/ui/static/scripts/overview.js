@@ -22,4 +22,5 @@ export function showOverview(section, model) {
     ),
     html("div", { class: "panel" }, network.element, profile ? flowLegend() : legend(model)),
   );
+  network.fit();
 }
