@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -42,8 +41,8 @@ def _add_model(visitor: Visitor) -> list[str]:
 
 
 @pytest.fixture
-def asked(visitor: Visitor) -> Iterator[list[str]]:
-    yield _add_model(visitor)
+def asked(visitor: Visitor) -> list[str]:
+    return _add_model(visitor)
 
 
 def _chooser(visitor: Visitor) -> Locator:
@@ -145,7 +144,7 @@ def test_picture_is_shown_as_small_as_the_network_sees_it(visitor: Visitor) -> N
     visitor.open()
     visitor.send(bytes(visitor.page.evaluate(half_red)))
     (card,) = visitor.answered(1)
-    expect(card.locator(".shrunk")).to_have_text("What it sees: 16×16 pixels")
+    expect(card.locator(".shrunk")).to_have_text(re.compile("^What it sees: 16.16 pixels$"))
     canvas = card.get_by_role("img", name="picture 0.png as the network sees it")
     pixels = """canvas => {
         const context = new OffscreenCanvas(16, 16).getContext("2d", { willReadFrequently: true });

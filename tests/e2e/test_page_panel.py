@@ -32,7 +32,9 @@ def test_panel_shows_what_the_metrics_say(visitor: Visitor, server: ServerProces
     assert re.fullmatch(r"[\d.]+ m?s", _tile(visitor, "median"))
     rate = server.metric("aig_block_executed_total", block="stage1_block2", stage="1") / images
     bar = visitor.page.locator(".rates .block").nth(1)
-    expect(bar).to_have_attribute("aria-label", re.compile(f"^Stage 1, block 2, ran for {_percent(rate)} of the images"))
+    expect(bar).to_have_attribute(
+        "aria-label", re.compile(f"^Stage 1, block 2, ran for {_percent(rate)} of the images")
+    )
     filled, whole = (bar.locator(part).evaluate("bar => bar.height.baseVal.value") for part in (".rate", ".track"))
     assert filled / whole == pytest.approx(rate, abs=1e-3)
 
@@ -111,13 +113,16 @@ def test_every_error_type_of_the_api_is_told_in_words_of_its_own(visitor: Visito
     types = [type_ for type_ in error_types() if type_ != "client_gone"]
     assert len(types) >= 28
     visitor.open()
-    titles = visitor.page.evaluate(
+    told = visitor.page.evaluate(
         """async (types) => {
             const { Problem } = await import("/ui/scripts/problems.js");
-            return types.map((type) => new Problem(type, "").explanation.title);
+            return types.map((type) => Object.values(new Problem(type, "").explanation).slice(0, 2));
         }""",
         [*types, "a type of the future"],
     )
-    *known, other = titles
+    *known, other = [title for title, _ in told]
     assert other not in known
     assert len(set(known)) == len(known)
+    for words in told:  # for a person: no error types, no fields, no statuses
+        assert not re.search(r"_|\d|HTTP|parameter|field|request", " ".join(words)), words
+        assert all(words)

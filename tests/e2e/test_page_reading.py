@@ -19,14 +19,14 @@ _MARKS = {
     ".executed.ungated .core": "block without a gate",
     ".executed .gate": "gate open",
     ".skipped .gate": "gate closed",
-    ".threshold": "gate’s probability; it opens above the line",
+    ".threshold": "probability of the gate, which opens above the line",
     ".taken": "the path of the picture",
     ".also": "shortcut, added to what the block computes",
     ".projection": "shortcut that computes",
     ".end": "first and last layer, which always run",
     ".mark": "differs between two pictures",
     ".gated .rate": "share of the images it ran for",
-    ".ungated .rate": "no gate: runs for every image",
+    ".ungated .rate": "the same of a block without a gate",
     ".expected": "share when the model was exported",
 }
 
@@ -39,11 +39,13 @@ def _meaning(visitor: Visitor, mark: str) -> Locator:
 def test_before_any_picture_the_blocks_are_drawn_with_how_often_they_ran_at_export(visitor: Visitor) -> None:
     change_model(visitor, lambda model: model.update(profile=_PROFILE))
     visitor.open()
-    overview = visitor.page.get_by_role("region", name="The network’s 5 blocks")
+    overview = visitor.page.get_by_role("region", name="The 5 blocks of the network")
     expect(overview).to_contain_text("on average 3.0 of them ran, for 1,234 images when the model was exported")
     shares = overview.locator(".block text").all_text_contents()
     assert shares == ["100%", "25%", "50%", "75%", "50%"]
-    lines = overview.locator(".canvas .flow").evaluate_all("lines => lines.map(line => line.style.getPropertyValue('--share'))")
+    lines = overview.locator(".canvas .flow").evaluate_all(
+        "lines => lines.map(line => line.style.getPropertyValue('--share'))"
+    )
     assert lines == ["1", "1", "0.25", "0.75", "0.5", "0.5", "0.75", "0.25", "0.5", "0.5"]
     label = overview.locator(".block").nth(1).get_attribute("aria-label")
     assert label is not None
@@ -124,7 +126,7 @@ def test_page_fits_with_letters_of_twice_the_size(
         visitor.keep_screenshot(f"large-{width}")
         cut = visitor.page.evaluate("""() => {
             const right = document.documentElement.clientWidth;
-            const texts = [...document.querySelectorAll("body :is(p, li, h1, h2, h3, dt, strong, label, button, summary)")];
+            const texts = [...document.querySelectorAll(":is(p, li, h1, h2, h3, dt, strong, label, button, summary)")];
             return texts.filter((text) => text.checkVisibility() && text.getBoundingClientRect().right > right + 1)
                 .map((text) => text.textContent);
         }""")

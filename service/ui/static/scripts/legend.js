@@ -25,7 +25,7 @@ export function legend({ blocks }) {
     sign("executed ungated", "block without a gate", BODY, CORE),
     gated && sign("executed", "gate open", GATE),
     gated && sign("skipped", "gate closed", GATE),
-    gated && sign("executed", "gate’s probability; it opens above the line", ...probability()),
+    gated && sign("executed", "probability of the gate, which opens above the line", ...probability()),
     sign("", "the path of the picture", svg("path", { class: "taken", d: ARCH })),
     sign("", "shortcut, added to what the block computes", svg("path", { class: "also", d: ARCH })),
     blocks.some((block) => block.shortcut_macs > 0) &&
@@ -41,7 +41,7 @@ export function flowLegend() {
   return list([
     sign("", "the wider a line, the more of the images went along it", svg("path", { class: "flow", d: "M0 14H20", "--share": 0.8 }), svg("path", { class: "flow", d: "M0 5H20", "--share": 0.1 })),
     sign("gated", "block, filled to the share of the images it ran for", BODY, svg("rect", { class: "share", x: 3, y: 10, width: 14, height: 7, rx: 3 })),
-    sign("executed ungated", "block without a gate: runs for every image", BODY, CORE),
+    sign("executed ungated", "block that ran for every image: it has no gate", BODY, CORE),
     sign("", "gate: lets the block run, or sends the image around it", GATE),
     sign("", "first and last layer", END),
   ]);
@@ -53,7 +53,7 @@ export function rateLegend(profile) {
   return list(
     [
       sign("gated", "share of the images it ran for", track(), svg("rect", { class: "rate", x: 3, y: 9, width: 14, height: 10 })),
-      sign("ungated", "no gate: runs for every image", svg("rect", { class: "rate", x: 3.75, y: 1.75, width: 12.5, height: 16.5 })),
+      sign("ungated", "the same of a block without a gate", svg("rect", { class: "rate", x: 3.75, y: 1.75, width: 12.5, height: 16.5 })),
       profile && sign("", `share when the model was exported, of ${count(profile.images)} images`, track(), svg("path", { class: "expected", d: "M1 8h18" })),
     ],
     "rates",
@@ -65,7 +65,7 @@ function margins({ blocks, gate_threshold: threshold }) {
   return html(
     "p",
     { class: "hint" },
-    "Point at a block, or go to it with the Tab and arrow keys: it tells how likely its gate was to let it run, and the gate’s ",
+    "Point at a block, or go to it with the Tab and arrow keys: it tells how likely its gate was to let it run, and its ",
     html("em", {}, "margin"),
     `, which is how clearly it decided. Above ${threshold} the gate is open, below it is closed; the further away, the clearer.`,
   );

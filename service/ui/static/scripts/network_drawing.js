@@ -66,15 +66,14 @@ function flow(d, share) {
 function drawShare({ block, x, y }, { pitch, size, above, below }, rate) {
   const filled = size * rate;
   const share = { x: x - size / 2, y: y + size / 2 - filled, width: size, height: filled, rx: Math.min(3, filled / 2) };
-  const parts = block.gated
-    ? [svg("rect", { class: "share", ...share }), diamond(x - pitch / 2, y, 3.6)]
-    : [square("core", x, y, size - 9, 1)];
+  const always = !block.gated && !block.within;
   return svg(
     "g",
-    { class: block.gated ? "block gated" : "block ungated executed" },
+    { class: always ? "block ungated executed" : "block" },
     svg("rect", { class: "reach", x: x - pitch / 2, y: y - above, width: pitch, height: above + below }),
     square("body", x, y, size, 3),
-    ...parts,
+    always ? square("core", x, y, size - 9, 1) : svg("rect", { class: "share", ...share }),
+    block.gated && diamond(x - pitch / 2, y, 3.6),
     svg("text", { class: "centred", x, y: y + size / 2 + 7 + BAR - 3 }, percent(rate)),
   );
 }

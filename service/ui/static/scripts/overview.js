@@ -16,8 +16,8 @@ export function showOverview(section, model) {
     html(
       "header",
       {},
-      html("h2", { id: "overview-title" }, `The network’s ${count(blocks.length)} blocks`),
-      html("p", {}, gated === blocks.length ? "all with a gate" : `${count(gated)} have a gate that can skip them`),
+      html("h2", { id: "overview-title" }, `The ${count(blocks.length)} blocks of the network`),
+      html("p", {}, `${count(gated)} with a gate that decides whether it runs`),
       profile && html("p", {}, `on average ${average.toFixed(1)} of them ran, for ${count(profile.images)} images when the model was exported`),
     ),
     html("div", { class: "panel" }, network.element, profile ? flowLegend() : legend(model)),
