@@ -23,14 +23,10 @@ async function shrink(file, canvas, { resize, crop }) {
   const whole = await createImageBitmap(file);
   const { width, height } = whole;
   const side = (crop * Math.min(width, height)) / resize;
-  const small = await createImageBitmap(whole, (width - side) / 2, (height - side) / 2, side, side, {
-    resizeWidth: crop,
-    resizeHeight: crop,
-    resizeQuality: "high",
-  });
-  whole.close();
   const context = canvas.getContext("2d");
   context.fillStyle = "white"; // under what is transparent
   context.fillRect(0, 0, crop, crop);
-  context.drawImage(small, 0, 0);
+  context.imageSmoothingQuality = "high"; // to resize the bitmap itself would leave out pixels of a large picture
+  context.drawImage(whole, (width - side) / 2, (height - side) / 2, side, side, 0, 0, crop, crop);
+  whole.close();
 }
