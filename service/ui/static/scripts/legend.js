@@ -12,8 +12,9 @@ const ARCH = "M1 15C6 15 4 5 10 5S14 15 19 15";
 
 /** How to read the path of an image, in a section that can be folded. */
 export function showReading(section, model) {
+  // On a small screen it would push the answers out of sight; later it stays as the visitor left it.
+  if (!section.hasChildNodes()) section.open = matchMedia("(min-width: 700px)").matches;
   section.replaceChildren(html("summary", {}, "How to read the drawings"), legend(model), margins(model) ?? "");
-  section.open = matchMedia("(min-width: 700px)").matches; // on a small screen it would push the answers out of sight
 }
 
 /** The signs of a path. */

@@ -42,8 +42,9 @@ async function prepare() {
   const models = await onceThere(listModels);
   const { model, missing } = chosenModel(models);
   wanted = model;
+  const described = await onceThere(() => describeModel(model));
   showModels(find("model-name"), models, model, choose);
-  show(await onceThere(() => describeModel(model)));
+  show(described);
   if (missing) tell(`There is no model ${missing} here. The pictures go to ${model.name} ${model.version}.`);
   live.watch();
 }
