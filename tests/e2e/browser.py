@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Error, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Error, Locator, Page, Route, sync_playwright
 
 from tests.e2e.process import ROOT
 
@@ -54,7 +54,7 @@ class Visitor:
     def open(self) -> None:
         """Load the page, and wait until it knows the model."""
         self.page.goto(self.url)
-        self.page.locator("#model-name", has_text=" ").wait_for()
+        self.page.locator("#knowledge").wait_for()
 
     def send(self, *pictures: bytes, name: str = "picture {}.png", kind: str = "image/png") -> None:
         """Choose files."""
@@ -98,6 +98,18 @@ def visiting(browser: Browser, url: str, **options: Any) -> Iterator[Visitor]:
     yield visitor
     context.close()
     assert not visitor.complaints, visitor.complaints
+
+
+def change_model(visitor: Visitor, change: Callable[[dict[str, Any]], None]) -> None:
+    """Let the page believe that the model is another one."""
+
+    def handle(route: Route) -> None:
+        response = route.fetch()
+        model = response.json()
+        change(model)
+        route.fulfill(response=response, json=model)
+
+    visitor.page.route("**/models/*/versions/*", handle)
 
 
 def executed(figure: Locator) -> list[bool]:

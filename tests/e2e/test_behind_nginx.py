@@ -75,6 +75,16 @@ def test_images_are_classified_below_the_prefix(edge: Nginx, server: ServerProce
         assert client.post("/aig/classify", files={"file": pictures[0]}).status_code == 200
 
 
+@pytest.mark.parametrize("model", ["/models/small", "/models/small/versions/1"])
+def test_model_that_is_named_takes_as_much_as_the_default_one(edge: Nginx, pictures: list[bytes], model: str) -> None:
+    with edge.client() as client:
+        small = _post(client, f"/aig{model}/classify?top_k=1", pictures[0])
+        assert (small.status_code, len(small.json()["predictions"])) == (200, 1)
+        assert error_of(_post(client, f"/aig{model}/classify", bytes(_MOST))) == (415, "not_an_image")
+        batch = client.post(f"/aig{model}/classify/batch", files=[("files", picture) for picture in pictures])
+        assert len(batch.json()["results"]) == len(pictures)
+
+
 def test_documentation_loads_and_calls_below_the_prefix(edge: Nginx) -> None:
     with edge.client() as client:
         page = client.get("/aig/docs").text
@@ -99,10 +109,10 @@ def test_page_and_its_files_load_below_the_prefix(edge: Nginx) -> None:
 def test_page_works_below_the_prefix_in_a_browser(browser: Browser, edge: Nginx) -> None:
     with visiting(browser, f"https://{edge.address}/aig/", ignore_https_errors=True) as visitor:
         visitor.open()
-        visitor.page.get_by_role("button", name="Sample: frog").click()
+        visitor.page.get_by_role("button", name="Sample: cat").click()
         (card,) = visitor.answered(1)
         expect(card.locator(".state")).to_contain_text("blocks executed")
-        expect(visitor.page.locator("#live .notice")).to_contain_text("HTTP 404")
+        expect(visitor.page.locator("#live .notice")).to_contain_text("does not show its figures")
         assert visitor.page.locator("nav a", has_text="API").evaluate("a => a.pathname") == "/aig/docs"
         visitor.keep_screenshot("behind-nginx")
         visitor.page.goto(f"https://{edge.address}/aig/docs")

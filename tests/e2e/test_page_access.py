@@ -10,7 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
-from tests.e2e.browser import Visitor, executed, visiting
+from tests.e2e.browser import Visitor, change_model, executed, visiting
 from tests.e2e.process import ServerProcess
 
 _PAPER = {"light": "rgb(250, 249, 246)", "dark": "rgb(18, 19, 22)"}
@@ -30,10 +30,9 @@ def _overflow(page: Page) -> float:
     return wider
 
 
-def _serve_deep_network(visitor: Visitor, server: ServerProcess, stages: tuple[int, ...]) -> list[bool]:
+def _serve_deep_network(visitor: Visitor, stages: tuple[int, ...]) -> list[bool]:
     """Let the page believe in a network of so many blocks a stage; the path of its answers."""
-    with server.client() as client:
-        model: dict[str, Any] = client.get("/model").json()
+    model: dict[str, Any] = {"profile": None}
     names = [(stage, block) for stage, count in enumerate(stages, 1) for block in range(1, count + 1)]
     blocks = [
         {"name": f"stage{stage}_block{block}", "stage": stage, "gated": block > 1, "macs": 1000}
@@ -52,7 +51,7 @@ def _serve_deep_network(visitor: Visitor, server: ServerProcess, stages: tuple[i
         "compute": {"macs": 700, "total_macs": 1000, "ratio": 0.7},
         "timing_ms": {"decode": 0.1, "queue": 0.1, "inference": 2.0, "total": 2.2},
     }
-    _answer(visitor, "**/model", model)
+    change_model(visitor, lambda served: served.update(model))
     _answer(visitor, "**/classify", answer)
     return path
 
@@ -86,7 +85,7 @@ def test_network_of_any_depth_fits_any_screen(
     browser: Browser, server: ServerProcess, pictures: list[bytes], stages: tuple[int, ...], width: int
 ) -> None:
     with visiting(browser, server.url, viewport={"width": width, "height": 900}) as visitor:
-        path = _serve_deep_network(visitor, server, stages)
+        path = _serve_deep_network(visitor, stages)
         (card,) = visitor.visit(pictures[0])
         visitor.keep_screenshot(f"{sum(stages)}-blocks-{width}")
         assert executed(card) == path

@@ -1,35 +1,42 @@
 // The service's public API, and the courtesy it is owed: few requests at a time, and none before it asks for more.
 
+import { key } from "./key.js";
 import { Problem } from "./problems.js";
 
 const AT_ONCE = 2;
 const ATTEMPTS = 6;
 
-/** The model that is served, from GET /model. */
-export async function describeModel() {
-  return (await ask("model")).json();
+/** The models that are served, from GET /models. */
+export async function listModels() {
+  return (await (await ask("models")).json()).models;
 }
 
-/** The text of GET /metrics. */
-export async function readMetrics(signal) {
-  return (await ask("metrics", { signal })).text();
+/** One of them in full. */
+export async function describeModel(model) {
+  return (await ask(pathOf(model))).json();
 }
 
-/** Sends images to POST /classify, two at a time; a 429 holds all of them back as long as the service asks. */
+/** The text of GET /metrics; it takes at most so long. */
+export async function readMetrics(limitMs) {
+  return (await ask("metrics", { limitMs })).text();
+}
+
+/** Sends images to a model, two at a time; a 429 holds all of them back as long as the service asks. */
 export class Sender {
   #waiting = [];
   #running = 0;
   #resumeAt = 0;
 
   /**
-   * The answer to one image.
+   * A model's answer to one image.
    *
+   * @param {{name: string, version: string}} model
    * @param {Blob} file
    * @param {{signal?: AbortSignal, budget?: number, attempts?: number, onBusy?: (seconds: number) => void,
    *   onSend?: () => void}} options `attempts` is how often a busy service is asked
    * @throws {Problem} the service refused it, could not be reached, or stayed busy
    */
-  async classify(file, { signal, budget, attempts = ATTEMPTS, onBusy, onSend } = {}) {
+  async classify(model, file, { signal, budget, attempts = ATTEMPTS, onBusy, onSend } = {}) {
     await this.#turn();
     try {
       for (let attempt = 1; ; attempt += 1) {
@@ -37,7 +44,7 @@ export class Sender {
         signal?.throwIfAborted();
         onSend?.();
         try {
-          return await classifyOnce(file, budget, signal);
+          return await classifyOnce(model, file, budget, signal);
         } catch (problem) {
           if (problem.type !== "overloaded" || attempt === attempts) throw problem;
           // A little later than asked for, not all at the same moment.
@@ -65,7 +72,7 @@ export class Sender {
   }
 }
 
-async function classifyOnce(file, budget, signal) {
+async function classifyOnce(model, file, budget, signal) {
   try {
     await file.slice(0, 1).arrayBuffer();
   } catch {
@@ -73,27 +80,43 @@ async function classifyOnce(file, budget, signal) {
   }
   // Bytes of no known type are sent as such: the service looks for itself.
   const headers = { "content-type": file.type || "application/octet-stream" };
-  const path = budget === undefined ? "classify" : `classify?budget=${budget}`;
-  return (await ask(path, { method: "POST", body: file, headers, signal })).json();
+  const query = budget === undefined ? "" : `?budget=${budget}`;
+  return (await ask(`${pathOf(model)}/classify${query}`, { method: "POST", body: file, headers, signal })).json();
 }
 
+function pathOf({ name, version }) {
+  return `models/${encodeURIComponent(name)}/versions/${encodeURIComponent(version)}`;
+}
+
+/** What the service answers; where it wants another API key, once there is one. */
 async function ask(path, options) {
-  let response;
+  for (;;) {
+    const { value } = key;
+    const response = await reach(path, value, options);
+    if (response.ok) {
+      key.accept(value);
+      return response;
+    }
+    if (response.status !== 401) throw await problemOf(response);
+    await key.otherThan(value);
+  }
+}
+
+async function reach(path, bearer, { headers, limitMs, signal = limitMs && AbortSignal.timeout(limitMs), ...options } = {}) {
+  const authorization = bearer === null ? {} : { authorization: `Bearer ${bearer}` };
   try {
-    response = await fetch(path, options);
+    return await fetch(path, { ...options, signal, headers: { ...headers, ...authorization } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem("unreachable", "no answer from the service");
   }
-  if (!response.ok) throw await problemOf(response);
-  return response;
 }
 
 async function problemOf(response) {
   const details = { status: response.status, retryAfterS: Number(response.headers.get("retry-after")) || 1 };
   try {
     const { error } = await response.json();
-    return new Problem(error.type, error.message, details);
+    return new Problem(error.type, error.message, { ...details, reference: error.request_id });
   } catch {
     return new Problem("unexpected", `HTTP status ${response.status}`, details);
   }

@@ -11,7 +11,7 @@ export class BudgetSlider {
   #input;
   #ticks;
   #wording = html("p", { class: "wording", "aria-hidden": "true" });
-  #key = html("p", { class: "key" });
+  #key = html("p", { class: "key" }, "Each line is a budget measured at export, the long one the network as trained.");
 
   /**
    * @param {object[]} rows of `budgetsOf`
@@ -29,7 +29,9 @@ export class BudgetSlider {
     for (const kind of ["focus", "pointerdown"]) {
       this.#input.addEventListener(kind, () => (touches.abort(), onTouch()), { signal: touches.signal });
     }
-    this.#ticks = rows.map((_, at) => html("span", { class: "tick", "--at": at / (rows.length - 1) }));
+    this.#ticks = rows.map(({ gate_offset: offset }, at) =>
+      html("span", { class: offset === 0 ? "tick trained" : "tick", "--at": at / (rows.length - 1) }),
+    );
     this.element = html(
       "div",
       { class: "budget" },

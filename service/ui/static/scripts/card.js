@@ -3,7 +3,9 @@
 import { BudgetSlider } from "./budget_slider.js";
 import { html } from "./elements.js";
 import { count, duration, percent, probability } from "./figures.js";
+import { knowledgeInShort } from "./knowledge.js";
 import { Network } from "./network.js";
+import { seen } from "./seen.js";
 
 const PREDICTIONS = 5;
 
@@ -19,7 +21,7 @@ export class Card {
   #compare;
 
   /**
-   * @param {{name: string, url: string}} image
+   * @param {{name: string, url: string, file: Blob}} image
    * @param {object} model as GET /model tells it
    * @param {object[]} budgets of `budgetsOf`; with one or none there is nothing to choose
    * @param {{onCompare: Function, onRemove: Function, onRetry: Function, onTouch: Function, onMove: Function}} hooks
@@ -46,8 +48,8 @@ export class Card {
     this.element = html(
       "article",
       { class: "card", "aria-label": image.name, tabindex: -1 },
-      html("div", { class: "picture" }, portrait(image)),
-      html("div", { class: "about" }, html("h3", { title: image.name }, image.name), this.#predictions),
+      html("div", { class: "sight" }, html("div", { class: "picture" }, portrait(image)), sightOf(image, model)),
+      html("div", { class: "about" }, html("h3", { title: image.name }, image.name), this.#predictions, knowledgeInShort(model)),
       html("div", { class: "path" }, this.#state, this.network.element, this.#outcome, this.slider?.element),
       html("div", { class: "actions" }, this.#compare, remove),
     );
@@ -92,8 +94,7 @@ export class Card {
     this.#predictions.replaceChildren();
     this.#say("failed", html("strong", {}, title));
     const retry = html("button", { type: "button", onclick: () => this.#retry() }, "Try again");
-    const said = html("p", { class: "said" }, html("code", {}, problem.type), ` ${problem.message}`);
-    this.#outcome.replaceChildren(html("p", {}, advice), said, retriable ? retry : "");
+    this.#outcome.replaceChildren(html("p", {}, advice), retriable ? retry : "");
   }
 
   #retry() {
@@ -144,6 +145,11 @@ export function sentence(name, { predictions: [best], layers, compute }) {
     `${name}: ${best.label}, ${probability(best.probability)}. ${layers.executed} of ${layers.total} blocks executed, ` +
     `${percent(compute.ratio)} of the compute.`
   );
+}
+
+function sightOf({ file, name }, model) {
+  const { crop } = model.preprocessing;
+  return html("div", { class: "shrunk" }, seen(file, name, model), html("p", {}, `What it sees: ${crop}×${crop} pixels`));
 }
 
 function figure(value, unit, hint) {

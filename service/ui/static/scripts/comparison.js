@@ -12,8 +12,12 @@ export class Comparison {
   #byHand = false;
 
   /** @param {HTMLElement} section hidden while fewer than two are chosen */
-  constructor(section, model) {
+  constructor(section) {
     this.#section = section;
+  }
+
+  /** Compare what a model answers from now on; the cards of the one before have left the page. */
+  ask(model) {
     this.#model = model;
   }
 

@@ -8,15 +8,19 @@ const ESCAPES = { "\\n": "\n", '\\"': '"', "\\\\": "\\" };
 export class Exposition {
   #samples;
 
-  /** @param {string} text */
-  constructor(text) {
+  /**
+   * @param {string} text
+   * @param {Object<string, string>} only labels; a sample that has one of them with another value is left out
+   */
+  constructor(text, only = {}) {
     const lines = text.split("\n").filter((line) => line && !line.startsWith("#"));
-    const samples = lines.map((line) => LINE.exec(line)).filter(Boolean);
-    this.#samples = Map.groupBy(samples.map(([, name, labels = "", value]) => ({
+    const samples = lines.map((line) => LINE.exec(line)).filter(Boolean).map(([, name, labels = "", value]) => ({
       name,
       labels: labelsOf(labels),
       value: value === "+Inf" ? Infinity : Number(value),
-    })), ({ name }) => name);
+    }));
+    const meant = ({ labels }) => Object.entries(only).every(([label, value]) => (labels[label] ?? value) === value);
+    this.#samples = Map.groupBy(samples.filter(meant), ({ name }) => name);
   }
 
   /** All samples of a name, of those whose labels are among the ones given. */

@@ -30,7 +30,7 @@ export function count(value) {
 export function large(value) {
   const [unit, prefix] = LARGE.find(([least]) => value >= least) ?? [1, ""];
   const scaled = value / unit;
-  return `${scaled.toFixed(prefix && scaled < 100 ? 1 : 0)}${prefix && ` ${prefix}`}`;
+  return `${Number(scaled.toFixed(prefix && scaled < 100 ? 1 : 0))}${prefix && ` ${prefix}`}`;
 }
 
 /** Images a second. */

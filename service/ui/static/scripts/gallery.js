@@ -4,7 +4,6 @@ import { BudgetAnswers, budgetsOf } from "./budget_answers.js";
 import { Card, sentence } from "./card.js";
 import { html } from "./elements.js";
 import { bytes } from "./figures.js";
-import { legend } from "./legend.js";
 import { Problem } from "./problems.js";
 
 const REST_MS = 120; // how long a slider rests before the service is asked
@@ -18,36 +17,51 @@ export class Gallery {
   #sender;
   #comparison;
   #announce;
+  #onCount;
   #list = html("div", { class: "cards" });
   #sent = new Map(); // by card, its file, its answers by budget, and what stops its requests
 
   /**
    * @param {HTMLElement} section hidden while there is no image
-   * @param {object} model as GET /model tells it
-   * @param {{sender: Sender, comparison: Comparison, announce: (text: string) => void}} others
+   * @param {{sender: Sender, comparison: Comparison, announce: (text: string) => void,
+   *   onCount: (images: number) => void}} others
    */
-  constructor(section, model, { sender, comparison, announce }) {
+  constructor(section, { sender, comparison, announce, onCount }) {
     this.#section = section;
-    this.#model = model;
-    this.#budgets = budgetsOf(model);
     this.#sender = sender;
     this.#comparison = comparison;
     this.#announce = announce;
+    this.#onCount = onCount;
     const clear = html("button", { type: "button", onclick: () => this.#clear() }, "Remove all");
-    section.append(html("header", {}, html("h2", {}, "Images"), clear), legend(), this.#list);
+    section.append(html("header", {}, html("h2", {}, "Images"), clear), this.#list);
+  }
+
+  /** Ask a model from now on, for the images that are there too. */
+  ask(model) {
+    const cards = [...this.#sent.keys()];
+    const shown = [...this.#list.children];
+    cards.sort((one, other) => shown.indexOf(one.element) - shown.indexOf(other.element));
+    const files = cards.map((card) => this.#sent.get(card).file);
+    for (const card of cards) this.#remove(card);
+    this.#model = model;
+    this.#budgets = budgetsOf(model);
+    this.#comparison.ask(model);
+    this.add(files);
   }
 
   /** Take files in, in their order. */
   add(files) {
     const cards = files.map((file) => this.#cardOf(file));
     this.#list.prepend(...cards.map((card) => card.element));
-    this.#section.hidden = false;
+    this.#count();
+    cards[0]?.element.scrollIntoView({ block: "nearest" }); // on a small screen the images are out of sight
     for (const card of cards) this.#send(card);
   }
 
   #cardOf(file) {
-    const image = { name: file.name || "pasted picture", url: URL.createObjectURL(file) };
-    const card = new Card(image, this.#model, this.#budgets, {
+    const model = this.#model;
+    const image = { name: file.name || "pasted picture", url: URL.createObjectURL(file), file };
+    const card = new Card(image, model, this.#budgets, {
       onCompare: () => this.#comparison.toggle(card),
       onRemove: () => this.#removeUnderFocus(card),
       onRetry: () => (card.answer ? this.#spend(card) : this.#send(card)),
@@ -56,7 +70,7 @@ export class Gallery {
     });
     const withdrawal = new AbortController();
     const { signal } = withdrawal;
-    const answers = new BudgetAnswers(this.#budgets, (options) => this.#sender.classify(file, { signal, ...options }));
+    const answers = new BudgetAnswers(this.#budgets, (options) => this.#sender.classify(model, file, { signal, ...options }));
     this.#sent.set(card, { file, answers, withdrawal });
     return card;
   }
@@ -68,7 +82,7 @@ export class Gallery {
     try {
       const most = this.#model.limits.max_bytes;
       if (file.size > most) throw new Problem("image_too_large", `it has ${bytes(file.size)}; up to ${bytes(most)} are taken`);
-      const answer = await this.#sender.classify(file, {
+      const answer = await this.#sender.classify(this.#model, file, {
         signal,
         onBusy: (seconds) => signal.aborted || card.waitFor(seconds),
         onSend: () => card.wait(),
@@ -121,7 +135,12 @@ export class Gallery {
     this.#comparison.withdraw(card);
     card.element.remove();
     URL.revokeObjectURL(card.image.url);
+    this.#count();
+  }
+
+  #count() {
     this.#section.hidden = !this.#sent.size;
+    this.#onCount(this.#sent.size);
   }
 
   #clear() {

@@ -1,9 +1,6 @@
-// Where images come in: chosen, dropped anywhere, pasted, or one of the samples.
+// Where images come in: chosen, dropped anywhere, or pasted.
 
-import { html } from "./elements.js";
-import { bytes } from "./figures.js";
-
-const SAMPLES = ["cat", "horse", "frog", "ship", "airplane", "automobile", "truck"];
+import { bytes, large } from "./figures.js";
 
 /** Calls `take` with the files of every way in. */
 export function watchIntake(take) {
@@ -17,12 +14,11 @@ export function watchIntake(take) {
     if (event.clipboardData?.files.length) take([...event.clipboardData.files]);
   });
   watchDrops(take);
-  document.querySelector("#samples").append(...SAMPLES.map((name) => sample(name, take)));
 }
 
 /** Tell what the service accepts. */
-export function showLimits({ formats, max_bytes: most }) {
-  document.querySelector("#limits").textContent = `${formats.join(", ")}; up to ${bytes(most)}`;
+export function showLimits({ formats, max_bytes: most, max_pixels: pixels }) {
+  document.querySelector("#limits").textContent = `${formats.join(", ")}; up to ${bytes(most)} and ${large(pixels)} pixels`;
 }
 
 function watchDrops(take) {
@@ -49,14 +45,4 @@ function watchDrops(take) {
     target.classList.remove("dragging");
     take([...event.dataTransfer.files]);
   });
-}
-
-function sample(name, take) {
-  const url = `ui/samples/${name}.webp`;
-  const send = async () => {
-    const data = await (await fetch(url)).blob();
-    take([new File([data], `${name}.webp`, { type: "image/webp" })]);
-  };
-  const image = html("img", { src: url, alt: "", width: 64, height: 64 });
-  return html("li", {}, html("button", { type: "button", title: name, "aria-label": `Sample: ${name}`, onclick: send }, image));
 }

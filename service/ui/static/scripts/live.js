@@ -4,6 +4,7 @@ import { readMetrics } from "./api.js";
 import { html, svg } from "./elements.js";
 import { Exposition } from "./exposition.js";
 import { count, duration, large, percent, rate } from "./figures.js";
+import { rateLegend } from "./legend.js";
 import { RateChart } from "./rate_chart.js";
 import { Readings } from "./readings.js";
 
@@ -24,18 +25,22 @@ const TILES = [
 
 /** The panel. It reads the metrics while the page can be seen. */
 export class Live {
-  #readings = new Readings();
+  #readings;
+  #labels;
   #values = new Map(TILES.map(([name]) => [name, html("strong", {}, NOTHING)]));
   #periods = new Map(TILES.map(([name, , period]) => [name, html("small", {}, period)]));
   #trend = svg("polyline", {});
   #rates = [];
   #message = html("p", { class: "notice", role: "status", hidden: true });
   #model = html("p", { class: "served" });
+  #often = html("div", {});
+  #section;
   #figures;
   #chart;
 
-  /** @param {HTMLElement} section that becomes the panel */
+  /** @param {HTMLElement} section that becomes the panel, once a model is described */
   constructor(section) {
+    this.#section = section;
     const tiles = TILES.map(([name, caption]) =>
       html(
         "div",
@@ -46,7 +51,7 @@ export class Live {
     );
     const trend = svg("svg", { class: "trend", viewBox: "0 0 100 20", preserveAspectRatio: "none", "aria-hidden": "true" }, svg("path", { d: "M0 19.5h100" }), this.#trend);
     tiles[0].querySelector("dd").append(trend);
-    this.#figures = html("div", { class: "figures" }, html("dl", {}, ...tiles));
+    this.#figures = html("div", { class: "figures" }, html("dl", {}, ...tiles), this.#often);
     section.append(
       html("header", {}, html("h2", { id: "live-title" }, "The service now"), this.#model),
       this.#message,
@@ -54,20 +59,24 @@ export class Live {
     );
   }
 
-  /** Name the model and prepare the chart of its blocks. */
-  describe({ name, version, blocks, total_macs: macs, engine }) {
+  /** Name the model, and prepare the chart of its blocks; also when another one was chosen. */
+  describe({ name, version, blocks, profile, total_macs: macs, engine }) {
     const gated = blocks.filter((block) => block.gated).length;
+    this.#readings = new Readings();
+    this.#labels = { model: name, version }; // of metrics that are told for each model
     this.#model.replaceChildren(
       html("span", {}, `${name}, version ${version}`),
       html("span", {}, `${blocks.length} blocks, ${gated} with a gate`),
       html("span", {}, `${large(macs)} MACs with all of them`),
       html("span", {}, `${engine.runtime} on ${engine.device}, ${engine.precision}`),
     );
-    this.#chart = new RateChart(blocks);
-    this.#figures.append(
+    this.#chart = new RateChart(blocks, profile);
+    this.#often.replaceChildren(
       html("h3", {}, "How often each block runs ", html("small", {}, "all images since the service started")),
+      rateLegend(profile),
       this.#chart.element,
     );
+    this.#section.hidden = false;
   }
 
   /** Read the metrics now and again, for as long as the page is open. */
@@ -82,20 +91,20 @@ export class Live {
   async #read() {
     let text;
     try {
-      text = await readMetrics(AbortSignal.timeout(EVERY_MS_AFTER_FAILURE));
+      text = await readMetrics(EVERY_MS_AFTER_FAILURE);
     } catch (problem) {
       this.#excuse(problem);
       return false;
     }
     this.#message.hidden = true;
     this.#figures.classList.remove("stale");
-    this.#show(this.#readings.add(new Exposition(text), performance.now() / 1000));
+    this.#show(this.#readings.add(new Exposition(text, this.#labels), performance.now() / 1000));
     return true;
   }
 
   #excuse({ status }) {
     this.#message.textContent = status
-      ? `The service does not show its metrics here (HTTP ${status}). Everything else on this page works without them.`
+      ? "The service does not show its figures here. Everything else on this page works without them."
       : "The service does not answer; trying again.";
     this.#message.hidden = false;
     this.#figures.classList.add("stale");
@@ -110,7 +119,7 @@ export class Live {
     this.#set("skipped", known(now.skipRatio, percent));
     this.#set("images", count(now.images));
     this.#set("refused", count(now.refused));
-    this.#chart?.show(now.executionRates, now.expectedRates);
+    this.#chart.show(now.executionRates);
     this.#draw(now.imagesPerSecond);
   }
 

@@ -1,8 +1,8 @@
 // The network of one image on the page: drawn before the answer, lit by it, and drawn again when its width changes.
 
 import { html } from "./elements.js";
-import { large, probability, signed } from "./figures.js";
-import { draw, room } from "./network_drawing.js";
+import { large, percent, probability, signed } from "./figures.js";
+import { draw, drawFlow, room } from "./network_drawing.js";
 import { layOut, NARROWEST } from "./network_layout.js";
 import { Tips } from "./tips.js";
 
@@ -12,6 +12,7 @@ export class Network {
   #canvas = html("div", { class: "canvas" });
   #tips;
   #runs = null;
+  #rates = null;
   #marked = new Set();
   #width = 0;
 
@@ -23,7 +24,7 @@ export class Network {
     this.#model = model;
     this.element = html("div", { class: "network", role: "group", "aria-label": label }, this.#canvas);
     this.#tips = new Tips(this.element);
-    new ResizeObserver(() => this.#fit()).observe(this.element);
+    new ResizeObserver(() => this.fit()).observe(this.element);
   }
 
   /** Show the path of an answer; `thinking` lets it run through the network, where motion is welcome. */
@@ -33,13 +34,20 @@ export class Network {
     this.#draw();
   }
 
+  /** Show, by block name, for which share of many images each block ran. */
+  showRates(rates) {
+    this.#rates = rates;
+    this.#draw();
+  }
+
   /** Mark the blocks of these names. */
   mark(names) {
     this.#marked = names;
     this.#draw();
   }
 
-  #fit() {
+  /** Draw it as wide as its place; this happens by itself, but only after what stands below was painted once. */
+  fit() {
     const width = this.element.clientWidth;
     // Before the style sheets are there, a figure may have hardly any width.
     if (width < NARROWEST || width === this.#width) return;
@@ -52,15 +60,20 @@ export class Network {
   #draw() {
     if (!this.#width) return;
     const layout = layOut(this.#model.blocks, this.#width, room);
-    const { root, blocks } = draw(layout, this.#runs, sigmoid(this.#model.gate_threshold), this.#marked);
+    const { root, blocks } = this.#rates
+      ? drawFlow(layout, this.#rates)
+      : draw(layout, this.#runs, sigmoid(this.#model.gate_threshold), this.#marked);
     this.#canvas.replaceChildren(root);
-    const lines = this.#model.blocks.map((block) => describe(block, this.#runs?.get(block.name)));
+    const lines = this.#model.blocks.map((block) => describe(block, this.#runs?.get(block.name), this.#rates?.get(block.name)));
     this.#tips.attach(blocks.map((element, index) => ({ element, lines: lines[index] })));
   }
 }
 
-function describe(block, run) {
-  if (!run) return [title(block), block.gated ? "has a gate" : ungated(block), `${large(block.macs)} MACs`];
+function describe(block, run, rate) {
+  if (!run) {
+    const often = rate === undefined ? [] : [`ran for ${percent(rate)} of the images at export`];
+    return [title(block), ...often, block.gated ? "has a gate" : ungated(block), `${large(block.macs)} MACs`];
+  }
   return [
     `${title(block)}: ${run.executed ? "executed" : "skipped"}`,
     gate(block, run),

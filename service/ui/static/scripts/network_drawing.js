@@ -1,6 +1,7 @@
 // A network as an SVG: the stem, every block with its shortcut and gate, the classifier, and the path that was taken.
 
 import { svg } from "./elements.js";
+import { percent } from "./figures.js";
 
 const BAR = 16;
 
@@ -20,18 +21,61 @@ export function room(size) {
  */
 export function draw(layout, runs, threshold, marked) {
   const blocks = layout.blocks.map((at, index) => drawBlock(at, index, layout, runs?.get(at.block.name), threshold));
-  const parts = [
+  return assemble(layout, blocks, [
     layout.blocks.filter(({ block }) => marked.has(block.name)).map((at) => mark(at, layout)),
     svg("path", { class: "wire", d: wires(layout) }),
     runs && svg("path", { class: "also", d: shortcutsBesideExecuted(layout, runs) }),
     runs && svg("path", { class: "taken", pathLength: 1, d: taken(layout, runs) }),
     end(layout.stem, layout, Boolean(runs)),
     end(layout.classifier, layout, Boolean(runs)),
-    captions(layout),
-  ];
-  const { width, height } = layout;
+    captions(layout, "gate"),
+  ]);
+}
+
+/**
+ * Draw a network with what many images took of it: the more of them went along a line, the wider it is.
+ *
+ * @param {object} layout of `layOut`
+ * @param {Map<string, number>} rates share of the images that each block ran for, by name
+ * @returns {{root: SVGElement, blocks: SVGElement[]}} as `draw` does
+ */
+export function drawFlow(layout, rates) {
+  const blocks = layout.blocks.map((at) => drawShare(at, layout, rates.get(at.block.name)));
+  const flows = layout.blocks.flatMap((at) => {
+    const rate = rates.get(at.block.name);
+    return [flow(through(at, layout), rate), ...(rate < 1 ? [flow(around(at, layout), 1 - rate)] : [])];
+  });
+  return assemble(layout, blocks, [
+    flow(connections(layout), 1),
+    ...flows,
+    end(layout.stem, layout, true),
+    end(layout.classifier, layout, true),
+    captions(layout, "ran"),
+  ]);
+}
+
+function assemble({ width, height }, blocks, parts) {
   const root = svg("svg", { role: "none", viewBox: `0 0 ${width} ${height}`, width, height }, ...parts.flat(), ...blocks);
   return { root, blocks };
+}
+
+function flow(d, share) {
+  return svg("path", { class: "flow", d, "--share": share });
+}
+
+function drawShare({ block, x, y }, { pitch, size, above, below }, rate) {
+  const filled = size * rate;
+  const share = { x: x - size / 2, y: y + size / 2 - filled, width: size, height: filled, rx: Math.min(3, filled / 2) };
+  const always = !block.gated && !block.within;
+  return svg(
+    "g",
+    { class: always ? "block ungated executed" : "block" },
+    svg("rect", { class: "reach", x: x - pitch / 2, y: y - above, width: pitch, height: above + below }),
+    square("body", x, y, size, 3),
+    always ? square("core", x, y, size - 9, 1) : svg("rect", { class: "share", ...share }),
+    block.gated && diamond(x - pitch / 2, y, 3.6),
+    svg("text", { class: "centred", x, y: y + size / 2 + 7 + BAR - 3 }, percent(rate)),
+  );
 }
 
 function drawBlock({ block, x, y }, index, { pitch, size, above, below, blocks }, run, threshold) {
@@ -79,12 +123,12 @@ function end({ x, y }, { size }, lit) {
   return svg("rect", { class: lit ? "end lit" : "end", x: x - width / 2, y: y - height / 2, width, height, rx: 2 });
 }
 
-function captions({ stem, classifier, stages, size, above }) {
+function captions({ stem, classifier, stages, size, above }, below) {
   const firstLine = stages[0].y;
   return [
     svg("text", { x: stem.x, y: firstLine, class: "centred" }, "stem"),
     svg("text", { x: classifier.x, y: classifier.y - above - 7, class: "centred" }, "out"),
-    svg("text", { x: stem.x, y: stem.y + size / 2 + 7 + BAR - 3, class: "centred" }, "gate"),
+    svg("text", { x: stem.x, y: stem.y + size / 2 + 7 + BAR - 3, class: "centred" }, below),
     ...stages.map(({ number, x, y }) => svg("text", { x, y }, `stage ${number}`)),
   ];
 }

@@ -6,6 +6,7 @@ const STAGE_GAP = 0.35; // in pitches
 const TURN = 7; // room beside the rows for the line from one to the next, in pixels
 const LABEL = 18;
 const ROW_GAP = 12;
+const BRIM = 2; // under the last row, for the line of a frame
 
 /** Less wide than this no network can be drawn: stem, a block and the classifier. */
 export const NARROWEST = 3 * NARROWEST_PITCH + 2 * TURN;
@@ -64,6 +65,6 @@ function place(rows, pitch, margin, room) {
   placed.stem = { x: margin + pitch / 2, y: placed.rows[0].y };
   placed.classifier = { x: last.right + pitch / 2, y: last.y };
   placed.width = Math.max(...placed.rows.map(({ right }) => right), last.right + pitch) + margin;
-  placed.height = top - ROW_GAP;
+  placed.height = top - ROW_GAP + BRIM;
   return placed;
 }

@@ -15,22 +15,25 @@ export class RateChart {
   #tips;
   #bars = [];
   #rates = new Map();
-  #expected = new Map();
+  #expected;
   #width = 0;
 
-  /** @param {{name: string, stage: number, gated: boolean}[]} blocks of GET /model */
-  constructor(blocks) {
+  /**
+   * @param {{name: string, stage: number, gated: boolean}[]} blocks of a model
+   * @param {{rates: number[]} | null} profile its execution rates at export, where they were measured
+   */
+  constructor(blocks, profile) {
     this.#blocks = blocks;
+    this.#expected = new Map(blocks.flatMap(({ name, gated }, at) => (gated && profile ? [[name, profile.rates[at]]] : [])));
     const label = "Execution rate of every block; the arrow keys go from block to block";
     this.element = html("div", { class: "network rates", role: "group", "aria-label": label }, this.#canvas);
     this.#tips = new Tips(this.element);
     new ResizeObserver(() => this.#fit()).observe(this.element);
   }
 
-  /** Show rates by block name, and those expected where the service tells them. */
-  show(rates, expected) {
+  /** Show rates by block name. */
+  show(rates) {
     this.#rates = rates;
-    this.#expected = expected;
     this.#bars.forEach((bar, index) => {
       this.#raise(bar, index);
       this.#tips.update(index, this.#describe(index));

@@ -2,7 +2,8 @@
 
 import { quantile, since, total } from "./exposition.js";
 
-const IMAGE_ROUTES = { route: ["/classify", "/classify/batch"] };
+const OF_MODELS = ["", "/models/{name}", "/models/{name}/versions/{version}"];
+const IMAGE_ROUTES = { route: OF_MODELS.flatMap((model) => [`${model}/classify`, `${model}/classify/batch`]) };
 const RATE_WINDOW_S = 10;
 const LATENCY_WINDOW_S = 60;
 
@@ -46,9 +47,6 @@ function lifetime({ exposition, images }) {
     queued: exposition.sum("aig_queue_depth"),
     skipRatio: images ? exposition.sum("aig_skip_ratio_sum") / exposition.sum("aig_skip_ratio_count") : null,
     executionRates: executionRates(exposition, images),
-    expectedRates: new Map(
-      exposition.samples("aig_block_expected_execution_rate").map(({ labels, value }) => [labels.block, value]),
-    ),
   };
 }
 
