@@ -8,7 +8,8 @@ const ATTEMPTS = 6;
 
 /** The models that are served, from GET /models. */
 export async function listModels() {
-  return (await (await ask("models")).json()).models;
+  const { models } = await (await ask("models")).json();
+  return models.filter((model) => model.labels !== null); // others are on their way, or could not be loaded
 }
 
 /** One of them in full. */
