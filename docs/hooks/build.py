@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+from artifact.manifest import Manifest
 from docs.hooks.http_reference import routes
 from docs.hooks.repository import PLACES, ROOT, relinked, source_of
 from docs.hooks.tables import errors, metrics, settings
@@ -15,9 +18,11 @@ TABLES = {"errors": errors, "metrics": metrics, "routes": routes, "settings": se
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the files that stand outside of docs/."""
+    """Add the files that stand outside of docs/, and the schema of manifests."""
     for path, uri in PLACES.items():
         files.append(File.generated(config, uri, abs_src_path=str(ROOT / path)))
+    schema = json.dumps(Manifest.model_json_schema(), indent=2)
+    files.append(File.generated(config, "manifest.schema.json", content=schema))
     return files
 
 

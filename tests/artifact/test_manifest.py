@@ -300,3 +300,15 @@ def test_equal_manifests_stay_equal_when_they_were_used(make_manifest: MakeManif
         each.executed(np.zeros((1, 2), np.float32), np.zeros(1, np.float32))
     assert one == other
     assert one != make_manifest(gate_threshold=0.5)
+
+
+def test_manifest_of_the_first_release_still_opens() -> None:
+    text = (Path(__file__).parent / "manifest_of_the_first_release.json").read_text(encoding="utf-8")
+    manifest = Manifest.model_validate_json(text)
+    assert (manifest.format, manifest.name, len(manifest.blocks)) == (1, "convnet-aig-38-cifar10", 18)
+    assert (manifest.int8, manifest.budgets, manifest.members) == (None, None, ())
+
+
+def test_manifest_of_another_format_is_refused_by_name(make_manifest: MakeManifest) -> None:
+    with pytest.raises(ValidationError, match="format"):
+        make_manifest(format=2)

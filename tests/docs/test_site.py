@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,7 @@ from mkdocs.commands.build import build
 from mkdocs.config import load_config
 from mkdocs.exceptions import Abort
 
+from artifact.manifest import Manifest
 from docs.hooks.tables import error_types
 from service.settings import Settings
 from tests.e2e.process import ROOT
@@ -68,3 +70,9 @@ def test_commands_and_variables_of_a_page_exist(page: Path) -> None:
     assert all(find_spec(module) for module in modules)
     variables = {f"AIG_{name.upper()}" for name in Settings.model_fields}
     assert set(re.findall(r"\bAIG_[A-Z_]+[A-Z]\b", text)) <= variables | OTHER_VARIABLES
+
+
+def test_site_has_the_schema_of_manifests(site: Path) -> None:
+    schema = json.loads((site / "manifest.schema.json").read_text(encoding="utf-8"))
+    assert schema["properties"].keys() == Manifest.model_fields.keys()
+    assert schema["properties"]["format"]["maximum"] == 1
