@@ -21,6 +21,7 @@ from service.engine.errors import (
     DeadlineExceeded,
     EngineStopped,
     InferenceFailed,
+    InvalidTensor,
     NoWorker,
     Overloaded,
     WorkerLost,
@@ -82,6 +83,7 @@ class ClientGone(Exception):  # noqa: N818 (a state, told as one)
 
 KNOWN: dict[type[Exception], tuple[int, str]] = {
     EmptyImage: (400, "empty_image"),
+    InvalidTensor: (400, "invalid_tensor"),
     ImageTooLarge: (413, "image_too_large"),
     TooManyPixels: (413, "too_many_pixels"),
     NotAnImage: (415, "not_an_image"),

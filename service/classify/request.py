@@ -19,7 +19,7 @@ from service.classify.waiting import Answers
 from service.engine.errors import DeadlineExceeded, EngineStopped
 from service.engine.job import Answer, Outcome
 from service.errors import ClientGone, error_type, stopped
-from service.images.costs import Kind
+from service.images.costs import TENSOR, Kind
 from service.images.decoding import ImageTooLarge
 from service.observability.record import RequestRecord
 
@@ -115,7 +115,7 @@ class ClassifyRequest:
                 if self._account and self._record.received_bytes:  # else what is refused would be free
                     self._account.charge_refused()
                 raise
-            kinds = [self._served.costs.kind(upload.data) for upload in uploads]
+            kinds = [TENSOR if upload.is_tensor else self._served.costs.kind(upload.data) for upload in uploads]
             if self._account:
                 self._account.take(sum(map(self._served.costs.images, kinds)))
             outcomes = await self._run(uploads, plans, kinds, transport, deadline)
@@ -123,7 +123,7 @@ class ClassifyRequest:
             for upload, plan, outcome in classified:
                 if plan.degraded and isinstance(outcome, Answer):
                     self._served.metrics.degraded_images.inc()
-                    self._served.rechecks.consider(upload.data, outcome)
+                    self._served.rechecks.consider(upload.data, outcome, is_tensor=upload.is_tensor)
             return classified
 
     def _plan(self, wish: Wish) -> Plan:
@@ -174,7 +174,7 @@ class ClassifyRequest:
         images = Images(self._served, self._account, answers, deadline)
         try:
             for place, (upload, plan, kind) in enumerate(zip(uploads, plans, kinds, strict=True)):
-                images.submit(place, upload.data, kind, plan.gate_offset)
+                images.submit(place, upload, kind, plan.gate_offset)
             outcomes = await answers.wait(transport.departure, deadline_s)
         except ClientGone as error:
             self._count(uploads, error)

@@ -23,15 +23,18 @@ _UNTYPED = {"", "application/octet-stream", "binary/octet-stream", "application/
 
 @dataclass(frozen=True)
 class Upload:
-    """One image file as it was sent.
+    """One image as it was sent.
 
     Attributes:
+        data: the image file, or what the network takes of an image.
         budget: that came with it in its form, if any did.
+        is_tensor: whether `data` is no file; see `service.engine.job.ImageJob`.
     """
 
     filename: str | None
     data: bytes
     budget: float | None = None
+    is_tensor: bool = False
 
 
 class Body(Protocol):
