@@ -48,6 +48,7 @@ from service.http.loop_priority import LoopPriority
 from service.http.metrics_port import metrics_port
 from service.http.observation import Observation
 from service.http.openapi import describe_api
+from service.http.protocol_routes import protocol_router
 from service.http.route_names import RouteNames
 from service.http.routes import metrics_router, router
 from service.http.security_headers import SecurityHeaders
@@ -58,6 +59,7 @@ from service.observability.access_log import AccessLog
 from service.observability.metrics import Metrics
 from service.observability.opening import open_tracing
 from service.observability.process_metrics import ProcessMetrics
+from service.protocol.json_form import BINARY_HEADER
 from service.repository.models import Models
 from service.settings import Settings, read_settings
 from service.ui import page
@@ -157,12 +159,13 @@ def create_app(
             allow_headers=[
                 "Authorization",
                 "Content-Type",
+                BINARY_HEADER,
                 "X-API-Key",
                 "X-Compute-Budget",
                 "X-Request-ID",
                 "X-Request-Timeout-Ms",
             ],
-            expose_headers=["Retry-After", "X-Request-ID"],
+            expose_headers=[BINARY_HEADER, "Retry-After", "X-Request-ID"],
         )
     turns = RequestTurns()
     routes = RouteNames([*others.routes, *(route for each in _routers(settings) for route in each.routes)])
@@ -204,7 +207,8 @@ def _others(context: Context, models: Models, lifespan: Lifespan[FastAPI]) -> Fa
 
 
 def _routers(settings: Settings) -> list[APIRouter]:
-    return [router] if settings.metrics_port else [router, metrics_router]
+    routers = [router, protocol_router]
+    return routers if settings.metrics_port else [*routers, metrics_router]
 
 
 def _lifespan(context: Context, scheduling: LoopPriority, tracing: Tracing | None) -> Lifespan[FastAPI]:

@@ -107,10 +107,7 @@ class ClassifyRequest:
         with self._served.memory.share() as held:
             try:
                 uploads = await self._received(body, transport, deadline, held)
-                plans = [
-                    self._plan(wish if upload.budget is None else replace(wish, budget=upload.budget))
-                    for upload in uploads
-                ]
+                plans = [self._plan(_wish_for(upload, wish)) for upload in uploads]
             except Exception:
                 if self._account and self._record.received_bytes:  # else what is refused would be free
                     self._account.charge_refused()
@@ -191,3 +188,13 @@ class ClassifyRequest:
     def _count(self, uploads: list[Upload], error: Exception) -> None:
         for _ in uploads:
             self._served.metrics.count_failed_image(error_type(error))
+
+
+def _wish_for(upload: Upload, wish: Wish) -> Wish:
+    """What is asked for an image: what came with it goes before what its request says."""
+    return replace(
+        wish,
+        budget=wish.budget if upload.budget is None else upload.budget,
+        may_degrade=wish.may_degrade and upload.may_degrade,
+        gate_offset=upload.gate_offset,
+    )

@@ -16,7 +16,8 @@ from service.http.forwarded_prefix import path_below
 from service.observability.record import RequestRecord
 
 # Health, so that no orchestrator needs a secret to ask for it; and pages, which hold none: what they call needs a key.
-_OPEN_PATHS = {"/", "/healthz", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect"}
+_OF_HEALTH = {"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"}
+_OPEN_PATHS = _OF_HEALTH | {"/", "/openapi.json", "/docs", "/docs/oauth2-redirect"}
 _OPEN_FOLDERS = ("/static-offline-docs/", "/ui/")
 
 

@@ -72,11 +72,21 @@ _OF_A_FILE = {
     "description": "the same as the parameter `budget`, which it goes before: one for all files, or one for each",
 }
 _FILE = {"type": "string", "format": "binary"}
+_IN_JSON = {
+    "type": "object",
+    "required": ["image"],
+    "properties": {"image": {"type": "string", "contentEncoding": "base64", "description": "the image file"}},
+    "additionalProperties": False,
+}
 _IMAGE_BODY = {
     "parameters": [_TIMEOUT, _BUDGET],
     "requestBody": {
         "required": True,
-        "content": {"multipart/form-data": _form("file", _FILE), "image/*": {"schema": _FILE}},
+        "content": {
+            "multipart/form-data": _form("file", _FILE),
+            "image/*": {"schema": _FILE},
+            "application/json": {"schema": _IN_JSON},
+        },
     },
 }
 _IMAGES_BODY = {
@@ -93,7 +103,7 @@ _UNKNOWN_MODEL = {404: "no such model, or no such version of it"}
 
 
 def _classify(parameters: Annotated[ClassifyParameters, Query()]) -> None:
-    """Classify one image, sent as the multipart field `file` or as the raw body."""
+    """Classify one image, sent as the multipart field `file`, as the raw body, or in base64 as JSON."""
 
 
 def _classify_batch(parameters: Annotated[ClassifyParameters, Query()]) -> None:

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from service.classify.graph import best_classes
+from service.images.decoding import ImageDecoder
+from tests.image_files import solid
+from tests.runtimes import EchoRuntime
+from tests.service.conftest import Outcome
+from tests.service.inference import (
+    HEADER,
+    echo_images,
+    files_input,
+    infer,
+    numbers_input,
+    outputs_of,
+    raw_files,
+    raw_input,
+)
+from tests.service.server import Server, serving
+
+DATATYPES = {"logits": "FP32", "probabilities": "FP32", "margins": "FP32", "executed": "BOOL", "macs": "INT64"}
+
+
+@pytest.fixture
+def echo(echo_runtime: EchoRuntime) -> Iterator[Server]:
+    with serving(echo_runtime, max_images=3, max_bytes=1000) as started:
+        yield started
+
+
+def test_server_tells_what_it_is(server: Server) -> None:
+    told = server.get("/v2").json()
+    assert told["name"] == "convnet-aig-serving"
+    assert told["extensions"] == ["binary_tensor_data"]
+    assert server.get("/v2/health/live").status_code == server.get("/v2/health/ready").status_code == 200
+
+
+def test_model_tells_its_tensors_as_it_answers_with_them(server: Server, pictures: list[bytes]) -> None:
+    manifest = server.context.manifest
+    path = f"/v2/models/{manifest.name}"
+    told = server.get(path).json()
+    assert server.get(f"{path}/versions/{manifest.version}").json() == told
+    assert told["versions"] == [manifest.version]
+    assert [each["name"] for each in told["inputs"]] == ["encoded_images", "images", "gate_offset"]
+    answered = infer(server, files_input(*pictures[:3])).json()["outputs"]
+    shapes = {each["name"]: (each["datatype"], [3, *each["shape"][1:]]) for each in told["outputs"]}
+    assert {each["name"]: (each["datatype"], each["shape"]) for each in answered} == shapes
+    assert {name: datatype for name, (datatype, _) in shapes.items()} == DATATYPES
+
+
+def test_image_files_are_answered_as_the_model_answers_them(
+    server: Server, pictures: list[bytes], outcome: Outcome
+) -> None:
+    told = outputs_of(infer(server, files_input(*pictures[:3])))
+    for row, picture in enumerate(pictures[:3]):
+        logits, margins, executed = outcome(picture)
+        np.testing.assert_allclose(told["logits"][row], logits, atol=1e-5)
+        np.testing.assert_allclose(told["margins"][row], margins, atol=1e-5)
+        np.testing.assert_array_equal(told["executed"][row], executed)
+        assert told["macs"][row] == server.context.manifest.spent_macs(executed[None])[0]
+        for index, probability in best_classes(tuple(logits.tolist()), 5):
+            assert told["probabilities"][row][index] == pytest.approx(probability, abs=1e-6)
+
+
+def test_tensors_are_answered_as_the_files_they_were_made_from(server: Server, pictures: list[bytes]) -> None:
+    decoder = ImageDecoder(server.context.manifest.preprocessing, max_bytes=10**6, max_pixels=10**6)
+    tensors = np.stack([decoder.decode(picture) for picture in pictures[:2]])
+    of_files, of_tensors = (
+        outputs_of(infer(server, files_input(*pictures[:2]))),
+        outputs_of(infer(server, numbers_input(tensors))),
+    )
+    for name, values in of_files.items():
+        np.testing.assert_allclose(of_tensors[name], values, atol=1e-6)
+
+
+def test_raw_bytes_say_the_same_as_json(echo: Server) -> None:
+    images, offsets = echo_images(0.25, -0.5), np.array([2, -2], np.float32)
+    in_json = outputs_of(infer(echo, numbers_input(images), numbers_input(offsets, "gate_offset")))
+    raw = infer(
+        echo,
+        raw_input("gate_offset", "FP32", [2], 8),
+        raw_input("images", "FP32", [2, 3, 2, 2], 96),
+        raw=offsets.tobytes() + images.tobytes(),
+    )
+    for name, values in outputs_of(raw).items():
+        np.testing.assert_array_equal(values, in_json[name])
+    files = raw_files(solid(7), solid(9))
+    as_files = infer(echo, raw_input("encoded_images", "BYTES", [2], len(files)), raw=files)
+    assert as_files.json()["outputs"] == infer(echo, files_input(solid(7), solid(9))).json()["outputs"]
+
+
+def test_gates_are_run_with_the_offset_of_each_image(echo: Server, echo_runtime: EchoRuntime) -> None:
+    told = outputs_of(infer(echo, numbers_input(echo_images(1, 2)), numbers_input([-2.0, 2.0], "gate_offset")))
+    assert told["executed"].tolist() == [[True, False, False], [True, True, True]]
+    assert {-2.0, 2.0} <= {offset for batch in echo_runtime.offsets for offset in batch}
+
+
+def test_outputs_are_those_that_are_wanted_in_their_order(echo: Server) -> None:
+    wanted = [{"name": "macs"}, {"name": "logits", "parameters": {"binary_data": True}}]
+    response = infer(echo, numbers_input(echo_images(0.5)), outputs=wanted, id="mine")
+    size = int(response.headers[HEADER])
+    said = json.loads(response.content[:size])
+    assert said["id"] == "mine"
+    assert [each["name"] for each in said["outputs"]] == ["macs", "logits"]
+    assert said["outputs"][0]["data"] == [318]
+    assert np.frombuffer(response.content[size:], "<f4").tolist() == [0.5, 0, 0]
+    assert response.headers["content-type"] == "application/octet-stream"
+
+
+def test_all_outputs_are_raw_where_the_request_says_so(echo: Server) -> None:
+    response = infer(echo, numbers_input(echo_images(0.5)), parameters={"binary_data_output": True})
+    said = json.loads(response.content[: int(response.headers[HEADER])])
+    sizes = [each["parameters"]["binary_data_size"] for each in said["outputs"]]
+    assert sizes == [12, 12, 8, 3, 8]
+    assert len(response.content) == int(response.headers[HEADER]) + sum(sizes)
+
+
+def test_image_that_fails_is_named_and_keeps_its_status(echo: Server) -> None:
+    response = infer(echo, files_input(solid(1), b"no image", solid(2)))
+    assert response.status_code == 415
+    assert response.json()["error"].startswith("image 1: the file is in none of these formats")
+    poisoned = echo_images(1, 2)
+    poisoned[1, 0, 0, 0] = np.nan
+    response = infer(echo, raw_input("images", "FP32", [2, 3, 2, 2], 96), raw=poisoned.tobytes())
+    assert (response.status_code, response.json()["error"][:8]) == (400, "image 1:")
+
+
+def test_requests_are_counted_by_the_template_of_their_path(echo: Server) -> None:
+    infer(echo, files_input(solid(1)))
+    echo.get("/v2/models/echo/ready")
+    echo.post("/v2/models/nobody/infer", content=b"{}")
+    counted = echo.context.metrics.render().decode()
+    assert 'aig_requests_total{outcome="ok",route="/v2/models/{name}/infer"}' in counted
+    assert 'aig_requests_total{outcome="unknown_model",route="/v2/models/{name}/infer"}' in counted
+    assert 'aig_requests_total{outcome="ok",route="/v2/models/{name}/ready"}' in counted
+    assert 'aig_images_total{outcome="ok"} 1.0' in counted
+
+
+def test_index_lists_versions_with_their_state(echo: Server) -> None:
+    ready = {"name": "echo", "version": "1", "state": "READY", "reason": ""}
+    assert echo.post("/v2/repository/index").json() == [ready]
+    assert echo.post("/v2/repository/index", content=b'{"ready": true}').json() == [ready]
+    echo.context.engine.leave()
+    unready = ready | {"state": "UNAVAILABLE", "reason": "stopping"}
+    assert echo.post("/v2/repository/index", content=b"{}").json() == [unready]
+    assert echo.post("/v2/repository/index", content=b'{"ready": true}').json() == []
+
+
+def test_readiness_is_told_by_status(echo: Server) -> None:
+    paths = ("/v2/health/ready", "/v2/models/echo/ready", "/v2/models/echo/versions/1/ready")
+    assert [echo.get(path).status_code for path in paths] == [200] * 3
+    echo.context.engine.leave()
+    assert [(echo.get(path).status_code, echo.get(path).json()) for path in paths] == [(503, {"error": "stopping"})] * 3
+    assert echo.get("/v2/health/live").status_code == 200
