@@ -29,9 +29,10 @@ LOCK := requirements-serve-$(RUNTIME).txt
 # Tools that no other target needs, in an environment of their own.
 TOOLS := .venv-tools
 UV := 0.13.9
+PROTOC := grpcio-tools==1.71.2
 COMPILE := $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-annotate --no-emit-index-url
-SERVE_EXTRAS := --extra serve --extra heif --extra tracing
+SERVE_EXTRAS := --extra serve --extra grpc --extra heif --extra tracing
 AUDIT := $(TOOLS)/bin/uv tool run --quiet pip-audit==2.10.1 --require-hashes --disable-pip --strict
 # Digests are everywhere here, and look as random as secrets do.
 NO_SECRETS := --disable-plugin HexHighEntropyString --disable-plugin Base64HighEntropyString
@@ -39,8 +40,8 @@ SOURCES := artifact bench docker docs export models service tests
 
 REVISION = $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
-.PHONY: help serve test test-fast test-images test-oldest fuzz check docs format dashboards install clean lock audit \
-	docker-image docker-test pin
+.PHONY: help serve test test-fast test-images test-oldest fuzz check docs format dashboards protobuf install clean lock \
+	audit docker-image docker-test pin
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -78,6 +79,10 @@ docs: $(VENV)/.docs ## build the documentation into build/site, and check its li
 format: install ## format the sources
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
+
+protobuf: $(TOOLS)/.installed ## write the Python of the gRPC messages, for the oldest protobuf that pyproject.toml allows
+	$(TOOLS)/bin/uv tool run --quiet --from $(PROTOC) --with setuptools python -m grpc_tools.protoc --proto_path=. \
+		--python_out=. --pyi_out=. service/grpc/open_inference.proto
 
 dashboards: install ## write the Grafana dashboards from their code
 	$(BIN)/python -m docker.grafana
@@ -146,5 +151,5 @@ $(OLDEST)/.installed: pyproject.toml constraints.txt constraints-oldest.txt
 	$(PYTHON) -m venv --clear $(OLDEST)
 	grep -o '^[^#=]*==' constraints-oldest.txt | grep -viFf - constraints.txt | cat - constraints-oldest.txt > $(OLDEST)/constraints.txt
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(OLDEST)/constraints.txt \
-		--editable '.[serve,heif,cpu,openvino,tracing,train]' httpx hypothesis pytest pytest-timeout schemathesis
+		--editable '.[serve,grpc,heif,cpu,openvino,tracing,train]' httpx hypothesis pytest pytest-timeout schemathesis
 	@touch $@

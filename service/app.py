@@ -12,8 +12,8 @@ idle, and what happens on signals is the server's business then.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +23,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Mount
+from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
@@ -31,6 +31,7 @@ from artifact.manifest import read_manifest
 from service import errors
 from service.access.key_file import KeyFile
 from service.access.keys import KeySource
+from service.access.ledger import Ledger
 from service.access.metrics import KeyMetrics
 from service.classify.answer import AnswerWriter
 from service.classify.body_budget import BodyBudget
@@ -39,6 +40,7 @@ from service.classify.context import Context
 from service.classify.rechecking import Rechecks
 from service.engine.engine import Engine
 from service.engine.workers.pool import WorkerPool
+from service.grpc.opening import open_grpc
 from service.http.access import Access
 from service.http.endpoint import Routing
 from service.http.forwarded_prefix import ForwardedPrefix
@@ -64,7 +66,8 @@ from service.repository.models import Models
 from service.settings import Settings, read_settings
 from service.ui import page
 
-if TYPE_CHECKING:  # its packages need not be installed
+if TYPE_CHECKING:  # their packages need not be installed
+    from service.grpc.server import GrpcServer
     from service.observability.tracing import Tracing
 
 # uvicorn's own log, where an operator looks at start.
@@ -144,13 +147,24 @@ def create_app(
     rechecks = Rechecks(engine, metrics, settings.recheck_share)
     context = Context(settings, engine, metrics, memory, writer, costs, budgets, rechecks)
     models = Models(context)
-    others = _others(context, models, _lifespan(context, scheduling, tracing))
+    ledger = Ledger(keys, KeyMetrics(metrics.registry, keys.current(), pool.manifest.total_macs)) if keys else None
+    access_log = AccessLog(pool.manifest) if settings.logs_requests else None
+    turns = RequestTurns()
+
+    def observed(app: ASGIApp, routes: Iterable[BaseRoute]) -> ASGIApp:
+        return Observation(InTurn(app, turns), RouteNames(routes), metrics, access_log, tracing)
+
+    def around_calls(app: ASGIApp, routes: Iterable[BaseRoute], is_open: Callable[[str], bool]) -> ASGIApp:
+        return observed(Access(app, ledger, is_open) if ledger else app, routes)
+
+    grpc = open_grpc(settings, models, around_calls)
+    others = _others(context, models, _lifespan(context, scheduling, tracing, grpc))
     describe_api(others, settings, pool.manifest.budgets, with_keys=keys is not None)
 
     # From the inside out.
     app: ASGIApp = Routing(models, HeadAsGet(others))
-    if keys:
-        app = Access(app, keys, KeyMetrics(metrics.registry, keys.current(), pool.manifest.total_macs))
+    if ledger:
+        app = Access(app, ledger)
     if settings.cors_origins:
         app = CORSMiddleware(
             app,
@@ -167,10 +181,7 @@ def create_app(
             ],
             expose_headers=[BINARY_HEADER, "Retry-After", "X-Request-ID"],
         )
-    turns = RequestTurns()
-    routes = RouteNames([*others.routes, *(route for each in _routers(settings) for route in each.routes)])
-    access_log = AccessLog(pool.manifest) if settings.logs_requests else None
-    app = Observation(InTurn(app, turns), routes, metrics, access_log, tracing)
+    app = observed(app, [*others.routes, *(route for each in _routers(settings) for route in each.routes)])
     app = ForwardedPrefix(LastAnswer(SecurityHeaders(app), stopping=lambda: engine.leaving))
     return Service(context, turns, others, app)
 
@@ -211,7 +222,9 @@ def _routers(settings: Settings) -> list[APIRouter]:
     return routers if settings.metrics_port else [*routers, metrics_router]
 
 
-def _lifespan(context: Context, scheduling: LoopPriority, tracing: Tracing | None) -> Lifespan[FastAPI]:
+def _lifespan(
+    context: Context, scheduling: LoopPriority, tracing: Tracing | None, grpc: GrpcServer | None
+) -> Lifespan[FastAPI]:
     settings, engine, pool = context.settings, context.engine, context.engine.pool
 
     @asynccontextmanager
@@ -233,7 +246,8 @@ def _lifespan(context: Context, scheduling: LoopPriority, tracing: Tracing | Non
             )
             context.rechecks.begin()
             with scheduling.favouring_workers():
-                yield
+                async with grpc.running() if grpc else nullcontext():
+                    yield
             context.rechecks.end()
             await engine.stop(settings.drain_seconds)
             if tracing:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Callable, Iterable
 
 from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.access.accounts import Account, LimitReached
-from service.access.keys import Keyring, KeySource
-from service.access.metrics import KeyMetrics
+from service.access.ledger import Ledger
 from service.errors import ApiError, respond
 from service.http.forwarded_prefix import path_below
 from service.observability.record import RequestRecord
@@ -21,26 +19,29 @@ _OPEN_PATHS = _OF_HEALTH | {"/", "/openapi.json", "/docs", "/docs/oauth2-redirec
 _OPEN_FOLDERS = ("/static-offline-docs/", "/ui/")
 
 
+def is_open(path: str) -> bool:
+    """Whether a path needs no key."""
+    return path in _OPEN_PATHS or path.startswith(_OPEN_FOLDERS)
+
+
 class Access:
     """Middleware that refuses requests without a key, and leaves in `scope["state"]["account"]` whose key it was.
 
     Args:
         app: what comes next.
-        keys: there are, which may change.
-        metrics: of keys.
+        ledger: of the keys there are.
+        is_open: whether a path needs no key.
     """
 
-    def __init__(self, app: ASGIApp, keys: KeySource, metrics: KeyMetrics) -> None:
+    def __init__(self, app: ASGIApp, ledger: Ledger, is_open: Callable[[str], bool] = is_open) -> None:
         self._app = app
-        self._keys = keys
-        self._metrics = metrics
-        self._accounts: dict[str, Account] = {}
-        self._open_accounts(keys.current())
+        self._ledger = ledger
+        self._is_open = is_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on or refuse it."""
         path = path_below(scope) if scope["type"] == "http" else "/"
-        if is_open(path):
+        if self._is_open(path):
             await self._app(scope, receive, send)
             return
         try:
@@ -58,7 +59,7 @@ class Access:
         except LimitReached as error:
             await (await respond(Request(scope), error))(scope, receive, send)
         finally:
-            self._metrics.count_request(account.key.name, record.result)
+            self._ledger.count_request(account, record.result)
 
     def _account(self, scope: Scope) -> Account:
         presented = _presented_key(scope["headers"])
@@ -66,30 +67,10 @@ class Access:
             raise ApiError(
                 401, "unauthorized", "this needs an API key, as Authorization: Bearer KEY or as X-API-Key: KEY"
             )
-        keyring = self._keys.current()
-        if keyring is not self._keyring:
-            self._open_accounts(keyring)
-        key = keyring.find(presented)
-        if key is None:
+        account = self._ledger.find(presented)
+        if account is None:
             raise ApiError(401, "unauthorized", "there is no such API key")
-        return self._accounts[key.name]
-
-    def _open_accounts(self, keyring: Keyring) -> None:
-        """Have an account for every key, which remembers what was done: that of a key that is as it was stays."""
-        self._keyring = keyring
-        before = self._accounts
-        self._accounts = {
-            key.name: known
-            if (known := before.get(key.name)) and known.key == key
-            else Account(key, partial(self._metrics.count_image, key.name))
-            for key in keyring.keys
-        }
-        self._metrics.start_at_zero(keyring)
-
-
-def is_open(path: str) -> bool:
-    """Whether a path needs no key."""
-    return path in _OPEN_PATHS or path.startswith(_OPEN_FOLDERS)
+        return account
 
 
 def _presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:

@@ -1,0 +1,121 @@
+"""The protocol's messages, from and to what the service itself calls tensors, models and states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from artifact.manifest import Manifest
+from service.grpc.open_inference_pb2 import (
+    InferParameter,
+    InferTensorContents,
+    ModelInferRequest,
+    ModelInferResponse,
+    ModelMetadataResponse,
+    RepositoryIndexResponse,
+    ServerMetadataResponse,
+)
+from service.protocol.answer import DATATYPES, Array
+from service.protocol.metadata import ModelMetadata, ModelState, ServerMetadata
+from service.protocol.request import InferenceRequest, InputTensor, Parameter
+from service.protocol.signature import TensorSpec
+from service.protocol.tensors import LENGTH_BYTES, invalid
+
+_MOST_TENSORS = 16
+_CONTENTS = {"FP32": "fp32_contents", "BOOL": "bool_contents", "INT64": "int64_contents"}
+
+
+def read_request(message: ModelInferRequest) -> tuple[InferenceRequest, list[bytes]]:
+    """The request that a message describes, and the raw bytes of its inputs.
+
+    Raises:
+        ApiError: it describes none.
+    """
+    if len(message.inputs) > _MOST_TENSORS or len(message.outputs) > _MOST_TENSORS:
+        raise invalid(f"a request may have at most {_MOST_TENSORS} inputs and outputs")
+    tensors: list[Any] = [*message.inputs, *message.outputs]
+    for each in tensors:
+        if each.parameters:
+            raise invalid(f"{each.name[:80]!r}: there is no parameter {next(iter(each.parameters))[:80]!r}")
+    if message.raw_input_contents:
+        if len(message.raw_input_contents) != len(message.inputs):
+            raise invalid("there must be as many raw_input_contents as inputs")
+        if any(each.HasField("contents") for each in message.inputs):
+            raise invalid("send either contents or raw_input_contents")
+        raw = list(message.raw_input_contents)
+    else:
+        raw = [_raw(each) for each in message.inputs]
+    inputs = [
+        InputTensor(each.name, each.datatype, tuple(each.shape), None, len(data))
+        for each, data in zip(message.inputs, raw, strict=True)
+    ]
+    parameters = {name: _parameter(name, value) for name, value in message.parameters.items()}
+    return InferenceRequest(message.id, inputs, [each.name for each in message.outputs], parameters), raw
+
+
+def _raw(tensor: ModelInferRequest.InferInputTensor) -> bytes:
+    """The bytes of a tensor whose elements stand in its contents."""
+    contents = tensor.contents
+    known = {"FP32": "fp32_contents", "BYTES": "bytes_contents"}
+    if tensor.datatype not in known:
+        raise invalid(f"input {tensor.name[:80]!r}: its datatype must be BYTES or FP32, not {tensor.datatype[:20]!r}")
+    if {field.name for field, _ in contents.ListFields()} - {known[tensor.datatype]}:
+        raise invalid(f"input {tensor.name[:80]!r}: its contents must be {known[tensor.datatype]}")
+    if tensor.datatype == "FP32":
+        return np.array(contents.fp32_contents, "<f4").tobytes()
+    return b"".join(len(each).to_bytes(LENGTH_BYTES, "little") + each for each in contents.bytes_contents)
+
+
+def _parameter(name: str, value: InferParameter) -> Parameter:
+    kind = value.WhichOneof("parameter_choice")
+    if kind is None:
+        raise invalid(f"the parameter {name[:80]!r} has no value")
+    found: Parameter = getattr(value, kind)
+    return found
+
+
+def answer_message(id_: str, manifest: Manifest, outputs: Mapping[str, Array], *, raw: bool) -> ModelInferResponse:
+    """The answer to a request; with raw bytes where the request had them."""
+    message = ModelInferResponse(model_name=manifest.name, model_version=manifest.version, id=id_)
+    for name, values in outputs.items():
+        datatype = DATATYPES[values.dtype.kind]
+        output = message.outputs.add(name=name, datatype=datatype, shape=values.shape)
+        if raw:
+            message.raw_output_contents.append(values.tobytes())
+        else:
+            contents: Any = {_CONTENTS[datatype]: values.ravel().tolist()}
+            output.contents.CopyFrom(InferTensorContents(**contents))
+    return message
+
+
+def server_message(metadata: ServerMetadata) -> ServerMetadataResponse:
+    """What the server is."""
+    return ServerMetadataResponse(name=metadata.name, version=metadata.version, extensions=metadata.extensions)
+
+
+def model_message(metadata: ModelMetadata) -> ModelMetadataResponse:
+    """What a model takes and gives."""
+    return ModelMetadataResponse(
+        name=metadata.name,
+        versions=metadata.versions,
+        platform=metadata.platform,
+        inputs=_specs(metadata.inputs),
+        outputs=_specs(metadata.outputs),
+    )
+
+
+def _specs(specs: Iterable[TensorSpec]) -> list[ModelMetadataResponse.TensorMetadata]:
+    return [
+        ModelMetadataResponse.TensorMetadata(name=each.name, datatype=each.datatype, shape=each.shape) for each in specs
+    ]
+
+
+def index_message(states: Iterable[ModelState]) -> RepositoryIndexResponse:
+    """The models that are served."""
+    models = [
+        RepositoryIndexResponse.ModelIndex(name=each.name, version=each.version, state=each.state, reason=each.reason)
+        for each in states
+    ]
+    return RepositoryIndexResponse(models=models)

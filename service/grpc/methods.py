@@ -1,0 +1,147 @@
+"""What the methods of `inference.GRPCInferenceService` do: a plain ASGI application, as the endpoints of HTTP are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import Message
+from starlette.types import Receive, Scope, Send
+
+from service.classify.budgets import Wish
+from service.classify.deadlines import Deadline
+from service.classify.request import ClassifyRequest
+from service.grpc.messages import answer_message, index_message, model_message, read_request, server_message
+from service.grpc.open_inference_pb2 import (
+    ModelInferRequest,
+    ModelInferResponse,
+    ModelMetadataRequest,
+    ModelMetadataResponse,
+    ModelReadyRequest,
+    ModelReadyResponse,
+    RepositoryIndexRequest,
+    RepositoryIndexResponse,
+    ServerLiveResponse,
+    ServerMetadataResponse,
+    ServerReadyResponse,
+)
+from service.http.transport import Head
+from service.protocol.answer import output_tensors
+from service.protocol.bodies import RawBody
+from service.protocol.metadata import index, model_metadata, server_metadata
+from service.protocol.request import Inference, Limits
+from service.repository.models import Models
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of a method.
+
+    Attributes:
+        method: its name.
+        message: that was sent.
+        ends_at: when the client waits no longer, in seconds of `time.perf_counter`.
+        departed: set when the client has left.
+        answer: to be sent, once there is one.
+    """
+
+    method: str
+    message: Any
+    ends_at: float
+    departed: asyncio.Event
+    answer: Any = None
+
+
+class Methods:
+    """Answers the call in `scope["call"]`; it raises what goes wrong.
+
+    Args:
+        models: that are served.
+    """
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+        self._methods: dict[str, Callable[[Any, Scope], Awaitable[Message]]] = {
+            "ServerLive": self._server_live,
+            "ServerReady": self._server_ready,
+            "ModelReady": self._model_ready,
+            "ServerMetadata": self._server_metadata,
+            "ModelMetadata": self._model_metadata,
+            "ModelInfer": self._model_infer,
+            "ModelStreamInfer": self._model_infer,
+            "RepositoryIndex": self._repository_index,
+        }
+
+    @property
+    def names(self) -> list[str]:
+        """Of all methods."""
+        return list(self._methods)
+
+    async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
+        """Answer one call."""
+        call: Call = scope["call"]
+        call.answer = await self._methods[call.method](call.message, scope)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _server_live(self, *_: object) -> ServerLiveResponse:
+        return ServerLiveResponse(live=True)
+
+    async def _server_ready(self, *_: object) -> ServerReadyResponse:
+        return ServerReadyResponse(ready=self._models.default.engine.ready)
+
+    async def _model_ready(self, message: ModelReadyRequest, _: Scope) -> ModelReadyResponse:
+        return ModelReadyResponse(ready=self._models.find(message.name, message.version or None).engine.ready)
+
+    async def _server_metadata(self, *_: object) -> ServerMetadataResponse:
+        return server_message(server_metadata())
+
+    async def _model_metadata(self, message: ModelMetadataRequest, _: Scope) -> ModelMetadataResponse:
+        return model_message(model_metadata(self._models, message.name, message.version or None))
+
+    async def _repository_index(self, message: RepositoryIndexRequest, _: Scope) -> RepositoryIndexResponse:
+        return index_message(index(self._models, only_ready=message.ready))
+
+    async def _model_infer(self, message: ModelInferRequest, scope: Scope) -> ModelInferResponse:
+        served = self._models.find(message.model_name, message.model_version or None)
+        settings, state, call = served.settings, scope["state"], scope["call"]
+        request = ClassifyRequest(served, state["record"], state.get("account"))
+        request.admit()
+        asked, raw = read_request(message)
+        inference = Inference(asked, served.manifest, Limits(settings.max_images, settings.max_bytes))
+        head = Head(scope)
+        within = head.deadline(state["record"].started_at, settings.deadline_ms)
+        deadline = Deadline(min(within.at, call.ends_at))
+        transport = MessageTransport(raw, call.departed)
+        classified = await request.classify(RawBody(inference), transport, deadline, Wish(head.budget))
+        outputs = output_tensors(classified, inference.outputs)
+        return answer_message(asked.id, served.manifest, outputs, raw=bool(message.raw_input_contents))
+
+
+class MessageTransport:
+    """The raw bytes of a message, and word of its client.
+
+    Args:
+        raw: the bytes of each input.
+        departed: set when the client has left.
+    """
+
+    def __init__(self, raw: list[bytes], departed: asyncio.Event) -> None:
+        self.declared_bytes = sum(map(len, raw))
+        self._raw = raw[::-1]
+        self._departed = departed
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there are bytes that have not been taken."""
+        return bool(self._raw)
+
+    async def receive(self) -> bytes:
+        """The next bytes."""
+        return self._raw.pop()
+
+    async def departure(self) -> None:
+        """Return when the client has left."""
+        await self._departed.wait()

@@ -1,0 +1,147 @@
+"""The gRPC server, on the event loop of everything else: it begins and ends with the application."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from pydantic_settings import SettingsError
+from starlette.types import ASGIApp
+
+from service.grpc import open_inference_pb2 as messages
+from service.grpc.calls import SERVICE, Context, Refusal, answered
+from service.settings import Settings
+
+# Of one message, which is held as a whole before anybody can look at it.
+_MOST_MESSAGE_BYTES, _LEAST_MESSAGE_BYTES = 33_554_432, 4_194_304
+# How long a stream may bring nothing, and a connection have no calls, in seconds.
+_IDLE_S = 60.0
+_KEEPALIVE_S, _KEEPALIVE_TIMEOUT_S = 60, 20
+_PULSE_S = 1.0  # between two looks at the engine
+
+_HEALTH = health_pb2.HealthCheckResponse
+
+
+class GrpcServer:
+    """Serves the Open Inference Protocol.
+
+    Args:
+        app: answers calls, see `calls.answered`.
+        settings: of the service.
+        is_ready: says whether images are taken.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, is_ready: Callable[[], bool]) -> None:
+        self._app = app
+        self._settings = settings
+        self._is_ready = is_ready
+        self._stopping = asyncio.Event()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[int]:
+        """Serve meanwhile, on the port that is told; in the end calls have the settings' time to be answered.
+
+        Raises:
+            SettingsError: the port is taken.
+        """
+        settings = self._settings
+        server = grpc.aio.server(maximum_concurrent_rpcs=settings.queue_size, options=_options(settings))
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._handlers()),))
+        servicer = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+        for host in settings.host:
+            address = f"[{host}]" if ":" in host else host
+            try:
+                port = server.add_insecure_port(f"{address}:{settings.grpc_port}")
+            except RuntimeError as error:
+                raise SettingsError(f"cannot listen on port {settings.grpc_port} of {host} for gRPC") from error
+        await server.start()
+        watch = asyncio.get_running_loop().create_task(self._watch(servicer))
+        try:
+            yield port
+        finally:
+            watch.cancel()
+            await servicer.enter_graceful_shutdown()
+            self._stopping.set()
+            await server.stop(settings.drain_seconds)
+
+    def _handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+        handlers = {}
+        for method in messages.DESCRIPTOR.services_by_name[SERVICE.rpartition(".")[2]].methods:
+            asked, told = (getattr(messages, kind.name) for kind in (method.input_type, method.output_type))
+            make: Any = grpc.stream_stream_rpc_method_handler
+            behaviour: Any = self._stream
+            if not method.client_streaming:
+                make, behaviour = grpc.unary_unary_rpc_method_handler, self._unary(method.name)
+            handlers[method.name] = make(behaviour, asked.FromString, told.SerializeToString)
+        return handlers
+
+    def _unary(self, method: str) -> Callable[[Message, Context], Any]:
+        async def behaviour(message: Message, context: Context) -> Any:
+            told = await answered(self._app, method, message, context)
+            if isinstance(told.answer, Refusal):
+                await context.abort(told.answer.code, told.answer.message, told.metadata)
+            context.set_trailing_metadata(told.metadata)
+            return told.answer
+
+        return behaviour
+
+    async def _stream(self, _: object, context: Context) -> AsyncIterator[messages.ModelStreamInferResponse]:
+        while (message := await self._next(context)) is not None:
+            told = await answered(self._app, "ModelStreamInfer", message, context)
+            if isinstance(told.answer, Refusal):
+                about = messages.ModelInferResponse(model_name=message.model_name, id=message.id)
+                yield messages.ModelStreamInferResponse(error_message=told.answer.message, infer_response=about)
+            else:
+                yield messages.ModelStreamInferResponse(infer_response=told.answer)
+
+    async def _next(self, context: Context) -> messages.ModelInferRequest | None:
+        """The next message of a stream; None at its end."""
+        loop = asyncio.get_running_loop()
+        read, stopping = loop.create_task(_read(context)), loop.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({read, stopping}, timeout=_IDLE_S, return_when=asyncio.FIRST_COMPLETED)
+            if not read.done():
+                code, why = grpc.StatusCode.DEADLINE_EXCEEDED, f"the stream brought nothing for {_IDLE_S:g} s"
+                if self._stopping.is_set():
+                    code, why = grpc.StatusCode.UNAVAILABLE, "the server is stopping"
+                await context.abort(code, why)
+            return read.result()
+        finally:
+            read.cancel()
+            stopping.cancel()
+
+    async def _watch(self, servicer: health.aio.HealthServicer) -> None:
+        """Have the health service tell what the engine is like."""
+        while True:
+            status = _HEALTH.SERVING if self._is_ready() else _HEALTH.NOT_SERVING
+            for name in ("", SERVICE):
+                await servicer.set(name, status)
+            await asyncio.sleep(_PULSE_S)
+
+
+async def _read(context: Context) -> messages.ModelInferRequest | None:
+    message = await context.read()
+    return None if message is grpc.aio.EOF else message
+
+
+def _options(settings: Settings) -> list[tuple[str, int]]:
+    of_images = settings.max_images * settings.max_bytes
+    most_bytes = min(max(of_images, _LEAST_MESSAGE_BYTES), _MOST_MESSAGE_BYTES)
+    return [
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", most_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_metadata_size", 16_384),
+        ("grpc.max_connection_idle_ms", round(_IDLE_S * 1000)),
+        ("grpc.keepalive_time_ms", _KEEPALIVE_S * 1000),
+        ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_S * 1000),
+    ]
