@@ -21,6 +21,9 @@ IMAGES ?= service/ui/static/samples
 OLDEST := .venv-oldest
 OLDEST_TESTS := tests/artifact tests/export tests/fuzz tests/images tests/models tests/service
 
+# The environment of clients that others made, which need other versions of packages.
+CLIENTS := .venv-clients
+
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Packages of the service with the digests of all their files, for every system and Python that is supported.
@@ -40,8 +43,8 @@ SOURCES := artifact bench docker docs export models service tests
 
 REVISION = $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
-.PHONY: help serve test test-fast test-images test-oldest fuzz check docs format dashboards protobuf install clean lock \
-	audit docker-image docker-test pin
+.PHONY: help serve test test-fast test-images test-oldest test-clients fuzz check docs format dashboards protobuf install \
+	clean lock audit docker-image docker-test pin
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,6 +64,9 @@ test-images: install ## compare the network's input of the images in IMAGES with
 # Warnings are of what newer versions of the same packages have put right.
 test-oldest: $(OLDEST)/.installed ## prove the lower bounds of pyproject.toml: tests with the oldest versions it allows
 	$(OLDEST)/bin/python -m pytest $(OLDEST_TESTS) -W ignore::DeprecationWarning
+
+test-clients: install $(CLIENTS)/.installed ## ask a server with Triton's and KServe's clients, in an environment of their own
+	$(BIN)/python -m pytest tests/service/clients
 
 fuzz: install ## try other cases than the tests do, and many more: some minutes
 	$(BIN)/python -m pytest tests/fuzz --hypothesis-profile=fuzz --timeout 0
@@ -117,7 +123,7 @@ pin: ## name the images that containers are made of by the digests that their ta
 	done
 
 clean: ## remove the environments, caches and benchmark networks
-	rm -rf .venv .venv-gpu $(OLDEST) $(TOOLS) .bench .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info
+	rm -rf .venv .venv-gpu $(OLDEST) $(CLIENTS) $(TOOLS) .bench .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -143,6 +149,11 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(TOOLS)/.installed: Makefile
 	$(PYTHON) -m venv --clear $(TOOLS)
 	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
+	@touch $@
+
+$(CLIENTS)/.installed: tests/service/clients/requirements.txt
+	$(PYTHON) -m venv --clear $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
 # What constraints-oldest.txt does not name has the version of constraints.txt, and so have the tools for tests.

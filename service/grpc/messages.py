@@ -35,10 +35,11 @@ def read_request(message: ModelInferRequest) -> tuple[InferenceRequest, list[byt
     """
     if len(message.inputs) > _MOST_TENSORS or len(message.outputs) > _MOST_TENSORS:
         raise invalid(f"a request may have at most {_MOST_TENSORS} inputs and outputs")
-    tensors: list[Any] = [*message.inputs, *message.outputs]
-    for each in tensors:
-        if each.parameters:
-            raise invalid(f"{each.name[:80]!r}: there is no parameter {next(iter(each.parameters))[:80]!r}")
+    # KServe's client sends here too what says in JSON which bytes follow, and whether they are wanted.
+    for input_ in message.inputs:
+        _require_parameters(input_.name, input_.parameters, "binary_data_size")
+    for output in message.outputs:
+        _require_parameters(output.name, output.parameters, "binary_data")
     if message.raw_input_contents:
         if len(message.raw_input_contents) != len(message.inputs):
             raise invalid("there must be as many raw_input_contents as inputs")
@@ -53,6 +54,11 @@ def read_request(message: ModelInferRequest) -> tuple[InferenceRequest, list[byt
     ]
     parameters = {name: _parameter(name, value) for name, value in message.parameters.items()}
     return InferenceRequest(message.id, inputs, [each.name for each in message.outputs], parameters), raw
+
+
+def _require_parameters(name: str, parameters: Iterable[str], known: str) -> None:
+    if unknown := next((each for each in parameters if each != known), None):
+        raise invalid(f"{name[:80]!r}: there is no parameter {unknown[:80]!r}")
 
 
 def _raw(tensor: ModelInferRequest.InferInputTensor) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -24,6 +25,9 @@ _MOST_MESSAGE_BYTES, _LEAST_MESSAGE_BYTES = 33_554_432, 4_194_304
 _IDLE_S = 60.0
 _KEEPALIVE_S, _KEEPALIVE_TIMEOUT_S = 60, 20
 _PULSE_S = 1.0  # between two looks at the engine
+
+# uvicorn's own log, where an operator looks at start.
+_log = logging.getLogger("uvicorn.error")
 
 _HEALTH = health_pb2.HealthCheckResponse
 
@@ -64,6 +68,7 @@ class GrpcServer:
             except RuntimeError as error:
                 raise SettingsError(f"cannot listen on port {settings.grpc_port} of {host} for gRPC") from error
         await server.start()
+        _log.info("gRPC on port %d of %s", port, ", ".join(settings.host))
         watch = asyncio.get_running_loop().create_task(self._watch(servicer))
         try:
             yield port

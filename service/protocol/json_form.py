@@ -44,6 +44,7 @@ class _Output(_Strict):
 
 
 class _Request(_Strict):
+    model_name: str = ""  # which KServe's client sends too; the path says it
     id: str = ""
     parameters: _Parameters = {}
     inputs: Annotated[list[_Input], Field(max_length=_MOST_TENSORS)]
