@@ -10,8 +10,9 @@ import orjson
 from service.errors import ApiError
 
 MOST_BYTES = 8_388_608
-# 8 MiB of base64 are read and decoded in 20 ms, so many numbers in 10 ms; a list or an object takes as long as several.
-_MOST_VALUES, _MOST_LISTS = 200_000, 10_000
+# 8 MiB of base64 are read and decoded in 20 ms, so many numbers in 10 ms. A list takes as long as several numbers, a
+# field as long as many.
+_MOST_VALUES, _MOST_LISTS, _MOST_FIELDS = 200_000, 10_000, 1000
 
 
 class JsonText:
@@ -19,7 +20,7 @@ class JsonText:
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
-        self._size = self._values = self._lists = 0
+        self._size = self._values = self._lists = self._fields = 0
 
     def take(self, piece: bytes) -> None:
         """Take the next bytes.
@@ -30,12 +31,15 @@ class JsonText:
         self._size += len(piece)
         self._values += piece.count(b",")
         self._lists += piece.count(b"[") + piece.count(b"{")
+        self._fields += piece.count(b":")
         if self._size > MOST_BYTES:
             raise _too_large(f"{MOST_BYTES} bytes")
         if self._values > _MOST_VALUES:
             raise _too_large(f"{_MOST_VALUES} values")
         if self._lists > _MOST_LISTS:
             raise _too_large(f"{_MOST_LISTS} lists")
+        if self._fields > _MOST_FIELDS:
+            raise _too_large(f"{_MOST_FIELDS} fields")
         self._pieces.append(piece)
 
     def value(self) -> Any:

@@ -18,7 +18,6 @@ from urllib.parse import unquote
 
 import grpc
 import orjson
-from google.protobuf.message import Message
 from starlette.types import ASGIApp
 from starlette.types import Message as AsgiMessage
 
@@ -57,13 +56,13 @@ def path_of(method: str) -> str:
     return f"/{SERVICE}/{method}"
 
 
-async def answered(app: ASGIApp, method: str, message: Message, context: Context) -> Told:
+async def answered(app: ASGIApp, method: str, message: bytes, context: Context) -> Told:
     """Have a call answered.
 
     Args:
         app: answers it, see `Methods`, with what stands around requests.
         method: that is called.
-        message: that was sent.
+        message: that was sent, as it came.
         context: of the call.
 
     Raises:

@@ -21,14 +21,14 @@ from service.protocol.answer import DATATYPES, Array
 from service.protocol.metadata import ModelMetadata, ModelState, ServerMetadata
 from service.protocol.request import InferenceRequest, InputTensor, Parameter
 from service.protocol.signature import TensorSpec
-from service.protocol.tensors import LENGTH_BYTES, invalid
+from service.protocol.tensors import LENGTH_BYTES, NUMBER_BYTES, invalid
 
 _MOST_TENSORS = 16
 _CONTENTS = {"FP32": "fp32_contents", "BOOL": "bool_contents", "INT64": "int64_contents"}
 
 
-def read_request(message: ModelInferRequest) -> tuple[InferenceRequest, list[bytes]]:
-    """The request that a message describes, and the raw bytes of its inputs.
+def read_request(message: ModelInferRequest) -> InferenceRequest:
+    """The request that a message describes.
 
     Raises:
         ApiError: it describes none.
@@ -45,15 +45,20 @@ def read_request(message: ModelInferRequest) -> tuple[InferenceRequest, list[byt
             raise invalid("there must be as many raw_input_contents as inputs")
         if any(each.HasField("contents") for each in message.inputs):
             raise invalid("send either contents or raw_input_contents")
-        raw = list(message.raw_input_contents)
+        sizes = [len(each) for each in message.raw_input_contents]
     else:
-        raw = [_raw(each) for each in message.inputs]
+        sizes = [_size(each) for each in message.inputs]
     inputs = [
-        InputTensor(each.name, each.datatype, tuple(each.shape), None, len(data))
-        for each, data in zip(message.inputs, raw, strict=True)
+        InputTensor(each.name, each.datatype, tuple(each.shape), None, size)
+        for each, size in zip(message.inputs, sizes, strict=True)
     ]
     parameters = {name: _parameter(name, value) for name, value in message.parameters.items()}
-    return InferenceRequest(message.id, inputs, [each.name for each in message.outputs], parameters), raw
+    return InferenceRequest(message.id, inputs, [each.name for each in message.outputs], parameters)
+
+
+def raw_bytes(message: ModelInferRequest) -> list[bytes]:
+    """The raw bytes of each input of a message that has been read."""
+    return list(message.raw_input_contents) or [_raw(each) for each in message.inputs]
 
 
 def _require_parameters(name: str, parameters: Iterable[str], known: str) -> None:
@@ -61,14 +66,22 @@ def _require_parameters(name: str, parameters: Iterable[str], known: str) -> Non
         raise invalid(f"{name[:80]!r}: there is no parameter {unknown[:80]!r}")
 
 
-def _raw(tensor: ModelInferRequest.InferInputTensor) -> bytes:
-    """The bytes of a tensor whose elements stand in its contents."""
-    contents = tensor.contents
+def _size(tensor: ModelInferRequest.InferInputTensor) -> int:
+    """How many raw bytes the elements in the contents of a tensor are."""
+    where, contents = f"input {tensor.name[:80]!r}", tensor.contents
     known = {"FP32": "fp32_contents", "BYTES": "bytes_contents"}
     if tensor.datatype not in known:
-        raise invalid(f"input {tensor.name[:80]!r}: its datatype must be BYTES or FP32, not {tensor.datatype[:20]!r}")
+        raise invalid(f"{where}: its datatype must be BYTES or FP32, not {tensor.datatype[:20]!r}")
     if {field.name for field, _ in contents.ListFields()} - {known[tensor.datatype]}:
-        raise invalid(f"input {tensor.name[:80]!r}: its contents must be {known[tensor.datatype]}")
+        raise invalid(f"{where}: its contents must be {known[tensor.datatype]}")
+    if tensor.datatype == "FP32":
+        return NUMBER_BYTES * len(contents.fp32_contents)
+    return sum(LENGTH_BYTES + len(each) for each in contents.bytes_contents)
+
+
+def _raw(tensor: ModelInferRequest.InferInputTensor) -> bytes:
+    """The raw bytes of a tensor whose elements stand in its contents."""
+    contents = tensor.contents
     if tensor.datatype == "FP32":
         return np.array(contents.fp32_contents, "<f4").tobytes()
     return b"".join(len(each).to_bytes(LENGTH_BYTES, "little") + each for each in contents.bytes_contents)

@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from starlette.types import Receive, Scope, Send
 
 from service.classify.budgets import Wish
 from service.classify.deadlines import Deadline
 from service.classify.request import ClassifyRequest
-from service.grpc.messages import answer_message, index_message, model_message, read_request, server_message
+from service.grpc.messages import answer_message, index_message, model_message, raw_bytes, read_request, server_message
 from service.grpc.open_inference_pb2 import (
     ModelInferRequest,
     ModelInferResponse,
@@ -23,16 +23,23 @@ from service.grpc.open_inference_pb2 import (
     ModelReadyResponse,
     RepositoryIndexRequest,
     RepositoryIndexResponse,
+    ServerLiveRequest,
     ServerLiveResponse,
+    ServerMetadataRequest,
     ServerMetadataResponse,
+    ServerReadyRequest,
     ServerReadyResponse,
 )
+from service.grpc.wire import require_quickly_read
 from service.http.transport import Head
 from service.protocol.answer import output_tensors
 from service.protocol.bodies import RawBody
 from service.protocol.metadata import index, model_metadata, server_metadata
 from service.protocol.request import Inference, Limits
+from service.protocol.tensors import invalid
 from service.repository.models import Models
+
+_Method = Callable[[Any, Scope], Awaitable[Message]]
 
 
 @dataclass(slots=True)
@@ -41,14 +48,14 @@ class Call:
 
     Attributes:
         method: its name.
-        message: that was sent.
+        message: that was sent, as it came: who may send it is asked before it is read.
         ends_at: when the client waits no longer, in seconds of `time.perf_counter`.
         departed: set when the client has left.
         answer: to be sent, once there is one.
     """
 
     method: str
-    message: Any
+    message: bytes
     ends_at: float
     departed: asyncio.Event
     answer: Any = None
@@ -63,15 +70,15 @@ class Methods:
 
     def __init__(self, models: Models) -> None:
         self._models = models
-        self._methods: dict[str, Callable[[Any, Scope], Awaitable[Message]]] = {
-            "ServerLive": self._server_live,
-            "ServerReady": self._server_ready,
-            "ModelReady": self._model_ready,
-            "ServerMetadata": self._server_metadata,
-            "ModelMetadata": self._model_metadata,
-            "ModelInfer": self._model_infer,
-            "ModelStreamInfer": self._model_infer,
-            "RepositoryIndex": self._repository_index,
+        self._methods: dict[str, tuple[type[Message], _Method]] = {
+            "ServerLive": (ServerLiveRequest, self._server_live),
+            "ServerReady": (ServerReadyRequest, self._server_ready),
+            "ModelReady": (ModelReadyRequest, self._model_ready),
+            "ServerMetadata": (ServerMetadataRequest, self._server_metadata),
+            "ModelMetadata": (ModelMetadataRequest, self._model_metadata),
+            "ModelInfer": (ModelInferRequest, self._model_infer),
+            "ModelStreamInfer": (ModelInferRequest, self._model_infer),
+            "RepositoryIndex": (RepositoryIndexRequest, self._repository_index),
         }
 
     @property
@@ -82,7 +89,13 @@ class Methods:
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
         """Answer one call."""
         call: Call = scope["call"]
-        call.answer = await self._methods[call.method](call.message, scope)
+        kind, method = self._methods[call.method]
+        require_quickly_read(call.message)
+        try:
+            message = kind.FromString(call.message)
+        except DecodeError as error:
+            raise invalid("the message cannot be read") from error
+        call.answer = await method(message, scope)
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
@@ -109,12 +122,12 @@ class Methods:
         settings, state, call = served.settings, scope["state"], scope["call"]
         request = ClassifyRequest(served, state["record"], state.get("account"))
         request.admit()
-        asked, raw = read_request(message)
+        asked = read_request(message)
         inference = Inference(asked, served.manifest, Limits(settings.max_images, settings.max_bytes))
         head = Head(scope)
         within = head.deadline(state["record"].started_at, settings.deadline_ms)
         deadline = Deadline(min(within.at, call.ends_at))
-        transport = MessageTransport(raw, call.departed)
+        transport = MessageTransport(raw_bytes(message), call.departed)
         classified = await request.classify(RawBody(inference), transport, deadline, Wish(head.budget))
         outputs = output_tensors(classified, inference.outputs)
         return answer_message(asked.id, served.manifest, outputs, raw=bool(message.raw_input_contents))

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
-from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from pydantic_settings import SettingsError
@@ -81,16 +80,16 @@ class GrpcServer:
     def _handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         handlers = {}
         for method in messages.DESCRIPTOR.services_by_name[SERVICE.rpartition(".")[2]].methods:
-            asked, told = (getattr(messages, kind.name) for kind in (method.input_type, method.output_type))
+            told = getattr(messages, method.output_type.name)
             make: Any = grpc.stream_stream_rpc_method_handler
             behaviour: Any = self._stream
             if not method.client_streaming:
                 make, behaviour = grpc.unary_unary_rpc_method_handler, self._unary(method.name)
-            handlers[method.name] = make(behaviour, asked.FromString, told.SerializeToString)
+            handlers[method.name] = make(behaviour, None, told.SerializeToString)  # requests come as bytes
         return handlers
 
-    def _unary(self, method: str) -> Callable[[Message, Context], Any]:
-        async def behaviour(message: Message, context: Context) -> Any:
+    def _unary(self, method: str) -> Callable[[bytes, Context], Any]:
+        async def behaviour(message: bytes, context: Context) -> Any:
             told = await answered(self._app, method, message, context)
             if isinstance(told.answer, Refusal):
                 await context.abort(told.answer.code, told.answer.message, told.metadata)
@@ -103,12 +102,11 @@ class GrpcServer:
         while (message := await self._next(context)) is not None:
             told = await answered(self._app, "ModelStreamInfer", message, context)
             if isinstance(told.answer, Refusal):
-                about = messages.ModelInferResponse(model_name=message.model_name, id=message.id)
-                yield messages.ModelStreamInferResponse(error_message=told.answer.message, infer_response=about)
+                yield messages.ModelStreamInferResponse(error_message=told.answer.message)
             else:
                 yield messages.ModelStreamInferResponse(infer_response=told.answer)
 
-    async def _next(self, context: Context) -> messages.ModelInferRequest | None:
+    async def _next(self, context: Context) -> bytes | None:
         """The next message of a stream; None at its end."""
         loop = asyncio.get_running_loop()
         read, stopping = loop.create_task(_read(context)), loop.create_task(self._stopping.wait())
@@ -133,7 +131,7 @@ class GrpcServer:
             await asyncio.sleep(_PULSE_S)
 
 
-async def _read(context: Context) -> messages.ModelInferRequest | None:
+async def _read(context: Context) -> bytes | None:
     message = await context.read()
     return None if message is grpc.aio.EOF else message
 

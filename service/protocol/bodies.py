@@ -58,6 +58,7 @@ class JsonBody:
         self.most_bytes = MOST_BYTES if json_bytes is None else json_bytes + limits.most_images * (image_bytes + 4)
         self.wants_binary: frozenset[str] | None = None
         self._ask = ask
+        self._most_images = limits.most_images
         self._json = JsonText()
         self._json_left = json_bytes
         self._raw: RawBody | None = None
@@ -97,5 +98,5 @@ class JsonBody:
         return self._raw
 
     def _begin_raw(self) -> None:
-        request, self.wants_binary = read_request(self._json.value())
+        request, self.wants_binary = read_request(self._json.value(), self._most_images)
         self._raw = RawBody(self._ask(request))

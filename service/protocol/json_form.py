@@ -35,7 +35,7 @@ class _Input(_Strict):
     shape: _Shape
     datatype: str
     parameters: _Parameters = {}
-    data: list[Any] | None = None
+    data: Any = None  # left as it is: there may be much of it
 
 
 class _Output(_Strict):
@@ -51,8 +51,12 @@ class _Request(_Strict):
     outputs: Annotated[list[_Output], Field(max_length=_MOST_TENSORS)] = []
 
 
-def read_request(said: object) -> tuple[InferenceRequest, frozenset[str] | None]:
+def read_request(said: object, most_images: int) -> tuple[InferenceRequest, frozenset[str] | None]:
     """The request that JSON describes, and which outputs are wanted as raw bytes; None where all are.
+
+    Args:
+        said: by the JSON.
+        most_images: that a request may have.
 
     Raises:
         ApiError: it describes none.
@@ -65,12 +69,12 @@ def read_request(said: object) -> tuple[InferenceRequest, frozenset[str] | None]
         raise invalid(f"{where}: {first['msg']}" if where else first["msg"]) from error
     all_binary = _flag(request.parameters, "binary_data_output", "the request")
     binary = [each.name for each in request.outputs if _is_binary(each, all_binary)]
-    inputs, outputs = [_tensor(each) for each in request.inputs], [each.name for each in request.outputs]
+    inputs, outputs = [_tensor(each, most_images) for each in request.inputs], [each.name for each in request.outputs]
     asked = InferenceRequest(request.id, inputs, outputs, request.parameters)
     return asked, None if all_binary and not outputs else frozenset(binary)
 
 
-def _tensor(described: _Input) -> InputTensor:
+def _tensor(described: _Input, most_images: int) -> InputTensor:
     where = f"input {described.name[:80]!r}"
     shape, data = tuple(described.shape), described.data
     raw_bytes = described.parameters.pop("binary_data_size", None)
@@ -81,7 +85,11 @@ def _tensor(described: _Input) -> InputTensor:
         if isinstance(raw_bytes, bool) or not isinstance(raw_bytes, int) or raw_bytes < 0:
             raise invalid(f"{where}: the parameter 'binary_data_size' must be a whole number")
         return InputTensor(described.name, described.datatype, shape, None, raw_bytes)
+    if not isinstance(data, list):
+        raise invalid(f"{where}: its data must be a list")
     if described.datatype == "BYTES":
+        if len(data) > most_images:
+            raise invalid(f"a request may have at most {most_images} images, not {len(data)}")
         files = [decoded_base64(each, f"{where}: element {index}") for index, each in enumerate(data)]
         return InputTensor(described.name, "BYTES", shape, files)
     if described.datatype == "FP32":

@@ -13,11 +13,10 @@ from service.classify.budgets import budget_in
 from service.classify.uploads import Upload
 from service.errors import ApiError
 from service.protocol.signature import ENCODED, GATE_OFFSET, IMAGES, TensorSpec, inputs_of, outputs_of
-from service.protocol.tensors import LENGTH_BYTES, Pieces, invalid, require_size, text_elements
+from service.protocol.tensors import LENGTH_BYTES, NUMBER_BYTES, Pieces, invalid, require_size, text_elements
 
 Parameter = bool | int | float | str
 _LONGEST_ID = 256
-_NUMBER_BYTES = 4  # of FP32, which all numbers of inputs are
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +149,7 @@ class Inference:
         if spec.datatype == "BYTES":
             _require_elements(tensor, count, limits)
             return
-        size = math.prod(tensor.shape) * _NUMBER_BYTES
+        size = math.prod(tensor.shape) * NUMBER_BYTES
         has = tensor.raw_bytes if tensor.data is None else len(tensor.data)
         if has != size:
             raise invalid(f"{where}: it has {has} bytes, where its shape {list(tensor.shape)} has {size}")
@@ -162,7 +161,7 @@ class Inference:
 
     def _slices(self, tensor: InputTensor, raw: Pieces) -> list[bytes]:
         """The bytes of each image of a tensor."""
-        size = math.prod(tensor.shape[1:]) * _NUMBER_BYTES
+        size = math.prod(tensor.shape[1:]) * NUMBER_BYTES
         if isinstance(tensor.data, bytes):
             return [tensor.data[start : start + size] for start in range(0, len(tensor.data), size)]
         return [raw.take(size) for _ in range(self._count)]

@@ -17,6 +17,8 @@ from service.errors import ApiError
 
 LENGTH_BYTES = 4
 """Before each element of a tensor of strings."""
+NUMBER_BYTES = 4
+"""Of FP32, which all numbers of inputs are."""
 
 
 def invalid(why: str) -> ApiError:

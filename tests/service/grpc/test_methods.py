@@ -117,6 +117,21 @@ def test_contents_of_another_kind_are_refused(echo: Grpc) -> None:
         assert (code, said in words) == (CODE.INVALID_ARGUMENT, True), words
 
 
+def test_contents_that_are_too_many_are_refused(echo: Grpc) -> None:
+    many, images = asking(inputs=[NUMBERS]), asking(inputs=[files(2)])
+    many.inputs[0].contents.fp32_contents.extend([1.0] * 300_000)
+    images.inputs[0].contents.bytes_contents.extend([b""] * 100_000)
+    assert "at most 1048576 bytes besides its raw_input_contents" in echo.refused("ModelInfer", many)[1]
+    assert "it has 400000 bytes; an image may have 1000" in echo.refused("ModelInfer", images)[1]
+
+
+def test_bytes_that_are_no_message_are_refused(echo: Grpc) -> None:
+    with pytest.raises(grpc.RpcError) as raised:
+        echo.channel.unary_unary(f"/{SERVICE}/ModelInfer")(b"\xff\xff", timeout=5)
+    error: Any = raised.value
+    assert (error.code(), error.details()) == (CODE.INVALID_ARGUMENT, "the message cannot be read")
+
+
 def test_unknown_parameters_of_tensors_are_refused(echo: Grpc) -> None:
     message = _with()
     message.inputs[0].parameters["binary_data_size"].int64_param = 96  # KServe's client sends it
