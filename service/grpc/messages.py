@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from artifact.manifest import Manifest
 from service.grpc.open_inference_pb2 import (
     InferParameter,
     InferTensorContents,
@@ -17,7 +16,7 @@ from service.grpc.open_inference_pb2 import (
     RepositoryIndexResponse,
     ServerMetadataResponse,
 )
-from service.protocol.answer import DATATYPES, Array
+from service.protocol.answer import DATATYPES, DEGRADED, InferenceAnswer
 from service.protocol.metadata import ModelMetadata, ModelState, ServerMetadata
 from service.protocol.request import InferenceRequest, InputTensor, Parameter
 from service.protocol.signature import TensorSpec
@@ -95,10 +94,12 @@ def _parameter(name: str, value: InferParameter) -> Parameter:
     return found
 
 
-def answer_message(id_: str, manifest: Manifest, outputs: Mapping[str, Array], *, raw: bool) -> ModelInferResponse:
+def answer_message(answer: InferenceAnswer, *, raw: bool) -> ModelInferResponse:
     """The answer to a request; with raw bytes where the request had them."""
-    message = ModelInferResponse(model_name=manifest.name, model_version=manifest.version, id=id_)
-    for name, values in outputs.items():
+    message = ModelInferResponse(model_name=answer.model, model_version=answer.version, id=answer.id)
+    if answer.degraded:
+        message.parameters[DEGRADED].bool_param = True
+    for name, values in answer.outputs.items():
         datatype = DATATYPES[values.dtype.kind]
         output = message.outputs.add(name=name, datatype=datatype, shape=values.shape)
         if raw:

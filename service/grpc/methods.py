@@ -32,7 +32,7 @@ from service.grpc.open_inference_pb2 import (
 )
 from service.grpc.wire import require_quickly_read
 from service.http.transport import Head
-from service.protocol.answer import output_tensors
+from service.protocol.answer import answer_of
 from service.protocol.bodies import RawBody
 from service.protocol.metadata import index, model_metadata, server_metadata
 from service.protocol.request import Inference, Limits
@@ -122,15 +122,15 @@ class Methods:
         settings, state, call = served.settings, scope["state"], scope["call"]
         request = ClassifyRequest(served, state["record"], state.get("account"))
         request.admit()
-        asked = read_request(message)
-        inference = Inference(asked, served.manifest, Limits(settings.max_images, settings.max_bytes))
+        limits = Limits(settings.max_images, settings.max_bytes)
+        inference = Inference(read_request(message), served.manifest, limits)
         head = Head(scope)
         within = head.deadline(state["record"].started_at, settings.deadline_ms)
         deadline = Deadline(min(within.at, call.ends_at))
         transport = MessageTransport(raw_bytes(message), call.departed)
         classified = await request.classify(RawBody(inference), transport, deadline, Wish(head.budget))
-        outputs = output_tensors(classified, inference.outputs)
-        return answer_message(asked.id, served.manifest, outputs, raw=bool(message.raw_input_contents))
+        answer = answer_of(inference, served.manifest, classified)
+        return answer_message(answer, raw=bool(message.raw_input_contents))
 
 
 class MessageTransport:

@@ -9,7 +9,7 @@ from service.classify.budgets import Wish
 from service.classify.context import Context
 from service.classify.request import ClassifyRequest
 from service.http.transport import Head, HttpTransport
-from service.protocol.answer import output_tensors
+from service.protocol.answer import answer_of
 from service.protocol.bodies import JsonBody
 from service.protocol.json_form import BINARY_HEADER, write_answer
 from service.protocol.request import Inference, InferenceRequest, Limits
@@ -42,9 +42,7 @@ class InferenceEndpoint:
         deadline = head.deadline(state["record"].started_at, served.settings.deadline_ms)
         transport = HttpTransport(head.declared_bytes, receive)
         classified = await request.classify(body, transport, deadline, Wish(head.budget))
-        inference = body.inference
-        tensors = output_tensors(classified, inference.outputs)
-        told, json_bytes = write_answer(inference.request.id, served.manifest, tensors, body.wants_binary)
+        told, json_bytes = write_answer(answer_of(body.inference, served.manifest, classified), body.wants_binary)
         headers = [(b"content-length", b"%d" % len(told))]
         if json_bytes is None:
             headers.append((b"content-type", b"application/json"))

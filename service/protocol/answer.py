@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from artifact.manifest import Manifest
 from service.classify.request import Classified
 from service.engine.job import Answer
 from service.errors import ImageFailed
+from service.protocol.request import Inference
 
 Array = np.ndarray[Any, Any]
 DATATYPES = {"f": "FP32", "b": "BOOL", "i": "INT64"}
 """Of the protocol, by NumPy's kinds as far as they are answered."""
+DEGRADED = "degraded"
+"""The parameter of an answer that says so."""
 
 
 def _logits(answers: Sequence[Answer]) -> Array:
@@ -36,8 +41,26 @@ _OUTPUTS: Mapping[str, Callable[[Sequence[Answer]], Array]] = {
 }
 
 
-def output_tensors(classified: Sequence[Classified], names: Sequence[str]) -> dict[str, Array]:
-    """The outputs of these names, each with a row for every image; see `outputs_of`.
+@dataclass(frozen=True, slots=True)
+class InferenceAnswer:
+    """What is answered to a request.
+
+    Attributes:
+        id: of the request; empty where it has none.
+        model, version: that answered.
+        outputs: by name, each with a row for every image; see `outputs_of`.
+        degraded: whether an image had less compute than was asked for, because the service had too much to do.
+    """
+
+    id: str
+    model: str
+    version: str
+    outputs: Mapping[str, Array]
+    degraded: bool
+
+
+def answer_of(inference: Inference, manifest: Manifest, classified: Sequence[Classified]) -> InferenceAnswer:
+    """The answer to a request, of what came of its images.
 
     Raises:
         ImageFailed: something went wrong with one of them.
@@ -47,4 +70,6 @@ def output_tensors(classified: Sequence[Classified], names: Sequence[str]) -> di
         if isinstance(outcome, Exception):
             raise ImageFailed(index, outcome) from outcome
         answers.append(outcome)
-    return {name: _OUTPUTS[name](answers) for name in names}
+    outputs = {name: _OUTPUTS[name](answers) for name in inference.outputs}
+    degraded = any(plan.degraded for _, plan, _ in classified)
+    return InferenceAnswer(inference.request.id, manifest.name, manifest.version, outputs, degraded)

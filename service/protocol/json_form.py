@@ -6,16 +6,14 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from typing import Annotated, Any
 
-import numpy as np
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from artifact.manifest import Manifest
 from service.classify.json_text import decoded_base64
-from service.protocol.answer import DATATYPES
+from service.protocol.answer import DATATYPES, DEGRADED, InferenceAnswer
 from service.protocol.request import InferenceRequest, InputTensor, Parameter
 from service.protocol.tensors import float32_bytes, invalid
 
@@ -117,22 +115,18 @@ def _require_none_left(parameters: _Parameters, where: str) -> None:
         raise invalid(f"{where}: there is no parameter {next(iter(parameters))[:80]!r}")
 
 
-def write_answer(
-    id_: str, manifest: Manifest, outputs: Mapping[str, np.ndarray[Any, Any]], binary: Set[str] | None
-) -> tuple[bytes, int | None]:
+def write_answer(answer: InferenceAnswer, binary: Set[str] | None) -> tuple[bytes, int | None]:
     """The body of an answer.
 
     Args:
-        id_: of the request; empty where it has none.
-        manifest: of the model that answers.
-        outputs: arrays, by name.
-        binary: those that are wanted as raw bytes; None for all.
+        answer: to a request.
+        binary: outputs that are wanted as raw bytes; None for all.
 
     Returns:
         The body, and how much of it is JSON where raw bytes follow.
     """
     described, raw = [], []
-    for name, values in outputs.items():
+    for name, values in answer.outputs.items():
         output: dict[str, Any] = {"name": name, "datatype": DATATYPES[values.dtype.kind], "shape": list(values.shape)}
         if binary is None or name in binary:
             raw.append(values.tobytes())
@@ -140,10 +134,12 @@ def write_answer(
         else:
             output["data"] = values.ravel()
         described.append(output)
-    answer: dict[str, Any] = {"model_name": manifest.name, "model_version": manifest.version, "outputs": described}
-    if id_:
-        answer["id"] = id_
-    told = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+    said: dict[str, Any] = {"model_name": answer.model, "model_version": answer.version, "outputs": described}
+    if answer.id:
+        said["id"] = answer.id
+    if answer.degraded:
+        said["parameters"] = {DEGRADED: True}
+    told = orjson.dumps(said, option=orjson.OPT_SERIALIZE_NUMPY)
     return (b"".join([told, *raw]), len(told)) if raw else (told, None)
 
 

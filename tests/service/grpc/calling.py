@@ -16,6 +16,7 @@ from artifact.preprocessing import Float32Array
 from service.access.keys import KeySource
 from service.engine.runtimes.base import Runtime
 from service.grpc import open_inference_pb2 as messages
+from service.observability.tracing import Tracing
 from tests.runtimes import PATIENCE_S
 from tests.service.http_server import RunningServer, http_serving
 
@@ -65,11 +66,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def grpc_serving(runtime: Runtime, keys: KeySource | None = None, **settings: Any) -> Iterator[Grpc]:
+def grpc_serving(
+    runtime: Runtime, keys: KeySource | None = None, tracing: Tracing | None = None, **settings: Any
+) -> Iterator[Grpc]:
     """A started server that speaks gRPC too."""
     port = free_port()
     with (
-        http_serving(runtime, keys, grpc_port=port, **settings) as server,
+        http_serving(runtime, keys, tracing, grpc_port=port, **settings) as server,
         grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
         yield Grpc(server, channel, port)

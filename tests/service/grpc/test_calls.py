@@ -12,13 +12,19 @@ from typing import Any
 
 import grpc
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic_settings import SettingsError
 
 from service.access.keys import ApiKey, Keyring
 from service.app import Service, create_app
+from service.engine.queueing.budget_limit import BudgetLimit
 from service.grpc import open_inference_pb2 as messages
 from service.http.listening import taken_port
+from service.observability.tracing import Tracing
 from service.settings import Settings
+from tests.budgets import BUDGETS
 from tests.image_files import solid
 from tests.runtimes import PATIENCE_S, EchoRuntime, wait_until
 from tests.service.grpc.calling import SERVICE, arrays, asking, files, free_port, grpc_serving, numbers
@@ -191,3 +197,26 @@ def test_calls_have_lines_in_the_access_log(echo_runtime: EchoRuntime, caplog: p
         echo.refused("ModelInfer", _asked(model_name="nobody"))
     lines = [record for record in caplog.records if record.name == "service.observability.access_log"]
     assert [record.getMessage() for record in lines] == [f"POST {INFER} 200", f"POST {INFER} 404"]
+
+
+def test_calls_have_spans_in_the_trace_of_their_client(echo_runtime: EchoRuntime) -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    tracing = Tracing(provider, echo_runtime.manifest)
+    with grpc_serving(echo_runtime, tracing=tracing) as echo:
+        echo.infer(_asked(), metadata=[("traceparent", f"00-{trace}-00f067aa0ba902b7-01")])
+        wait_until(lambda: len(exporter.get_finished_spans()) == 4)
+    *stages, span = exporter.get_finished_spans()
+    assert [each.name for each in (*stages, span)] == ["queue", "decode", "inference", f"POST {INFER}"]
+    assert {f"{each.context.trace_id:032x}" for each in (*stages, span)} == {trace}
+
+
+def test_degraded_answers_say_so(echo_runtime: EchoRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+    echo_runtime.manifest = echo_runtime.manifest.model_copy(update={"budgets": BUDGETS})
+    with grpc_serving(echo_runtime, least_budget=0.4) as echo:
+        assert not echo.infer(_asked()).parameters
+        monkeypatch.setattr(BudgetLimit, "share", 0.5)
+        assert echo.infer(_asked()).parameters["degraded"].bool_param
+        never = {"degrade": messages.InferParameter(string_param="never")}
+        assert not echo.infer(_asked(parameters=never)).parameters

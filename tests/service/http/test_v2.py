@@ -4,13 +4,17 @@ import json
 from collections.abc import Iterator
 
 import numpy as np
+import orjson
 import pytest
 
 from service.classify.graph import best_classes
+from service.engine.queueing.budget_limit import BudgetLimit
 from service.images.decoding import ImageDecoder
+from tests.budgets import BUDGETS
 from tests.image_files import solid
-from tests.runtimes import EchoRuntime
+from tests.runtimes import EchoRuntime, wait_until
 from tests.service.conftest import Outcome
+from tests.service.http_server import http_serving, post, read_answer
 from tests.service.inference import (
     HEADER,
     echo_images,
@@ -156,3 +160,39 @@ def test_readiness_is_told_by_status(echo: Server) -> None:
     echo.context.engine.leave()
     assert [(echo.get(path).status_code, echo.get(path).json()) for path in paths] == [(503, {"error": "stopping"})] * 3
     assert echo.get("/v2/health/live").status_code == 200
+
+
+def test_budget_and_degrade_are_those_of_classify(echo_runtime: EchoRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+    echo_runtime.manifest = echo_runtime.manifest.model_copy(update={"budgets": BUDGETS})
+    images = numbers_input(echo_images(0.5))
+    with serving(echo_runtime, least_budget=0.4, recheck_share=1) as server:
+        assert "parameters" not in infer(server, images, parameters={"budget": 0.6}).json()
+        assert echo_runtime.offsets[-1] == [-1.0]
+        infer(server, images, parameters={"budget": 0.6}, headers={"X-Compute-Budget": "1"})
+        assert echo_runtime.offsets[-1] == [-1.0]
+        infer(server, images, headers={"X-Compute-Budget": "1"})
+        assert echo_runtime.offsets[-1] == [1e4]
+        with monkeypatch.context() as overload:
+            overload.setattr(BudgetLimit, "share", 0.5)
+            assert infer(server, images).json()["parameters"] == {"degraded": True}
+            assert echo_runtime.offsets[-1] == [-1.0]
+            assert "parameters" not in infer(server, images, parameters={"degrade": "never"}).json()
+            assert echo_runtime.offsets[-1] == [0.0]
+        wait_until(lambda: 'aig_rechecked_images_total{same="true"} 1.0' in server.get("/metrics").text)
+
+
+def test_client_that_leaves_is_waited_for_no_longer(echo_runtime: EchoRuntime) -> None:
+    body = orjson.dumps({"inputs": [numbers_input(echo_images(2.0))]})
+    route = "/v2/models/{name}/infer"
+    with http_serving(echo_runtime) as server:
+        echo_runtime.hold()
+        with server.connect() as running:
+            running.sendall(post(solid(1)))
+            echo_runtime.wait_until_running()
+            with server.connect() as leaving:
+                leaving.sendall(post(body, target="/v2/models/echo/infer"))
+                wait_until(lambda: server.context.engine.queue_depth == 1)
+            wait_until(lambda: server.requests("client_gone", route) == 1)
+            echo_runtime.release()
+            assert read_answer(running).status == 200
+        assert 2.0 not in echo_runtime.seen
