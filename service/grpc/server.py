@@ -23,7 +23,7 @@ _MOST_MESSAGE_BYTES, _LEAST_MESSAGE_BYTES = 33_554_432, 4_194_304
 # How long a stream may bring nothing, and a connection have no calls, in seconds.
 _IDLE_S = 60.0
 _KEEPALIVE_S, _KEEPALIVE_TIMEOUT_S = 60, 20
-_PULSE_S = 1.0  # between two looks at the engine
+_PULSE_S, _STEP_S = 1.0, 0.02  # between two looks at the engine, and at what is still to be answered
 
 # uvicorn's own log, where an operator looks at start.
 _log = logging.getLogger("uvicorn.error")
@@ -45,6 +45,7 @@ class GrpcServer:
         self._settings = settings
         self._is_ready = is_ready
         self._stopping = asyncio.Event()
+        self._open = 0  # calls that are not answered yet
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[int]:
@@ -74,8 +75,26 @@ class GrpcServer:
         finally:
             watch.cancel()
             await servicer.enter_graceful_shutdown()
-            self._stopping.set()
-            await server.stop(settings.drain_seconds)
+            await self._drain(server)
+
+    async def _drain(self, server: grpc.aio.Server) -> None:
+        """Take no calls any more, and let those that there are be answered; who only watches the health is cut off."""
+        self._stopping.set()
+        draining = asyncio.get_running_loop().create_task(server.stop(self._settings.drain_seconds))
+        while self._open and not draining.done():
+            await asyncio.sleep(_STEP_S)
+        await server.stop(None)
+        await draining
+
+    def _count(self, context: Context) -> None:
+        """Count a call as open until its answer is sent."""
+
+        def close(_: Context) -> None:
+            self._open -= 1
+
+        closed: Any = close  # the type stubs want a class of their own
+        self._open += 1
+        context.add_done_callback(closed)
 
     def _handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         handlers = {}
@@ -90,6 +109,7 @@ class GrpcServer:
 
     def _unary(self, method: str) -> Callable[[bytes, Context], Any]:
         async def behaviour(message: bytes, context: Context) -> Any:
+            self._count(context)
             told = await answered(self._app, method, message, context)
             if isinstance(told.answer, Refusal):
                 await context.abort(told.answer.code, told.answer.message, told.metadata)
@@ -99,6 +119,7 @@ class GrpcServer:
         return behaviour
 
     async def _stream(self, _: object, context: Context) -> AsyncIterator[messages.ModelStreamInferResponse]:
+        self._count(context)
         while (message := await self._next(context)) is not None:
             told = await answered(self._app, "ModelStreamInfer", message, context)
             if isinstance(told.answer, Refusal):

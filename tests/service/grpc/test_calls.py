@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -147,6 +148,8 @@ def test_stopping_server_answers_what_runs_and_ends_streams_at_once(echo_runtime
         stream = echo.method("ModelStreamInfer")(iter(requests))
         requests.send(_asked())
         assert arrays(next(stream).infer_response)["logits"] == [[0.5, 0, 0]]
+        watch = health_pb2_grpc.HealthStub(echo.channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
         echo_runtime.hold()
         running = echo.method("ModelInfer").future(_asked(7.0))
         echo_runtime.wait_until_running()
