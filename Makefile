@@ -21,6 +21,9 @@ IMAGES ?= service/ui/static/samples
 OLDEST := .venv-oldest
 OLDEST_TESTS := tests/artifact tests/clients tests/export tests/fuzz tests/images tests/models tests/service
 
+# The environment of clients that others made, which need other versions of packages.
+CLIENTS := .venv-clients
+
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Packages of the service with the digests of all their files, for every system and Python that is supported.
@@ -29,9 +32,10 @@ LOCK := requirements-serve-$(RUNTIME).txt
 # Tools that no other target needs, in an environment of their own.
 TOOLS := .venv-tools
 UV := 0.13.9
+PROTOC := grpcio-tools==1.71.2
 COMPILE := $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-annotate --no-emit-index-url
-SERVE_EXTRAS := --extra serve --extra heif --extra tracing
+SERVE_EXTRAS := --extra serve --extra grpc --extra heif --extra tracing
 AUDIT := $(TOOLS)/bin/uv tool run --quiet pip-audit==2.10.1 --require-hashes --disable-pip --strict
 # Digests are everywhere here, and look as random as secrets do.
 NO_SECRETS := --disable-plugin HexHighEntropyString --disable-plugin Base64HighEntropyString
@@ -39,8 +43,8 @@ SOURCES := artifact bench clients docker docs export models service tests
 
 REVISION = $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
-.PHONY: help serve test test-fast test-images test-oldest fuzz check docs format dashboards install clean lock audit \
-	docker-image docker-test pin
+.PHONY: help serve test test-fast test-images test-oldest test-clients fuzz check docs format dashboards protobuf install \
+	clean lock audit docker-image docker-test pin
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,6 +65,9 @@ test-images: install ## compare the network's input of the images in IMAGES with
 test-oldest: $(OLDEST)/.installed ## prove the lower bounds of pyproject.toml: tests with the oldest versions it allows
 	$(OLDEST)/bin/python -m pytest $(OLDEST_TESTS) -W ignore::DeprecationWarning
 
+test-clients: install $(CLIENTS)/.installed ## ask a server with Triton's and KServe's clients, in an environment of their own
+	$(BIN)/python -m pytest tests/service/clients
+
 fuzz: install ## try other cases than the tests do, and many more: some minutes
 	$(BIN)/python -m pytest tests/fuzz --hypothesis-profile=fuzz --timeout 0
 
@@ -78,6 +85,10 @@ docs: $(VENV)/.docs ## build the documentation into build/site, and check its li
 format: install ## format the sources
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
+
+protobuf: $(TOOLS)/.installed ## write the Python of the gRPC messages, for the oldest protobuf that pyproject.toml allows
+	$(TOOLS)/bin/uv tool run --quiet --from $(PROTOC) --with setuptools python -m grpc_tools.protoc --proto_path=. \
+		--python_out=. --pyi_out=. service/grpc/open_inference.proto
 
 dashboards: install ## write the Grafana dashboards from their code
 	$(BIN)/python -m docker.grafana
@@ -112,7 +123,7 @@ pin: ## name the images that containers are made of by the digests that their ta
 	done
 
 clean: ## remove the environments, caches and benchmark networks
-	rm -rf .venv .venv-gpu $(OLDEST) $(TOOLS) .bench .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info
+	rm -rf .venv .venv-gpu $(OLDEST) $(CLIENTS) $(TOOLS) .bench .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -140,11 +151,16 @@ $(TOOLS)/.installed: Makefile
 	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
 	@touch $@
 
+$(CLIENTS)/.installed: tests/service/clients/requirements.txt
+	$(PYTHON) -m venv --clear $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
 # What constraints-oldest.txt does not name has the version of constraints.txt, and so have the tools for tests.
 $(OLDEST)/.installed: pyproject.toml constraints.txt constraints-oldest.txt
 	@echo "setting up the oldest versions in $(OLDEST) (PyTorch is a large download) ..."
 	$(PYTHON) -m venv --clear $(OLDEST)
 	grep -o '^[^#=]*==' constraints-oldest.txt | grep -viFf - constraints.txt | cat - constraints-oldest.txt > $(OLDEST)/constraints.txt
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(OLDEST)/constraints.txt \
-		--editable '.[serve,heif,cpu,openvino,tracing,train]' httpx hypothesis openapi-python-client pytest pytest-timeout schemathesis
+		--editable '.[serve,grpc,heif,cpu,openvino,tracing,train]' httpx hypothesis openapi-python-client pytest pytest-timeout schemathesis
 	@touch $@

@@ -90,6 +90,9 @@ def _serve(settings: Settings) -> int:
     if settings.metrics_port:
         with taken_port([settings.metrics_host], settings.metrics_port):
             pass  # the application takes it again, when it is too late to say briefly that it cannot
+    if settings.grpc_port:
+        with taken_port(settings.host, settings.grpc_port):
+            pass  # as above
     with taken_port(settings.host, settings.port) as ports, taken_path(settings.admin_socket) as paths:
         return _serve_on([*ports, *paths], settings, folder, manifest, keys, tracing)
 

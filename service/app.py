@@ -12,8 +12,8 @@ idle, and what happens on signals is the server's business then.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,18 +23,20 @@ from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Mount
+from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from service import errors
 from service.access.key_file import KeyFile
 from service.access.keys import KeySource
+from service.access.ledger import Ledger
 from service.access.metrics import KeyMetrics
 from service.classify.body_budget import BodyBudget
 from service.classify.context import Context
 from service.engine.crew import Crew
 from service.engine.workers.pool import WorkerPool
+from service.grpc.opening import open_grpc
 from service.http import model_routes
 from service.http.access import Access
 from service.http.endpoint import Routing
@@ -45,6 +47,7 @@ from service.http.loop_priority import LoopPriority
 from service.http.metrics_port import metrics_port
 from service.http.observation import Observation
 from service.http.openapi import describe_api
+from service.http.protocol_routes import protocol_router
 from service.http.route_names import RouteNames
 from service.http.routes import metrics_router, router
 from service.http.security_headers import SecurityHeaders
@@ -54,6 +57,7 @@ from service.observability.access_log import AccessLog
 from service.observability.metrics import Metrics
 from service.observability.opening import open_tracing
 from service.observability.process_metrics import ProcessMetrics
+from service.protocol.json_form import BINARY_HEADER
 from service.repository.folder import ModelFolder, default_model
 from service.repository.models import Models
 from service.repository.opening import Opening
@@ -61,7 +65,8 @@ from service.repository.repository import Repository
 from service.settings import Settings, read_settings
 from service.ui import page
 
-if TYPE_CHECKING:  # its packages need not be installed
+if TYPE_CHECKING:  # their packages need not be installed
+    from service.grpc.server import GrpcServer
     from service.observability.tracing import Tracing
 
 # uvicorn's own log, where an operator looks at start.
@@ -128,13 +133,24 @@ def create_app(
     folder = ModelFolder(settings.model_repository) if settings.model_repository else None
     repository = Repository(folder, models, opening, pool.workshop, crew, settings.max_models, settings.drain_seconds)
     metrics.ready.set_function(lambda: repository.problem is None)
-    others = _others(context, repository, _lifespan(context, repository, scheduling, tracing))
+    ledger = Ledger(keys, KeyMetrics(metrics.registry, keys.current())) if keys else None
+    access_log = AccessLog() if settings.logs_requests else None
+    turns = RequestTurns()
+
+    def observed(app: ASGIApp, routes: Iterable[BaseRoute]) -> ASGIApp:
+        return Observation(InTurn(app, turns), RouteNames(routes), metrics, access_log, tracing)
+
+    def around_calls(app: ASGIApp, routes: Iterable[BaseRoute], is_open: Callable[[str], bool]) -> ASGIApp:
+        return observed(Access(app, ledger, is_open) if ledger else app, routes)
+
+    grpc = open_grpc(settings, repository, around_calls)
+    others = _others(context, repository, _lifespan(context, repository, scheduling, tracing, grpc))
     describe_api(others, settings, context.manifest.budgets, with_keys=keys is not None)
 
     # From the inside out.
-    app: ASGIApp = Routing(repository.models, HeadAsGet(others))
-    if keys:
-        app = Access(app, keys, KeyMetrics(metrics.registry, keys.current()), settings.admin_socket)
+    app: ASGIApp = Routing(models, HeadAsGet(others))
+    if ledger:
+        app = Access(app, ledger, admin_path=settings.admin_socket)
     if settings.cors_origins:
         app = CORSMiddleware(
             app,
@@ -143,17 +159,15 @@ def create_app(
             allow_headers=[
                 "Authorization",
                 "Content-Type",
+                BINARY_HEADER,
                 "X-API-Key",
                 "X-Compute-Budget",
                 "X-Request-ID",
                 "X-Request-Timeout-Ms",
             ],
-            expose_headers=["Retry-After", "X-Request-ID"],
+            expose_headers=[BINARY_HEADER, "Retry-After", "X-Request-ID"],
         )
-    turns = RequestTurns()
-    routes = RouteNames([*others.routes, *(route for each in _routers(settings) for route in each.routes)])
-    access_log = AccessLog() if settings.logs_requests else None
-    app = Observation(InTurn(app, turns), routes, metrics, access_log, tracing)
+    app = observed(app, [*others.routes, *(route for each in _routers(settings) for route in each.routes)])
     app = ForwardedPrefix(LastAnswer(SecurityHeaders(app), stopping=lambda: crew.leaving))
     return Service(context, turns, others, app)
 
@@ -190,11 +204,16 @@ def _others(context: Context, repository: Repository, lifespan: Lifespan[FastAPI
 
 
 def _routers(settings: Settings) -> list[APIRouter]:
-    return [router, model_routes.router] if settings.metrics_port else [router, model_routes.router, metrics_router]
+    routers = [router, model_routes.router, protocol_router]
+    return routers if settings.metrics_port else [*routers, metrics_router]
 
 
 def _lifespan(
-    context: Context, repository: Repository, scheduling: LoopPriority, tracing: Tracing | None
+    context: Context,
+    repository: Repository,
+    scheduling: LoopPriority,
+    tracing: Tracing | None,
+    grpc: GrpcServer | None,
 ) -> Lifespan[FastAPI]:
     settings, crew, model = context.settings, context.engine.crew, context.engine.model
 
@@ -218,7 +237,8 @@ def _lifespan(
             context.rechecks.begin()
             repository.begin(watched=settings.watch_models == "on")
             with scheduling.favouring_workers():
-                yield
+                async with grpc.running() if grpc else nullcontext():
+                    yield
             await repository.end()
             for each in repository.models:
                 each.rechecks.end()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import orjson
@@ -21,6 +21,7 @@ from service.engine.errors import (
     DeadlineExceeded,
     EngineStopped,
     InferenceFailed,
+    InvalidTensor,
     NoWorker,
     Overloaded,
     WorkerLost,
@@ -34,7 +35,7 @@ from service.images.decoding import (
     TooManyPixels,
     UnsupportedImage,
 )
-from service.observability.record import RequestRecord, record_of
+from service.observability.record import record_of
 
 _log = logging.getLogger(__name__)
 
@@ -80,8 +81,25 @@ class ClientGone(Exception):  # noqa: N818 (a state, told as one)
     """The client closed the connection; nobody will read an answer."""
 
 
+class ImageFailed(Exception):  # noqa: N818 (as above)
+    """One image of a request could not be classified, and so the request is not answered.
+
+    Attributes:
+        index: of the image.
+        error: what went wrong.
+        retry_after_s: as the error has it.
+    """
+
+    def __init__(self, index: int, error: Exception) -> None:
+        super().__init__(f"image {index}: {error}")
+        self.index = index
+        self.error = error
+        self.retry_after_s: float | None = getattr(error, "retry_after_s", None)
+
+
 KNOWN: dict[type[Exception], tuple[int, str]] = {
     EmptyImage: (400, "empty_image"),
+    InvalidTensor: (400, "invalid_tensor"),
     ImageTooLarge: (413, "image_too_large"),
     TooManyPixels: (413, "too_many_pixels"),
     NotAnImage: (415, "not_an_image"),
@@ -100,6 +118,8 @@ KNOWN: dict[type[Exception], tuple[int, str]] = {
     DeadlineExceeded: (504, "deadline_exceeded"),
 }
 """Exceptions of the rest of the service: HTTP status and error type."""
+ErrorWriter = Callable[[str, str, str], bytes]
+"""Writes the body of an error, from its type, its message and the request's id."""
 _INTERNAL = "internal_error"
 # The limits of an API key are its owner's business; a full queue is the service's.
 NOT_THE_CLIENTS_FAULT = (
@@ -127,6 +147,9 @@ def error_type(error: Exception) -> str:
 def _classified(error: Exception) -> tuple[int, ErrorDetail]:
     if isinstance(error, ApiError):
         return error.status, ErrorDetail(type=error.type, message=str(error))
+    if isinstance(error, ImageFailed):
+        status, detail = _classified(error.error)
+        return status, ErrorDetail(type=detail.type, message=f"image {error.index}: {detail.message}")
     if isinstance(error, RequestValidationError):
         return 422, _validation_detail(error)
     if isinstance(error, HTTPException):
@@ -146,8 +169,12 @@ def install(app: Starlette) -> None:
 
 
 async def respond(request: Request, error: Exception) -> Response:
-    """The answer to a request that ended with an exception."""
-    status, body = error_body(error, record_of(request))
+    """The answer to a request that ended with an exception, in the form that its route tells errors in."""
+    status, detail = classify_error(error)
+    record = record_of(request)
+    record.outcome = detail.type
+    write: ErrorWriter = getattr(request.state, "write_error", error_json)
+    body = write(detail.type, detail.message, record.request_id)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException | ApiError) else {}
     if headers.get("Allow") == "GET":  # of a route that does not know of `HeadAsGet`
         headers["Allow"] = "GET, HEAD"
@@ -189,13 +216,6 @@ class ErrorAnswers:
             await answer(self._app, scope, receive, send)
         else:
             await self._app(scope, receive, send)
-
-
-def error_body(error: Exception, record: RequestRecord) -> tuple[int, bytes]:
-    """The status of an exception and the JSON that tells of it; its type is noted as what became of the request."""
-    status, detail = classify_error(error)
-    record.outcome = detail.type
-    return status, error_json(detail.type, detail.message, record.request_id)
 
 
 def error_json(type_: str, message: str, request_id: str) -> bytes:

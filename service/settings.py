@@ -192,6 +192,12 @@ class Settings(BaseSettings):
     )
     metrics_host: str = Field(default="127.0.0.1", description="address of --metrics-port")
     metrics_port: int = Field(default=0, ge=0, le=65535, description="port for /metrics alone; 0 serves it on --port")
+    grpc_port: int = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        description="port for the Open Inference Protocol over gRPC, on the same addresses; 0 does not serve it",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="lowest level that is logged"
     )

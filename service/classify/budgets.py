@@ -25,11 +25,13 @@ class Wish:
         budget: largest mean share of the multiply-accumulates; None where it does not matter.
         max_latency_ms: from the request's arrival, within which inference should be done; None likewise.
         may_degrade: whether the answer may be one of less compute where the service has too much to do.
+        gate_offset: what to run the gates with, whatever that costs; it goes before the others.
     """
 
     budget: float | None = None
     max_latency_ms: float | None = None
     may_degrade: bool = True
+    gate_offset: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +87,17 @@ class Budgets:
         Raises:
             ApiError: the model has no measured budgets, or none as small as this.
         """
+        offset = self._offset(wish, elapsed_s) if wish.gate_offset is None else wish.gate_offset
+        if limit < 1 and wish.may_degrade and (limited := self._within(limit).gate_offset) < offset:
+            return Plan(wish, limited, degraded=True)
+        return Plan(wish, offset)
+
+    def _offset(self, wish: Wish, elapsed_s: float) -> float:
         budget = self._default if wish.budget is None else wish.budget
         offset = 0.0 if budget is None else self._within(budget).gate_offset
         if wish.max_latency_ms is not None:
             offset = min(offset, self._in_time(wish.max_latency_ms / 1000 - elapsed_s).gate_offset)
-        if limit < 1 and wish.may_degrade and (limited := self._within(limit).gate_offset) < offset:
-            return Plan(wish, limited, degraded=True)
-        return Plan(wish, offset)
+        return offset
 
     def _within(self, budget: float) -> Budget:
         curve = self._measured()

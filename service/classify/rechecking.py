@@ -34,13 +34,13 @@ class Rechecks:
         self._engine, self._metrics = engine, metrics
         self._share = share
         self._random = random or Random()
-        self._kept: deque[tuple[bytes, int]] = deque(maxlen=_MOST_KEPT)
+        self._kept: deque[tuple[bytes, bool, int]] = deque(maxlen=_MOST_KEPT)
         self._task: asyncio.Task[None] | None = None
 
-    def consider(self, image: bytes, answer: Answer) -> None:
-        """Keep an image that had a degraded answer, perhaps."""
+    def consider(self, image: bytes, answer: Answer, *, is_tensor: bool = False) -> None:
+        """Keep an image, which is a file or a tensor, that had a degraded answer; perhaps."""
         if self._random.random() < self._share and len(image) <= _MOST_BYTES:
-            self._kept.append((image, _predicted(answer.logits)))
+            self._kept.append((image, is_tensor, _predicted(answer.logits)))
 
     def begin(self) -> None:
         """Look for idle time from now on."""
@@ -58,7 +58,7 @@ class Rechecks:
             if self._kept and self._engine.ready and not self._engine.queue_depth and self._engine.limit.share == 1:
                 await self._run(*self._kept.popleft())
 
-    async def _run(self, image: bytes, predicted: int) -> None:
+    async def _run(self, image: bytes, is_tensor: bool, predicted: int) -> None:
         done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
         def answered(outcome: Outcome) -> None:
@@ -67,7 +67,7 @@ class Rechecks:
 
         with suppress(TimeoutError, EngineError):
             async with asyncio.timeout(_DEADLINE_S):
-                job = self._engine.submit(image, _DEADLINE_S, answered, gate_offset=ALWAYS)
+                job = self._engine.submit(image, _DEADLINE_S, answered, gate_offset=ALWAYS, is_tensor=is_tensor)
                 try:
                     outcome = await done
                 finally:

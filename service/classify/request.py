@@ -19,7 +19,7 @@ from service.classify.waiting import Answers
 from service.engine.errors import DeadlineExceeded, EngineStopped
 from service.engine.job import Answer, Outcome
 from service.errors import ClientGone, error_type, stopped
-from service.images.costs import Kind
+from service.images.costs import TENSOR, Kind
 from service.images.decoding import ImageTooLarge
 from service.observability.record import RequestRecord
 
@@ -108,15 +108,12 @@ class ClassifyRequest:
         with self._served.memory.share() as held:
             try:
                 uploads = await self._received(body, transport, deadline, held)
-                plans = [
-                    self._plan(wish if upload.budget is None else replace(wish, budget=upload.budget))
-                    for upload in uploads
-                ]
+                plans = [self._plan(_wish_for(upload, wish)) for upload in uploads]
             except Exception:
                 if self._account and self._record.received_bytes:  # else what is refused would be free
                     self._account.charge_refused()
                 raise
-            kinds = [self._served.costs.kind(upload.data) for upload in uploads]
+            kinds = [TENSOR if upload.is_tensor else self._served.costs.kind(upload.data) for upload in uploads]
             if self._account:
                 self._account.take(sum(map(self._served.costs.images, kinds)))
             outcomes = await self._run(uploads, plans, kinds, transport, deadline)
@@ -124,7 +121,7 @@ class ClassifyRequest:
             for upload, plan, outcome in classified:
                 if plan.degraded and isinstance(outcome, Answer):
                     self._served.counts.degraded_images.inc()
-                    self._served.rechecks.consider(upload.data, outcome)
+                    self._served.rechecks.consider(upload.data, outcome, is_tensor=upload.is_tensor)
             return classified
 
     def _plan(self, wish: Wish) -> Plan:
@@ -175,7 +172,7 @@ class ClassifyRequest:
         images = Images(self._served, self._account, answers, deadline)
         try:
             for place, (upload, plan, kind) in enumerate(zip(uploads, plans, kinds, strict=True)):
-                images.submit(place, upload.data, kind, plan.gate_offset)
+                images.submit(place, upload, kind, plan.gate_offset)
             outcomes = await answers.wait(transport.departure, deadline_s)
         except ClientGone as error:
             self._count(uploads, error)
@@ -192,3 +189,13 @@ class ClassifyRequest:
     def _count(self, uploads: list[Upload], error: Exception) -> None:
         for _ in uploads:
             self._served.counts.count_failed_image(error_type(error))
+
+
+def _wish_for(upload: Upload, wish: Wish) -> Wish:
+    """What is asked for an image: what came with it goes before what its request says."""
+    return replace(
+        wish,
+        budget=wish.budget if upload.budget is None else upload.budget,
+        may_degrade=wish.may_degrade and upload.may_degrade,
+        gate_offset=upload.gate_offset,
+    )

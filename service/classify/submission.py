@@ -5,6 +5,7 @@ from __future__ import annotations
 from service.access.accounts import Account
 from service.classify.context import Context
 from service.classify.deadlines import Deadline
+from service.classify.uploads import Upload
 from service.classify.waiting import Answers
 from service.engine.errors import EngineStopped, NoWorker, Overloaded
 from service.engine.job import Answer, Outcome, PendingJob
@@ -36,9 +37,9 @@ class Images:
         self._deadline = deadline
         self._is_over = False
 
-    def submit(self, place: int, data: bytes, kind: Kind, gate_offset: float) -> None:
+    def submit(self, place: int, upload: Upload, kind: Kind, gate_offset: float) -> None:
         """Have the image at a place in the request run."""
-        self._submit(place, data, kind, gate_offset, dear=self._served.costs.is_dear(kind))
+        self._submit(place, upload, kind, gate_offset, dear=self._served.costs.is_dear(kind))
 
     def withdraw(self) -> None:
         """Have nothing more run for the request."""
@@ -46,11 +47,11 @@ class Images:
         for image in self._pending:
             image.withdraw()
 
-    def _submit(self, place: int, data: bytes, kind: Kind, gate_offset: float, *, dear: bool) -> None:
+    def _submit(self, place: int, upload: Upload, kind: Kind, gate_offset: float, *, dear: bool) -> None:
         def note(outcome: Outcome) -> None:
             self._learn(kind, outcome, dear=dear)
             if isinstance(outcome, ImageTooCostly) and not dear and not self._is_over:
-                self._submit(place, data, kind, gate_offset, dear=True)
+                self._submit(place, upload, kind, gate_offset, dear=True)
                 return
             self._answers.note(place, outcome)
             if self._account:
@@ -59,7 +60,10 @@ class Images:
         try:
             follows = bool(self._pending)  # a request is let in as a whole, as far as there is any room
             remaining_s = self._deadline.remaining_s
-            self._pending.append(self._served.engine.submit(data, remaining_s, note, follows, dear, gate_offset))
+            image = self._served.engine.submit(
+                upload.data, remaining_s, note, follows, dear, gate_offset, upload.is_tensor
+            )
+            self._pending.append(image)
         except NOT_TAKEN as error:
             self._answers.note(place, error)
 

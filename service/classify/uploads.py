@@ -8,6 +8,7 @@ from typing import Protocol
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from service.classify.budgets import budget_in
+from service.classify.json_text import MOST_BYTES, JsonText, decoded_base64
 from service.errors import ApiError
 from service.images.decoding import EmptyImage
 
@@ -16,6 +17,7 @@ _BYTES_AROUND_A_FILE = 4096
 # RFC 7578 has three headers for a part; RFC 2046, section 5.1.1, at most 70 letters for a boundary.
 _MOST_HEADERS, _LONGEST_HEADER, _LONGEST_BOUNDARY = 8, 4096, 70
 _BUDGET, _LONGEST_BUDGET = "budget", 32
+_IMAGE = "image"
 # What clients send a file as when they do not know better. Amazon S3 says binary/octet-stream, and
 # curl --data-binary says that it is a form.
 _UNTYPED = {"", "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded"}
@@ -23,15 +25,22 @@ _UNTYPED = {"", "application/octet-stream", "binary/octet-stream", "application/
 
 @dataclass(frozen=True)
 class Upload:
-    """One image file as it was sent.
+    """One image as it was sent.
 
     Attributes:
-        budget: that came with it in its form, if any did.
+        data: the image file, or what the network takes of an image.
+        budget: that came with it, if any did.
+        is_tensor: whether `data` is no file; see `service.engine.job.ImageJob`.
+        gate_offset: that came with it, if any did; it goes before every budget.
+        may_degrade: whether it may have less compute where the service has too much to do, as far as it says itself.
     """
 
     filename: str | None
     data: bytes
     budget: float | None = None
+    is_tensor: bool = False
+    gate_offset: float | None = None
+    may_degrade: bool = True
 
 
 class Body(Protocol):
@@ -81,6 +90,33 @@ class RawImage:
         if not data:
             raise EmptyImage("the request has no body; send an image")
         return [Upload(None, data)]
+
+
+class JsonImage:
+    """A body that is JSON: `{"image": "..."}`, the image file in base64.
+
+    Args:
+        most_image_bytes: the file may have.
+    """
+
+    def __init__(self, most_image_bytes: int) -> None:
+        self.most_bytes = min(MOST_BYTES, 2 * most_image_bytes + _BYTES_AROUND_A_FILE)  # base64 may be escaped a little
+        self._json = JsonText()
+
+    def take(self, piece: bytes) -> None:
+        """Take the next bytes."""
+        self._json.take(piece)
+
+    def uploads(self) -> list[Upload]:
+        """The file."""
+        said = self._json.value()
+        if not isinstance(said, dict):
+            raise ApiError(400, "malformed_request", "the JSON must be an object")
+        if unknown := sorted(said.keys() - {_IMAGE}):
+            raise ApiError(422, "unknown_field", f"there is no field {unknown[0][:80]!r}; send {_IMAGE!r}")
+        if _IMAGE not in said:
+            raise ApiError(422, "missing_file", f"the JSON has no field {_IMAGE!r}")
+        return [Upload(None, decoded_base64(said[_IMAGE], f"the field {_IMAGE!r}"))]
 
 
 class ImageForm:
@@ -179,16 +215,18 @@ class ImageForm:
 
 
 def one_image(content_type: str, max_bytes: int) -> Body:
-    """The body of a request with one image: a form with the field `file`, or the image itself.
+    """The body of a request with one image: a form with the field `file`, JSON, or the image itself.
 
     Raises:
-        ApiError: the content type is neither.
+        ApiError: the content type is none of these.
     """
     media_type, options = parse_options_header(content_type)
     if media_type == "multipart/form-data":
         return ImageForm(options.get("boundary", ""), "file", 1, max_bytes)
+    if media_type == "application/json":
+        return JsonImage(max_bytes)
     if not media_type.startswith("image/") and media_type not in _UNTYPED:
-        raise ApiError(415, "unsupported_media_type", f"send an image or multipart/form-data, not {media_type}")
+        raise ApiError(415, "unsupported_media_type", f"send an image, multipart/form-data or JSON, not {media_type}")
     return RawImage(max_bytes)
 
 

@@ -146,16 +146,18 @@ class Engine:
         follows: bool = False,
         dear: bool = False,
         gate_offset: float = 0.0,
+        is_tensor: bool = False,
     ) -> PendingJob:
         """Queue an image, to be answered within `deadline_s` seconds. It goes to an idle worker at once.
 
         Args:
-            image: the image file.
+            image: the image file, or what the network takes of an image.
             deadline_s: how long its answer is of any worth.
             answered: called on the loop with what came of it, unless it was withdrawn before a worker had it.
             follows: whether an earlier image of the same request was accepted; then only a full queue refuses it.
             dear: whether it may take far longer than others; see `scheduler`.
             gate_offset: added to the margin of every gate: above 0 more blocks run, below fewer.
+            is_tensor: whether `image` is no file; see `ImageJob`.
 
         Raises:
             Overloaded: the queue is full.
@@ -166,7 +168,14 @@ class Engine:
         self._note_arrival()
         now = self._clock()
         job = PendingJob(
-            image, now, now + deadline_s, answered, gate_offset=gate_offset, dear=dear, model=self.model.number
+            image,
+            now,
+            now + deadline_s,
+            answered,
+            gate_offset=gate_offset,
+            dear=dear,
+            is_tensor=is_tensor,
+            model=self.model.number,
         )
         self.lane.submit(job, follows)
         return job

@@ -33,6 +33,10 @@ class InferenceFailed(EngineError):  # noqa: N818
         super().__init__("the model could not be run on this image")
 
 
+class InvalidTensor(EngineError):  # noqa: N818
+    """What was sent as the network's input is none; the message says why."""
+
+
 class WorkerLost(EngineError):  # noqa: N818
     """The process that ran the request is gone.
 

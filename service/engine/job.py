@@ -12,12 +12,13 @@ class ImageJob:
     """What a worker is told of an image. Times are in seconds of one clock, which all processes share.
 
     Attributes:
-        image: the image file.
+        image: the image file, or what the network takes of an image.
         queued_at: when it was submitted.
         deadline: when nobody waits for its answer any more.
         gate_offset: added to the margin of every gate.
         dear: whether it may take far longer than others.
         model: number of the model that is to run it.
+        is_tensor: whether `image` is the network's input, (3, H, W) little-endian float32 row by row, and no file.
     """
 
     image: bytes
@@ -26,6 +27,7 @@ class ImageJob:
     gate_offset: float = field(default=0.0, kw_only=True)
     dear: bool = field(default=False, kw_only=True)
     model: int = field(default=0, kw_only=True)
+    is_tensor: bool = field(default=False, kw_only=True)
 
 
 @dataclass(eq=False, slots=True)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.access.accounts import Account, LimitReached
-from service.access.keys import Keyring, KeySource
-from service.access.metrics import KeyMetrics
+from service.access.ledger import Ledger
 from service.errors import ApiError, respond
 from service.http.forwarded_prefix import path_below
 from service.observability.record import RequestRecord
 
 # Health, so that no orchestrator needs a secret to ask for it; and pages, which hold none: what they call needs a key.
-_OPEN_PATHS = {"/", "/healthz", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect"}
+_OF_HEALTH = {"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"}
+_OPEN_PATHS = _OF_HEALTH | {"/", "/openapi.json", "/docs", "/docs/oauth2-redirect"}
 _OPEN_FOLDERS = ("/static-offline-docs/", "/ui/")
+
+
+def is_open(path: str) -> bool:
+    """Whether a path needs no key."""
+    return path in _OPEN_PATHS or path.startswith(_OPEN_FOLDERS)
 
 
 class Access:
@@ -26,23 +30,27 @@ class Access:
 
     Args:
         app: what comes next.
-        keys: there are, which may change.
-        metrics: of keys.
+        ledger: of the keys there are.
+        is_open: whether a path needs no key.
         admin_path: of the Unix socket that asks for no key, if there is one.
     """
 
-    def __init__(self, app: ASGIApp, keys: KeySource, metrics: KeyMetrics, admin_path: Path | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        ledger: Ledger,
+        is_open: Callable[[str], bool] = is_open,
+        admin_path: Path | None = None,
+    ) -> None:
         self._app = app
+        self._ledger = ledger
+        self._is_open = is_open
         self._admin_path = admin_path
-        self._keys = keys
-        self._metrics = metrics
-        self._accounts: dict[str, Account] = {}
-        self._open_accounts(keys.current())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on or refuse it."""
         path = path_below(scope) if scope["type"] == "http" else "/"
-        if is_open(path) or came_by_path(scope, self._admin_path):
+        if self._is_open(path) or came_by_path(scope, self._admin_path):
             await self._app(scope, receive, send)
             return
         try:
@@ -60,7 +68,7 @@ class Access:
         except LimitReached as error:
             await (await respond(Request(scope), error))(scope, receive, send)
         finally:
-            self._metrics.count_request(account.key.name, record.result)
+            self._ledger.count_request(account, record.result)
 
     def _account(self, scope: Scope) -> Account:
         presented = _presented_key(scope["headers"])
@@ -68,25 +76,10 @@ class Access:
             raise ApiError(
                 401, "unauthorized", "this needs an API key, as Authorization: Bearer KEY or as X-API-Key: KEY"
             )
-        keyring = self._keys.current()
-        if keyring is not self._keyring:
-            self._open_accounts(keyring)
-        key = keyring.find(presented)
-        if key is None:
+        account = self._ledger.find(presented)
+        if account is None:
             raise ApiError(401, "unauthorized", "there is no such API key")
-        return self._accounts[key.name]
-
-    def _open_accounts(self, keyring: Keyring) -> None:
-        """Have an account for every key, which remembers what was done: that of a key that is as it was stays."""
-        self._keyring = keyring
-        before = self._accounts
-        self._accounts = {
-            key.name: known
-            if (known := before.get(key.name)) and known.key == key
-            else Account(key, partial(self._metrics.count_image, key.name))
-            for key in keyring.keys
-        }
-        self._metrics.start_at_zero(keyring)
+        return account
 
 
 def came_by_path(scope: Scope, path: Path | None) -> bool:
@@ -94,15 +87,15 @@ def came_by_path(scope: Scope, path: Path | None) -> bool:
     return scope["type"] == "http" and path is not None and scope["server"] == (str(path), None)
 
 
-def may_administer(scope: Scope, path: Path | None) -> bool:
-    """Whether a request may load and unload models; `path` is that of the Unix socket for this."""
+def require_admin(scope: Scope, path: Path | None) -> None:
+    """Return if a request may load and unload models; `path` is that of the Unix socket for this.
+
+    Raises:
+        ApiError: it may not.
+    """
     account: Account | None = scope["state"].get("account")
-    return came_by_path(scope, path) or (account is not None and account.key.admin)
-
-
-def is_open(path: str) -> bool:
-    """Whether a path needs no key."""
-    return path in _OPEN_PATHS or path.startswith(_OPEN_FOLDERS)
+    if not (came_by_path(scope, path) or (account is not None and account.key.admin)):
+        raise ApiError(403, "forbidden", "this needs an API key with admin = true, or the socket of --admin-socket")
 
 
 def _presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:

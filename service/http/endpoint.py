@@ -16,25 +16,23 @@ from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.classify.budgets import HEADER as BUDGET_HEADER
-from service.classify.budgets import Plan, Wish, budget_in
+from service.classify.budgets import Plan, Wish
 from service.classify.context import Context
-from service.classify.deadlines import HEADER, deadline_within
 from service.classify.request import Classified, ClassifyRequest
 from service.classify.schemas import BatchClassification, BatchItem, ClassifyParameters
 from service.classify.submission import NOT_TAKEN
 from service.classify.uploads import Body, one_image, several_images
 from service.engine.job import Answer
-from service.errors import ApiError, ClientGone, answer, classify_error
+from service.errors import ApiError, answer, classify_error
 from service.http.forwarded_prefix import path_below
 from service.http.image_routes import image_route
+from service.http.inference import InferenceEndpoint
+from service.http.transport import Head, HttpTransport
 from service.repository.models import Models
 
 _LONGEST_QUERY = 500  # in bytes
 # Far above what clients send; each is looked at again and again on a request's way.
 _MOST_HEADERS = 128
-_TIMEOUT = HEADER.lower().encode("ascii")
-_BUDGET = BUDGET_HEADER.lower().encode("ascii")
 
 
 class Routing:
@@ -64,7 +62,12 @@ class Routing:
             await self._others(scope, receive, send)
             return
         served = self._models.default if route.name is None else self._models.find(route.name, route.version)
-        await ClassifyEndpoint(served, several=route.several)(scope, receive, send)
+        endpoint: ASGIApp
+        if route.takes == "tensors":
+            endpoint = InferenceEndpoint(served)
+        else:
+            endpoint = ClassifyEndpoint(served, several=route.takes == "images")
+        await endpoint(scope, receive, send)
 
 
 class ClassifyEndpoint:
@@ -87,24 +90,20 @@ class ClassifyEndpoint:
         record = state["record"]
         request = ClassifyRequest(self._served, record, state.get("account"))
         request.admit()
-        headers = dict(reversed(scope["headers"]))  # of several of a name the first counts
+        head = Head(scope)
         parameters = parameters_in(scope["query_string"])
-        longest_ms = self._served.settings.deadline_ms
-        deadline = deadline_within(_text(headers, _TIMEOUT), record.started_at, longest_ms)
-        wish = _wish(parameters, _text(headers, _BUDGET))
-        classified = await request.classify(self._body(headers), HttpTransport(headers, receive), deadline, wish)
+        deadline = head.deadline(record.started_at, self._served.settings.deadline_ms)
+        wish, transport = _wish(parameters, head), HttpTransport(head.declared_bytes, receive)
+        classified = await request.classify(self._body(head), transport, deadline, wish)
         told = self._answer(classified, parameters, record.elapsed_s)
         headers_told = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(told))]
         await send({"type": "http.response.start", "status": 200, "headers": headers_told})
         await send({"type": "http.response.body", "body": told})
 
-    def _body(self, headers: dict[bytes, bytes]) -> Body:
+    def _body(self, head: Head) -> Body:
         settings = self._served.settings
-        encoding = _text(headers, b"content-encoding")
-        if encoding and encoding.lower() != "identity":
-            said = f"bodies are taken without encoding, not with Content-Encoding: {encoding[:40]}"
-            raise ApiError(415, "unsupported_encoding", said, {"Accept-Encoding": "identity"})
-        content_type = _text(headers, b"content-type") or ""
+        head.require_no_encoding()
+        content_type = head.text("Content-Type") or ""
         if self._several:
             return several_images(content_type, settings.max_bytes, settings.max_images)
         return one_image(content_type, settings.max_bytes)
@@ -132,34 +131,6 @@ class ClassifyEndpoint:
         return self._served.writer.write(answer, plan, parameters.top_k, parameters.graph, total_s)
 
 
-class HttpTransport:
-    """The body of an HTTP request, and word of its client, as ASGI has them.
-
-    Args:
-        headers: of the request.
-        receive: of ASGI.
-    """
-
-    def __init__(self, headers: dict[bytes, bytes], receive: Receive) -> None:
-        self.declared_bytes = int(headers.get(b"content-length", 0))
-        self.has_more = True
-        self._receive = receive
-
-    async def receive(self) -> bytes:
-        """The next bytes of the body."""
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        self.has_more = message.get("more_body", False)
-        piece: bytes = message.get("body", b"")
-        return piece
-
-    async def departure(self) -> None:
-        """Return when the client has closed the connection."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-
-
 @lru_cache(maxsize=256)
 def parameters_in(query: bytes) -> ClassifyParameters:
     """The parameters in a query string; most clients send the same one always.
@@ -177,14 +148,7 @@ def parameters_in(query: bytes) -> ClassifyParameters:
         raise RequestValidationError(problems) from error
 
 
-def _wish(parameters: ClassifyParameters, header: str | None) -> Wish:
+def _wish(parameters: ClassifyParameters, head: Head) -> Wish:
     """What the client asked for; its query goes before its header, which a proxy may have added."""
-    budget = parameters.budget
-    if budget is None and header is not None:
-        budget = budget_in(header, BUDGET_HEADER)
+    budget = head.budget if parameters.budget is None else parameters.budget
     return Wish(budget, parameters.max_latency_ms, may_degrade=parameters.degrade == "allow")
-
-
-def _text(headers: dict[bytes, bytes], name: bytes) -> str | None:
-    value = headers.get(name)
-    return None if value is None else value.decode("latin-1")

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Depends, Request
 
 from service.classify.context import Context
 from service.classify.schemas import Choices, EngineDescription, Limits, ListedModel, ModelDescription, ModelList
-from service.errors import ApiError, ErrorResponse
-from service.http.access import may_administer
+from service.errors import ErrorResponse
+from service.http.access import require_admin
 from service.http.image_routes import Name, Version
 from service.repository.repository import Repository, repository
 
@@ -80,7 +80,7 @@ _CHANGE: dict[int | str, dict[str, Any]] = {
 @router.post("/models/{name}/load", operation_id="load_model", summary="Load a model", responses=_CHANGE)
 async def load_model(name: Name, served: Served, request: Request) -> ModelList:
     """Serve the newest version in the repository, or open it anew; answered when it answers."""
-    _require_admin(request, served)
+    require_admin(request.scope, served.opening.settings.admin_socket)
     await served.load(name)
     return await list_models(served)
 
@@ -88,7 +88,7 @@ async def load_model(name: Name, served: Served, request: Request) -> ModelList:
 @router.post(f"{_OF_A_VERSION}/load", operation_id="load_version", summary="Load a version", responses=_CHANGE)
 async def load_version(name: Name, version: Version, served: Served, request: Request) -> ModelList:
     """Serve one version, or open it anew; answered when it answers."""
-    _require_admin(request, served)
+    require_admin(request.scope, served.opening.settings.admin_socket)
     await served.load(name, version)
     return await list_models(served)
 
@@ -96,7 +96,7 @@ async def load_version(name: Name, version: Version, served: Served, request: Re
 @router.post("/models/{name}/unload", operation_id="unload_model", summary="Unload a model", responses=_CHANGE)
 async def unload_model(name: Name, served: Served, request: Request) -> ModelList:
     """Serve no version of it any more; answered when what was in progress is done."""
-    _require_admin(request, served)
+    require_admin(request.scope, served.opening.settings.admin_socket)
     await served.unload(name)
     return await list_models(served)
 
@@ -109,14 +109,9 @@ async def unload_model(name: Name, served: Served, request: Request) -> ModelLis
 )
 async def unload_version(name: Name, version: Version, served: Served, request: Request) -> ModelList:
     """Serve one version no more; answered when what was in progress is done."""
-    _require_admin(request, served)
+    require_admin(request.scope, served.opening.settings.admin_socket)
     await served.unload(name, version)
     return await list_models(served)
-
-
-def _require_admin(request: Request, served: Repository) -> None:
-    if not may_administer(request.scope, served.opening.settings.admin_socket):
-        raise ApiError(403, "forbidden", "this needs an API key with admin = true, or the socket of --admin-socket")
 
 
 def _described(served: Context) -> ModelDescription:

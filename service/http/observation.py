@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import answer
+from service.http.error_forms import error_writer
+from service.http.forwarded_prefix import path_below
 from service.http.request_ids import HEADER, request_id
 from service.http.route_names import RouteNames
 from service.observability.access_log import AccessLog
@@ -53,7 +55,8 @@ class Observation:
             await self._app(scope, receive, send)
             return
         record = RequestRecord(request_id(scope["headers"]), time.perf_counter())
-        scope["state"] = {**scope.get("state", {}), "record": record}
+        writer = error_writer(path_below(scope))
+        scope["state"] = {**scope.get("state", {}), "record": record, "write_error": writer}
         current_record.set(record)  # until the task ends, which has no other request
         span = self._tracing.begin(scope, record) if self._tracing else None
         outcome = "internal_error"

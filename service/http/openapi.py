@@ -68,6 +68,12 @@ _OF_A_FILE = {
 }
 _FILE = {"type": "string", "format": "binary"}
 _IMAGE_FORM, _IMAGES_FORM = ({"$ref": f"#/components/schemas/{name}"} for name in ("ImageForm", "ImagesForm"))
+_IN_JSON = {
+    "type": "object",
+    "required": ["image"],
+    "properties": {"image": {"type": "string", "contentEncoding": "base64", "description": "the image file"}},
+    "additionalProperties": False,
+}
 _IMAGE_BODY = {
     "parameters": [_TIMEOUT, _BUDGET],
     "requestBody": {
@@ -76,6 +82,7 @@ _IMAGE_BODY = {
             "multipart/form-data": {"schema": _IMAGE_FORM},
             "image/*": {"schema": _FILE},
             "application/octet-stream": {"schema": _FILE},
+            "application/json": {"schema": _IN_JSON},
         },
     },
 }
@@ -90,7 +97,7 @@ _UNKNOWN_MODEL = {404: "no such model, or no such version of it"}
 
 
 def _classify(parameters: Annotated[ClassifyParameters, Query()]) -> None:
-    """Classify one image, sent as the multipart field `file` or as the raw body."""
+    """Classify one image, sent as the multipart field `file`, as the raw body, or in base64 as JSON."""
 
 
 def _classify_batch(parameters: Annotated[ClassifyParameters, Query()]) -> None:

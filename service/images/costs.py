@@ -32,6 +32,10 @@ class Kind(NamedTuple):
     size: int
 
 
+TENSOR = Kind("tensor", 0, 0)
+"""What the network takes as it is; nothing is decoded."""
+
+
 class DecodingCosts:
     """Learns what each kind of image costs. There are a few thousand kinds.
 

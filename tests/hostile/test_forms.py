@@ -104,7 +104,7 @@ def test_image_may_come_as_what_clients_call_anything(victim: Victim) -> None:
             "Binary/Octet-Stream; a=b",
         ):
             assert ask(victim.port, post(IMAGE, kind=kind)).status == 200, kind
-        for kind in ("text/plain", "application/json", "x", "multipart/mixed; boundary=b", "a" * 12_000, "image"):
+        for kind in ("text/plain", "application/xml", "x", "multipart/mixed; boundary=b", "a" * 12_000, "image"):
             answer = ask(victim.port, post(IMAGE, kind=kind))
             assert (answer.status, answer.error) == (415, "unsupported_media_type"), kind[:20]
         for encoding in ("gzip", "deflate, gzip", "br", "GZIP", "x" * 5000):

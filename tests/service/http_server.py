@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from service.access.keys import KeySource
 from service.app import create_app
@@ -20,6 +20,9 @@ from service.settings import Settings
 from tests.runtimes import PATIENCE_S, wait_until
 from tests.service.server import pool
 from tests.told_metrics import told
+
+if TYPE_CHECKING:
+    from service.observability.tracing import Tracing
 
 
 @dataclass
@@ -64,10 +67,12 @@ class HttpAnswer:
 
 
 @contextmanager
-def http_serving(runtime: Runtime, keys: KeySource | None = None, **settings: object) -> Iterator[RunningServer]:
+def http_serving(
+    runtime: Runtime, keys: KeySource | None = None, tracing: Tracing | None = None, **settings: object
+) -> Iterator[RunningServer]:
     """A started server."""
     chosen = Settings(**({"workers": 1, "max_batch": 1, "max_wait_ms": 0, "objective_ms": 1e6} | settings))
-    app = create_app(chosen, pool(runtime, chosen), keys)
+    app = create_app(chosen, pool(runtime, chosen), keys, tracing)
     server = HttpServer(app, app.context, app.turns)
     with taken_port(["127.0.0.1"], 0) as listeners:
         thread = Thread(target=server.run, args=(listeners,))

@@ -13,12 +13,13 @@ from typing import NamedTuple
 import orjson
 
 from artifact.manifest import Manifest
-from service.engine.errors import DeadlineExceeded, InferenceFailed, WorkerLost
+from service.engine.errors import DeadlineExceeded, InferenceFailed, InvalidTensor, WorkerLost
 from service.engine.ipc.frames import framed
 from service.engine.job import Answer, ImageJob, Outcome
 
-# Queued at and deadline, on the clock of all processes; gate offset; whether it is dear; length of the image file.
-_JOB = struct.Struct("!ddd?Q")
+# Queued at and deadline, on the clock of all processes; gate offset; whether it is dear; whether it is a
+# tensor; length of the image.
+_JOB = struct.Struct("!ddd??Q")
 _LENGTH = struct.Struct("!Q")
 
 # Before the jobs: number of the model; where there are none, how many images of its own a worker is to run as a check,
@@ -46,7 +47,8 @@ def pack_jobs(jobs: Sequence[ImageJob]) -> bytes:
     """A frame that asks for a batch, of one model."""
     parts = [_HEAD.pack(jobs[0].model, 0)]
     for job in jobs:
-        head = _JOB.pack(job.queued_at, job.deadline, job.gate_offset, job.dear, len(job.image))
+        size = len(job.image)
+        head = _JOB.pack(job.queued_at, job.deadline, job.gate_offset, job.dear, job.is_tensor, size)
         parts += (head, job.image)
     return framed(*parts)
 
@@ -64,10 +66,20 @@ def unpack_jobs(frame: bytes) -> list[ImageJob] | Check:
     jobs = []
     start = _HEAD.size
     while start < len(frame):
-        queued_at, deadline, gate_offset, dear, size = _JOB.unpack_from(frame, start)
+        queued_at, deadline, gate_offset, dear, is_tensor, size = _JOB.unpack_from(frame, start)
         start += _JOB.size
         image = frame[start : start + size]
-        jobs.append(ImageJob(image, queued_at, deadline, gate_offset=gate_offset, dear=dear, model=model))
+        jobs.append(
+            ImageJob(
+                image,
+                queued_at,
+                deadline,
+                gate_offset=gate_offset,
+                dear=dear,
+                is_tensor=is_tensor,
+                model=model,
+            )
+        )
         start += size
     return jobs
 
@@ -85,7 +97,8 @@ class OutcomeCodec:
         # In the order of an answer's; whole numbers are MACs and batch size.
         self._record = struct.Struct(f"<{classes}f{gates}f{blocks}?qiddd")
         self._ends = (classes, classes + gates, classes + gates + blocks)  # of logits, margins, executed
-        self._failures = {kind.__name__: kind for kind in failures}
+        told: tuple[type[Exception], ...] = (InvalidTensor, *failures)
+        self._failures = {kind.__name__: kind for kind in told}
 
     def pack(self, outcomes: Sequence[Outcome]) -> bytes:
         """A frame that tells them."""

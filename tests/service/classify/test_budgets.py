@@ -103,6 +103,18 @@ def test_limit_takes_from_those_who_allow_it_and_says_so(manifest: Manifest, cos
     assert (trained.gate_offset, trained.degraded) == (0.0, False)
 
 
+def test_offset_that_is_asked_for_goes_before_budgets_and_can_be_limited(
+    manifest: Manifest, cost: InferenceCost
+) -> None:
+    budgets = Budgets(manifest, 0.5, cost)
+    assert budgets.plan(Wish(1.0, gate_offset=-0.25), 0.0).gate_offset == -0.25
+    limited = budgets.plan(Wish(gate_offset=2.0), 0.0, limit=0.5)
+    assert (limited.gate_offset, limited.degraded) == (-1.0, True)
+    never = budgets.plan(Wish(gate_offset=2.0, may_degrade=False), 0.0, limit=0.5)
+    assert (never.gate_offset, never.degraded) == (2.0, False)
+    assert Budgets(echo_manifest(), None, cost).plan(Wish(gate_offset=2.0), 0.0).gate_offset == 2.0
+
+
 @pytest.mark.parametrize(
     ("budget", "accuracy", "shares"),
     [

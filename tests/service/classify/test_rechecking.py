@@ -43,10 +43,12 @@ class _Engine:
     ready: bool = True
     queue_depth: int = 0
     limit: _Limit = field(default_factory=_Limit)
-    given: list[tuple[bytes, float]] = field(default_factory=list)
+    given: list[tuple[bytes, bool, float]] = field(default_factory=list)
 
-    def submit(self, image: bytes, _: float, answered: Callable[[Outcome], None], *, gate_offset: float) -> _Job:
-        self.given.append((image, gate_offset))
+    def submit(
+        self, image: bytes, _: float, answered: Callable[[Outcome], None], *, gate_offset: float, is_tensor: bool
+    ) -> _Job:
+        self.given.append((image, is_tensor, gate_offset))
         if isinstance(self.outcome, Overloaded):
             raise self.outcome
         answered(self.outcome)
@@ -80,7 +82,7 @@ def _counts(engine: _Engine, share: float = 1.0, images: int = 1, **changes: Any
 def test_image_is_run_again_in_full_and_compared() -> None:
     engine = _Engine(_answer(0.0, 1.0, 0.5))
     assert _counts(engine) == (1, 0)
-    assert engine.given == [(b"0", ALWAYS)]
+    assert engine.given == [(b"0", False, ALWAYS)]
     assert _counts(_Engine(_answer(5.0, 1.0, 0.5))) == (0, 1)
 
 

@@ -100,7 +100,7 @@ def test_openapi_describes_every_route_and_parameter(server: Server) -> None:
         *("get_health", "get_metrics", "get_readiness"),
     }
     for path, content_types in (
-        ("/classify", {"application/octet-stream", "image/*", "multipart/form-data"}),
+        ("/classify", {"application/json", "application/octet-stream", "image/*", "multipart/form-data"}),
         ("/classify/batch", {"multipart/form-data"}),
     ):
         operation = described["paths"][path]["post"]

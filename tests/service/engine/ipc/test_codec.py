@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from service.engine.errors import DeadlineExceeded, InferenceFailed
+from service.engine.errors import DeadlineExceeded, InferenceFailed, InvalidTensor
 from service.engine.ipc import codec as wire
 from service.engine.ipc.codec import OutcomeCodec, UnexpectedError
 from service.engine.ipc.frames import Frames
@@ -49,7 +49,7 @@ def test_jobs_arrive_as_they_were_sent() -> None:
     jobs = [
         ImageJob(b"an image", 1.5, 9.0),
         ImageJob(b"", 0.25, 9.5, gate_offset=-1.5, dear=True),
-        ImageJob(bytes(100_000), -2.0, 10.0),
+        ImageJob(bytes(100_000), -2.0, 10.0, is_tensor=True),
     ]
     assert wire.unpack_jobs(_body(wire.pack_jobs(jobs))) == jobs
 
@@ -72,6 +72,12 @@ def test_every_failure_keeps_its_kind_its_message_and_its_row(codec: OutcomeCode
     last = len(failures) + 1
     assert [str(one) for one in told[1:last]] == [str(one) for one in failures]
     assert [told[row].logits[0] for row in (0, last)] == [1.0, 2.0]  # type: ignore[union-attr]
+
+
+def test_what_is_wrong_with_a_tensor_is_told_with_its_message(codec: OutcomeCodec) -> None:
+    (told,) = _through(codec, [InvalidTensor("it is too short")])
+    assert type(told) is InvalidTensor
+    assert str(told) == "it is too short"
 
 
 def test_failure_that_nobody_expected_is_named(codec: OutcomeCodec) -> None:

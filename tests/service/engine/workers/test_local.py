@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from artifact.preprocessing import Float32Array
-from service.engine.errors import DeadlineExceeded, InferenceFailed
+from service.engine.errors import DeadlineExceeded, InferenceFailed, InvalidTensor
 from service.engine.job import Answer, ImageJob, Outcome
 from service.engine.workers.local import LocalWorker
 from tests.runtimes import EchoRuntime, echo_input
@@ -35,6 +37,33 @@ def test_batch_is_run_together_and_everybody_gets_their_own(worker: LocalWorker,
     assert _values(outcomes) == [3.0, 1.0, 2.0]
     assert [one.batch_size for one in outcomes if isinstance(one, Answer)] == [3, 3, 3]
     assert runtime.batches == [[3.0, 1.0, 2.0]]
+
+
+def _tensors(*images: Float32Array) -> list[ImageJob]:
+    return [replace(job(image.astype("<f4").tobytes()), is_tensor=True) for image in images]
+
+
+def test_tensors_are_run_as_they_were_sent_beside_image_files(worker: LocalWorker, runtime: EchoRuntime) -> None:
+    outcomes = worker.work([*_tensors(echo_input(-0.5)), job(b"2.0")])
+    assert _values(outcomes) == [-0.5, 2.0]
+    assert runtime.batches == [[-0.5, 2.0]]
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_tensor_with_numbers_that_are_none_is_refused_and_never_run(
+    worker: LocalWorker, runtime: EchoRuntime, number: float
+) -> None:
+    tensor = echo_input(1.0)
+    tensor[2, 1, 1] = number
+    assert _values(worker.work(_tensors(tensor, echo_input(2.0)))) == ["InvalidTensor", 2.0]
+    assert runtime.batches == [[2.0]]
+
+
+@pytest.mark.parametrize("size", [0, 44, 47, 49, 52])
+def test_tensor_of_another_size_is_refused(worker: LocalWorker, size: int) -> None:
+    (outcome,) = worker.work([replace(job(bytes(size)), is_tensor=True)])
+    assert isinstance(outcome, InvalidTensor)
+    assert str(outcome) == f"an image's tensor has 3 x 2 x 2 numbers of 4 bytes, not {size} bytes"
 
 
 def test_batch_that_fails_is_run_again_image_by_image(worker: LocalWorker, runtime: EchoRuntime) -> None:
