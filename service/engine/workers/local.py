@@ -26,6 +26,7 @@ class _Prepared:
     images: Float32Array  # (1, 3, H, W)
     gate_offset: float
     decode_s: float
+    is_tensor: bool
 
 
 class LocalWorker:
@@ -85,7 +86,7 @@ class LocalWorker:
             ended = self._clock()
             # An answer that would come too late is not worth its compute either.
             if ended < job.deadline:
-                prepared.append(_Prepared(row, images, job.gate_offset, ended - begun))
+                prepared.append(_Prepared(row, images, job.gate_offset, ended - begun, job.is_tensor))
         self._run([started - job.queued_at for job in jobs], prepared, outcomes)
         return outcomes
 
@@ -118,6 +119,9 @@ class LocalWorker:
                 _log.warning("a batch of %d failed; running its images one by one", len(batch), exc_info=error)
                 for prepared in batch:
                     self._run(queue_s, [prepared], outcomes)
+                return
+            if isinstance(error, ArithmeticError) and batch[0].is_tensor:  # its client's doing, and not the model's
+                outcomes[batch[0].row] = InvalidTensor("the network gives no finite numbers for an image's tensor")
                 return
             _log.error("inference failed", exc_info=error)
             failure = InferenceFailed()

@@ -49,6 +49,19 @@ def test_tensors_are_run_as_they_were_sent_beside_image_files(worker: LocalWorke
     assert runtime.batches == [[-0.5, 2.0]]
 
 
+def test_tensor_for_which_the_network_overflows_is_its_clients_fault(worker: LocalWorker, runtime: EchoRuntime) -> None:
+    run = runtime.run
+
+    def overflow(images: Float32Array, offsets: Float32Array) -> tuple[Float32Array, Float32Array]:
+        logits, margins = run(images, offsets)
+        return logits * np.float32(1e38), margins
+
+    runtime.run = overflow  # type: ignore[method-assign]
+    with np.errstate(over="ignore"):
+        outcomes = worker.work([*_tensors(echo_input(9.0)), job(b"9.0"), job(b"0.0")])
+    assert _values(outcomes) == ["InvalidTensor", "InferenceFailed", 0.0]
+
+
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
 def test_tensor_with_numbers_that_are_none_is_refused_and_never_run(
     worker: LocalWorker, runtime: EchoRuntime, number: float
