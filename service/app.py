@@ -133,7 +133,7 @@ def create_app(
     folder = ModelFolder(settings.model_repository) if settings.model_repository else None
     repository = Repository(folder, models, opening, pool.workshop, crew, settings.max_models, settings.drain_seconds)
     metrics.ready.set_function(lambda: repository.problem is None)
-    ledger = Ledger(keys, KeyMetrics(metrics.registry, keys.current())) if keys else None
+    ledger = Ledger(keys, KeyMetrics(metrics.registry)) if keys else None
     access_log = AccessLog() if settings.logs_requests else None
     turns = RequestTurns()
 

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.access.accounts import QuotaExceeded, RateLimited, TooManyAtOnce
+from service.access.accounts import ModelNotAllowed, QuotaExceeded, RateLimited, TooManyAtOnce
 from service.engine.errors import (
     DeadlineExceeded,
     EngineStopped,
@@ -100,6 +100,7 @@ class ImageFailed(Exception):  # noqa: N818 (as above)
 KNOWN: dict[type[Exception], tuple[int, str]] = {
     EmptyImage: (400, "empty_image"),
     InvalidTensor: (400, "invalid_tensor"),
+    ModelNotAllowed: (403, "model_not_allowed"),
     ImageTooLarge: (413, "image_too_large"),
     TooManyPixels: (413, "too_many_pixels"),
     NotAnImage: (415, "not_an_image"),

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from artifact.manifest import read_manifest
 from docs.hooks.repository import ROOT
-from service.access.keys import ApiKey, Keyring
+from service.access.keys import ApiKey
 from service.access.metrics import KeyMetrics
 from service.observability.metrics import Metrics
 from service.observability.model_metrics import ModelMetrics
@@ -87,6 +87,8 @@ def _registry() -> CollectorRegistry:
     metrics.show(of_model)
     metrics.count_request("/classify", "ok", 0.0)
     key = ApiKey(name="alice", sha256="0" * 64)
-    KeyMetrics(metrics.registry, Keyring([key])).count_request(key.name, "ok")
+    of_keys = KeyMetrics(metrics.registry)
+    of_keys.count_request(key.name, "ok")
+    of_keys.count_image(key.name, 1, manifest)
     metrics.registry.register(ProcessMetrics(lambda: {"service": os.getpid()}))
     return metrics.registry

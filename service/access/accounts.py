@@ -11,12 +11,17 @@ import math
 import time
 from collections.abc import Callable
 
+from artifact.manifest import Manifest
 from service.access.keys import ApiKey
 from service.access.token_bucket import TokenBucket
 from service.engine.job import Answer, Outcome
 
 # How soon to come back where requests are in progress: nobody knows when they end.
 _SOON_S = 1.0
+
+
+class ModelNotAllowed(Exception):  # noqa: N818 (a state, told as one)
+    """A key was presented for a model that it is not for."""
 
 
 class LimitReached(Exception):  # noqa: N818 (a state, told as one)
@@ -48,14 +53,14 @@ class Account:
 
     Args:
         key: whose limits hold.
-        on_spent: told the multiply-accumulates of every image that was run for it, and those of a whole network.
+        on_spent: told the multiply-accumulates of every image that was run for it, and the model that ran.
         clock: seconds that never go back.
     """
 
     def __init__(
         self,
         key: ApiKey,
-        on_spent: Callable[[int, int], None] = lambda *_: None,
+        on_spent: Callable[[int, Manifest], None] = lambda *_: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.key = key
@@ -81,6 +86,15 @@ class Account:
 
     def __exit__(self, *_: object) -> None:
         self._in_progress -= 1
+
+    def require_model(self, name: str) -> None:
+        """Return if the key is for this model.
+
+        Raises:
+            ModelNotAllowed: it is for others.
+        """
+        if self.key.models is not None and name not in self.key.models:
+            raise ModelNotAllowed(f"this key is not for the model {name}")
 
     def require(self, images: int = 1) -> None:
         """Return if that many images would be accepted now. More than one burst are only when the bucket is full.
@@ -109,18 +123,18 @@ class Account:
         if self._images:
             self._images.take(1)
 
-    def charge(self, outcome: Outcome, total_macs: int) -> None:
+    def charge(self, outcome: Outcome, manifest: Manifest) -> None:
         """Count what an image cost that was run, also where nobody waits for its answer any more.
 
         Args:
             outcome: of the image.
-            total_macs: multiply-accumulates of an image for which every block runs.
+            manifest: of the model that ran.
         """
         if isinstance(outcome, Exception):
             return
         if self._macs:
             self._macs.take(outcome.macs + _macs_of_decoding(outcome))
-        self._on_spent(outcome.macs, total_macs)
+        self._on_spent(outcome.macs, manifest)
 
 
 def _macs_of_decoding(answer: Answer) -> float:

@@ -33,6 +33,7 @@ class ApiKey(BaseModel):
         sha256: of the key, in hexadecimal.
         metrics: whether it opens /metrics, which tell of every key.
         admin: whether it may load and unload models.
+        models: names of the models that it is for; by default all.
         requests_at_once: most requests in progress.
         images_per_second: most images, on average; those of a batch count each.
         burst_images: most images in one go after a pause; by default those of one second.
@@ -46,6 +47,7 @@ class ApiKey(BaseModel):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     metrics: bool = False
     admin: bool = False
+    models: tuple[str, ...] | None = None
     requests_at_once: int | None = Field(default=None, ge=1)
     images_per_second: float | None = Field(default=None, gt=0)
     burst_images: int | None = Field(default=None, ge=1)

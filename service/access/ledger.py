@@ -45,4 +45,3 @@ class Ledger:
             else Account(key, partial(self._metrics.count_image, key.name))
             for key in keyring.keys
         }
-        self._metrics.start_at_zero(keyring)

@@ -80,9 +80,12 @@ class ClassifyRequest:
 
         Raises:
             Overloaded, NoWorker, EngineStopped: the engine takes none.
+            ModelNotAllowed: the key is for other models.
             RateLimited, QuotaExceeded: the key has reached its limit.
         """
         try:
+            if self._account:
+                self._account.require_model(self._served.manifest.name)
             self._served.engine.require_room()
             if self._account:
                 self._account.require()

@@ -55,7 +55,7 @@ class Images:
                 return
             self._answers.note(place, outcome)
             if self._account:
-                self._account.charge(outcome, self._served.manifest.total_macs)
+                self._account.charge(outcome, self._served.manifest)
 
         try:
             follows = bool(self._pending)  # a request is let in as a whole, as far as there is any room

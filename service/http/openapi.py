@@ -255,9 +255,11 @@ def _budget_schema(budgets: BudgetCurve) -> dict[str, Any]:
 def _require_key(path: str, operation: dict[str, Any]) -> None:
     operation["security"] = [{name: []} for name in _SCHEMES]
     answers = {401: "no API key, or one that does not exist", 429: "the key has reached one of its limits"}
-    _add_answers(
-        operation["responses"], answers | ({403: "the key is not one for metrics"} if path == "/metrics" else {})
-    )
+    if path == "/metrics":
+        answers[403] = "the key is not one for metrics"
+    elif path in _FIELDS:
+        answers[403] = "the key is for other models"
+    _add_answers(operation["responses"], answers)
 
 
 def _add_answers(responses: dict[str, Any], described: dict[int, str]) -> None:

@@ -149,16 +149,15 @@ def test_metrics_tell_what_each_key_did_and_no_key(server: Server, runtime: Onnx
         ("aig_key_requests_total", "alice", "ok"): 2,
         ("aig_key_requests_total", "carol", "ok"): 1,
         ("aig_key_requests_total", "carol", "not_an_image"): 1,
-        ("aig_key_images_total", "alice"): 2,
-        ("aig_key_images_total", "carol"): 3,
-        ("aig_key_images_total", "prometheus"): 0,
-        ("aig_key_macs_total", "alice"): sum(macs),
-        ("aig_key_macs_total", "carol"): sum(item["answer"]["compute"]["macs"] for item in batch),
-        ("aig_key_mac_share_count", "carol"): 3,
-        ("aig_key_mac_share_sum", "alice"): pytest.approx(sum(macs) / runtime.manifest.total_macs),
+        ("aig_key_images_total", "alice", "small"): 2,
+        ("aig_key_images_total", "carol", "small"): 3,
+        ("aig_key_macs_total", "alice", "small"): sum(macs),
+        ("aig_key_macs_total", "carol", "small"): sum(item["answer"]["compute"]["macs"] for item in batch),
+        ("aig_key_mac_share_count", "carol", "small"): 3,
+        ("aig_key_mac_share_sum", "alice", "small"): pytest.approx(sum(macs) / runtime.manifest.total_macs),
     }
     assert {name: samples.get(name) for name in expected} == expected
-    names = {"alice", "carol", "prometheus"}
+    names = {"alice", "carol"}  # the others have done nothing
     assert {labels[1] for labels in samples} == names
     text = server.get("/metrics", headers=_as("prometheus")).text
     assert not [key for key in KEYS.keys if key.sha256 in text or key.name[::-1] in text]
@@ -238,7 +237,7 @@ def test_client_that_leaves_is_charged_for_what_it_started(echo_runtime: EchoRun
         # Its deadline passes while it runs, so nobody waits for its answer any more.
         assert server.post("/classify", content=solid(1), headers=PNG | _as("gone")).status_code == 504
         echo_runtime.release()
-        wait_until(lambda: _samples(server)["aig_key_macs_total", "gone"] > 0)
+        wait_until(lambda: _samples(server).get(("aig_key_macs_total", "gone", "echo"), 0) > 0)
         _assert_refused(server.post("/classify", content=solid(1), headers=PNG | _as("gone")), 429, "quota_exceeded")
 
 
@@ -274,3 +273,13 @@ def test_without_keys_nobody_has_limits_nor_metrics_of_keys(runtime: OnnxRuntime
     with serving(runtime) as server:
         assert server.classify(SOUND).status_code == 200
         assert "aig_key" not in server.get("/metrics").text
+
+
+def test_key_for_other_models_is_refused_before_its_body_is_received(runtime: OnnxRuntime) -> None:
+    keys = Keyring([_key("mine", models=["small"]), _key("other", models=["large"])])
+    with serving(runtime, keys) as server:
+        assert server.post("/classify", content=SOUND, headers=PNG | _as("mine")).status_code == 200
+        for path in ("/classify", "/models/small/classify", "/models/small/versions/1/classify/batch"):
+            _assert_refused(server.post(path, content=SOUND, headers=PNG | _as("other")), 403, "model_not_allowed")
+        answer = server.post("/v2/models/small/infer", content=b"{}", headers=_as("other"))
+        assert (answer.status_code, answer.json()["error"]) == (403, "this key is not for the model small")

@@ -58,12 +58,13 @@ def server(path: Path, write: Write, runtime: OnnxRuntime) -> Iterator[Server]:
 
 def test_key_that_is_added_works_and_one_that_is_removed_does_not(server: Server, write: Write) -> None:
     assert [_status(server, secret) for secret in "abc"] == [200, 200, 401]
+    assert _classified(server, "b") == 200
     write(_table("a", "alice"), _table("c", "carol", "metrics = true"))
     assert [_status(server, secret) for secret in "abc"] == [200, 401, 200]
     assert _classified(server, "c") == 200
     told = server.get("/metrics", headers={"X-API-Key": "c"}).text
-    assert 'aig_key_images_total{key="carol"} 1.0' in told
-    assert 'aig_key_images_total{key="bob"} 0.0' in told  # counters do not go back, nor away
+    assert 'aig_key_images_total{key="carol",model="small"} 1.0' in told
+    assert 'aig_key_images_total{key="bob",model="small"} 1.0' in told  # counters do not go back, nor away
 
 
 def test_file_that_is_written_to_in_place_counts_as_well(server: Server, path: Path) -> None:

@@ -41,7 +41,7 @@ def _key(name: str, **limits: object) -> ApiKey:
     return ApiKey.model_validate({"name": name, "sha256": hashlib.sha256(name.encode()).hexdigest()} | limits)
 
 
-KEYS = Keyring([_key("all", metrics=True, admin=True), _key("one", requests_at_once=1)])
+KEYS = Keyring([_key("all", metrics=True, admin=True), _key("one", requests_at_once=1), _key("other", models=["none"])])
 
 
 class Witness:
@@ -108,7 +108,8 @@ def _succeed_and_fail_by_head(witness: Witness) -> None:
         witness.ask(path, key=None)
         if "{name}" in path:
             witness.ask(path, name="nobody")
-    witness.ask("/metrics", key="one")
+    for path in ("/metrics", *POSTS):
+        witness.ask(path, key="other")
 
 
 def _fail_by_body(witness: Witness) -> None:
@@ -242,5 +243,5 @@ def test_keys_add_their_own_answers_and_take_none(echo_runtime: EchoRuntime) -> 
     assert added == {
         *((path, "401") for path in NEEDING_KEYS),
         *((path, "429") for path in (*GETS, *CHANGES) if path in NEEDING_KEYS),
-        ("/metrics", "403"),
+        *((path, "403") for path in ("/metrics", *POSTS)),
     }
