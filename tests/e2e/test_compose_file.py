@@ -15,7 +15,7 @@ from tests.e2e.stack import docker
 
 _GPU = ("docker-compose.yml", "docker-compose.gpu.yml")
 # These say where the service listens and which files of the host it reads; in the container both are always the same.
-_OF_THE_HOST = {"host", "port", "model", "cache", "api_keys"}
+_OF_THE_HOST = {"host", "port", "model", "model_repository", "admin_socket", "cache", "api_keys"}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -73,6 +73,16 @@ def test_model_is_a_folder_of_the_host_that_the_service_cannot_change() -> None:
     assert other["source"] == str(ROOT / "runs/exported")
     assert {mount["read_only"] for mount in (default, other)} == {True}
     assert not other["bind"].get("create_host_path")
+
+
+def test_all_models_of_a_folder_are_served_where_that_is_asked_for() -> None:
+    files = ("docker-compose.yml", "docker-compose.models.yml")
+    service = _configured(*files)["app"]
+    mount = _mount(service, "/models")
+    assert (mount["source"], mount["read_only"]) == (str(ROOT / "model_repository"), True)
+    assert service["environment"]["AIG_MODEL_REPOSITORY"] == "/models"
+    assert service["environment"]["AIG_DEFAULT_MODEL"] == "convnet-aig-38-cifar10"
+    assert _mount(_configured(*files, AIG_MODEL_REPOSITORY="mine")["app"], "/models")["source"] == str(ROOT / "mine")
 
 
 def test_service_may_finish_its_work_before_it_is_killed() -> None:
