@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
+
+from pydantic_settings import SettingsError
 
 from artifact.manifest import MANIFEST_NAME, ArtifactError, Manifest, read_manifest
 from service.settings import Settings
@@ -61,7 +64,10 @@ def default_model(settings: Settings) -> tuple[Path, Manifest]:
 
     Raises:
         ArtifactError: there is none, or it is damaged.
+        SettingsError: the folder is to be followed, and the package for that is not installed.
     """
+    if settings.watch_models == "on" and find_spec("watchfiles") is None:
+        raise SettingsError("watch_models needs a package of its own: pip install '.[watch]'")
     if settings.model_repository is None:
         return settings.model, read_manifest(settings.model)
     folder = ModelFolder(settings.model_repository)

@@ -65,6 +65,10 @@ class Loop:
         """Do something on the loop that takes a while."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(2 * PATIENCE_S)
 
+    def begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Begin something on the loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
     def close(self) -> None:
         self.wait_for(self._cancel())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -94,11 +98,16 @@ class Asked(Future[Answer]):
 
 
 class LoopedEngine:
-    """An engine whose methods wait until they are done; a number is the image of that number."""
+    """An engine whose methods wait until they are done; a number is the image of that number.
 
-    def __init__(self, engine: Engine) -> None:
+    Args:
+        engine: that is used.
+        beside: another whose crew it shares, and so its loop.
+    """
+
+    def __init__(self, engine: Engine, beside: LoopedEngine | None = None) -> None:
         self.engine = engine
-        self._loop = Loop()
+        self._loop = beside._loop if beside else Loop()
 
     @property
     def problem(self) -> str | None:
@@ -111,6 +120,10 @@ class LoopedEngine:
     @property
     def queue_depth(self) -> int:
         return self.engine.queue_depth
+
+    def begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Begin something on its loop."""
+        return self._loop.begin(work)
 
     def start(self) -> None:
         self._loop.wait_for(self.engine.crew.start())
