@@ -34,7 +34,6 @@ _YARDSTICK = "plain 20"
 _PAIRS = ((14, 26), (14, 38), (20, 38))
 # Of the images, for which the second network is asked; the first share is what the artifact does by itself.
 _SHARES = (0.2, 0.05, 0.1, 0.15, 0.3, 0.4, 0.5, 0.75)
-_GATED_OFFSETS = (0.0, 1.0, -1.0, -2.0, -3.0)
 _SERVED = (14, 20, 26, 38)
 _JUDGED = "14 then 26"
 _LEAST_ABOVE, _OWN_COSTS = 0.5, (0.4, 1.0)
@@ -103,8 +102,7 @@ def _entries(trained: Sequence[Training], exporter: Exporter, images: Float32Arr
     for training in trained:
         if training.name.startswith("plain") and "half" in training.name:
             continue  # what a gated network started from has seen fewer images
-        offsets = {f"{offset:+g}": offset for offset in _GATED_OFFSETS} if training.gated else {"": 0.0}
-        entries.append(exporter.entry(training, offsets))
+        entries.append(exporter.entry(training))
         if not training.gated:
             logits[training.depth, training.seed] = training
     cascades = []

@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from artifact.manifest import MANIFEST_NAME, file_digest
+from artifact.budgets import BudgetCurve
+from artifact.manifest import MANIFEST_NAME, ONNX_NAME, file_digest, read_manifest, write_manifest
 from artifact.preprocessing import Float32Array, Preprocessing
 from export.artifact_writer import write_artifact
-from export.parity import eager_runner
+from export.budgets import measure_budgets
+from export.parity import eager_runner, onnx_runner
 from models.answers import Images
 from models.checkpoint import load, save
 from models.combine import combined, limits
@@ -26,8 +28,13 @@ from models.trainer import CHECKPOINT_NAME
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _PLAIN, _DECIDING, _SEEDS = (8, 14, 20, 26, 32, 38, 56), (14, 20, 26, 38), (0, 1, 2)
 _GATED_DEPTH = 38
+# Budgets that a gated network is trained for alone, by the target rate that costs them, and those of the one for all.
+_RATES = {"40%": 0.38, "60%": 0.59, "80%": 0.795}
+_BUDGETS = "0.35:1.0"
 _CALIBRATION_IMAGES, _VERIFIED_IMAGES = 1000, 64
 _BATCH = 250
+# Of the compute, at which gated networks are compared.
+_SHARES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,8 @@ class Training:
         epochs: of this run.
         seed: of this run.
         init: name of the run whose network it starts from; None where the weights are random.
+        trained_for: budget of a gated network, or that it has all of them; empty for the preset's target rate.
+        options: of the trainer, besides.
     """
 
     name: str
@@ -49,6 +58,8 @@ class Training:
     epochs: int
     seed: int
     init: str | None = None
+    trained_for: str = ""
+    options: tuple[str, ...] = ()
 
     def command(self, data: Path, runs: Path) -> list[str]:
         """What trains it, or goes on where it stands."""
@@ -56,15 +67,26 @@ class Training:
         told += ["--epochs", str(self.epochs), "--seed", str(self.seed)]
         if self.init:  # a lower rate leaves of the plain network what it has learned
             told += ["--init", str(runs / self.init / CHECKPOINT_NAME), "--lr", "0.1"]
-        return [sys.executable, "-m", "models.train", *told, *([] if self.gated else ["--plain"])]
+        return [sys.executable, "-m", "models.train", *told, *self.options, *([] if self.gated else ["--plain"])]
 
 
 def trainings(epochs: int) -> list[Training]:
     """All runs, those that decide first; whatever a network starts from, it sees each image `epochs` times in all."""
     half = epochs // 2
+    begun = Training(f"plain-{_GATED_DEPTH}-half-s0", _GATED_DEPTH, False, half, 0)
+
+    def tuned(name: str, trained_for: str, *options: str) -> Training:
+        of = f"{name}-s0"
+        return Training(of, _GATED_DEPTH, True, epochs - half, 0, begun.name, trained_for, options)
+
     gated = [
-        Training(f"plain-{_GATED_DEPTH}-half-s0", _GATED_DEPTH, False, half, 0),
-        Training(f"gated-{_GATED_DEPTH}-s0", _GATED_DEPTH, True, epochs - half, 0, f"plain-{_GATED_DEPTH}-half-s0"),
+        begun,
+        tuned(f"budgets-{_GATED_DEPTH}", "all budgets", "--budgets", _BUDGETS),
+        *(
+            tuned(f"gated-{_GATED_DEPTH}-at{budget.rstrip('%')}", budget, "--target-rate", str(rate))
+            for budget, rate in _RATES.items()
+        ),
+        tuned(f"gated-{_GATED_DEPTH}", ""),
     ]
     first = [Training(f"plain-{depth}-s0", depth, False, epochs, 0) for depth in _PLAIN]
     others = [
@@ -103,6 +125,7 @@ class Entry:
         seed: that it was trained with.
         folder: of its artifact.
         offsets: gate offsets to run it with, by what they stand for.
+        trained_for: see `Training`.
     """
 
     kind: str
@@ -110,11 +133,14 @@ class Entry:
     seed: int
     folder: Path
     offsets: dict[str, float]
+    trained_for: str = ""
 
     @property
     def name(self) -> str:
-        """Such as "plain 20" or "14 then 26"."""
-        return " then ".join(map(str, self.depths)) if self.kind == "cascade" else f"{self.kind} {self.depths[0]}"
+        """Such as "plain 20", "gated 38 for 60%" or "14 then 26"."""
+        if self.kind == "cascade":
+            return " then ".join(map(str, self.depths))
+        return f"{self.kind} {self.depths[0]}{f' for {self.trained_for}' if self.trained_for else ''}"
 
 
 class Exporter:
@@ -128,11 +154,28 @@ class Exporter:
     def __init__(self, examples: Examples, runs: Path) -> None:
         self._examples, self._runs = examples, runs
 
-    def entry(self, training: Training, offsets: dict[str, float]) -> Entry:
-        """A single network."""
+    def entry(self, training: Training) -> Entry:
+        """A single network; a gated one with offsets for several shares of the compute, and as it was trained."""
         folder = self._runs / training.name / "exported"
         self._export(self._runs / training.name / CHECKPOINT_NAME, folder)
-        return Entry("gated" if training.gated else "plain", (training.depth,), training.seed, folder, offsets)
+        if not training.gated:
+            return Entry("plain", (training.depth,), training.seed, folder, {"": 0.0})
+        curve = self._curve(folder)
+        offsets = {f"{share:.0%}": row.gate_offset for share in _SHARES if (row := curve.within(share))}
+        offsets = {"as trained": 0.0, **offsets}
+        return Entry("gated", (training.depth,), training.seed, folder, offsets, training.trained_for)
+
+    def _curve(self, folder: Path) -> BudgetCurve:
+        """What a gated network does at other budgets, measured once."""
+        manifest = read_manifest(folder)
+        if manifest.budgets is None:
+            _, held_out = split(self._examples, Recipe().held_out)
+            images = Images(self._examples, held_out, manifest.preprocessing)
+            curve = measure_budgets(onnx_runner(folder / ONNX_NAME), manifest.gating, images)
+            manifest = manifest.model_copy(update={"budgets": curve})
+            write_manifest(folder, manifest)
+        assert manifest.budgets is not None
+        return manifest.budgets
 
     def cascade(self, members: Sequence[Training], logits: Sequence[Float32Array], shares: Sequence[float]) -> Entry:
         """Two networks, run so that the second is asked for each of these shares of the images; the first is exported.

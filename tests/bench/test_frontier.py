@@ -51,7 +51,7 @@ def test_seeds_are_averaged_and_counted() -> None:
 
 def test_every_network_sees_each_image_as_often(tmp_path: Path) -> None:
     runs = {training.name: training for training in trainings(60)}
-    assert len(runs) == 7 + 2 + 8
+    assert len(runs) == 7 + 6 + 8
     for training in runs.values():
         before = runs[training.init].epochs if training.init else 0
         assert training.epochs + before == (30 if "half" in training.name else 60)
