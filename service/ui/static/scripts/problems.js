@@ -34,6 +34,8 @@ const EXPLANATIONS = {
   unauthorized: ["The service asks for an API key", "Enter it at the top of the page."],
   forbidden: ["Your API key is not allowed to do this", "Ask whoever gave it to you, or use another one."],
   unknown_model: ["The model is no longer there", RELOAD],
+  model_loading: ["The model is just being loaded", "Try again in a moment.", true],
+  model_not_allowed: ["Your API key is not for this model", "Choose another model, or use another key."],
   not_found: ["The service has nothing at the place that this page asks", RELOAD],
   method_not_allowed: ["The service no longer takes pictures this way", RELOAD],
   upload_timeout: ["The upload took too long", "The connection may be slow. Try again, or send a smaller picture.", true],
