@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -27,6 +28,9 @@ OUTPUT_NAMES = ("logits", "margins")
 
 # Gate offsets that no margin outweighs: with these every gate is open, or closed.
 ALWAYS, NEVER = 1e4, -1e4
+
+# In bytes: far more than any network and as many class names as there may be take.
+_LARGEST_MANIFEST = 4_194_304
 
 
 class ArtifactError(ValueError):
@@ -166,14 +170,14 @@ class Manifest(_Model):
     format: int = Field(default=1, ge=1, le=1)
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     version: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    labels: tuple[str, ...] = Field(min_length=2)
+    labels: tuple[str, ...] = Field(min_length=2, max_length=65_536)
     preprocessing: Preprocessing
-    input_size: int = Field(gt=0)
+    input_size: int = Field(gt=0, le=16_384)
     blocks: tuple[Block, ...] = Field(min_length=1)
-    gate_threshold: float = 0.0
+    gate_threshold: float = Field(default=0.0, allow_inf_nan=False)
     stem_macs: int = Field(ge=0)
     classifier_macs: int = Field(ge=0)
-    total_macs: int = Field(gt=0)
+    total_macs: int = Field(gt=0, lt=2**62)
     ungated_macs: int = Field(gt=0)
     files: dict[str, str]
     source_digest: str
@@ -287,6 +291,9 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST_NAME
     try:
+        told = path.stat()
+        if not stat.S_ISREG(told.st_mode) or told.st_size > _LARGEST_MANIFEST:
+            raise ArtifactError(f"{path} is not a manifest: it is no file, or has more than {_LARGEST_MANIFEST} bytes")
         return Manifest.model_validate_json(path.read_bytes())
     except OSError as error:
         raise ArtifactError(f"no artifact in {folder}: {_remedy(folder) or error.strerror or error}") from error

@@ -243,7 +243,7 @@ class ListedModel(BaseModel):
 
     name: str
     version: str
-    state: Literal["loading", "ready", "unloading", "failed"]
+    state: Literal["loading", "ready", "failed"]
     reason: str | None
     default: bool
     ready: bool

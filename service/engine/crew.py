@@ -52,6 +52,7 @@ class Crew:
     Attributes:
         scheduler: hands out the work.
         leaving: whether it will soon be stopped.
+        on_leave: told so.
     """
 
     def __init__(
@@ -63,6 +64,8 @@ class Crew:
         self.clock = clock
         self.scheduler = Scheduler(clock)
         self.running = self.leaving = self._stopping = False
+        self.on_leave: Callable[[], None] = lambda: None
+        self._joining: Worker | None = None  # that is to replace another
         self._engines: dict[int, Runnable] = {}
         self._over, self._rested = asyncio.Event(), asyncio.Event()
         self._around = Surroundings(
@@ -118,8 +121,14 @@ class Crew:
         self.running = True
 
     def leave(self) -> None:
-        """Say that it will soon be stopped: it is not ready any more, but takes what still comes."""
+        """Say that it will soon be stopped: it is not ready any more, but takes what still comes.
+
+        Workers are not replaced any more.
+        """
         self.leaving = True
+        if worker := self._joining:
+            worker.abort()
+        self.on_leave()
 
     async def replace(self, make_worker: Callable[[], Worker], warm_up: Iterable[Runnable] = ()) -> None:
         """Replace every worker by another, one after the other; each begins before the one it replaces is ended.
@@ -129,9 +138,11 @@ class Crew:
             warm_up: models that each new one is to run before it is given anything.
 
         Raises:
-            ArtifactError, EngineError: one cannot be started; those that have not been replaced go on.
+            ArtifactError, EngineError: one cannot be started, or the crew leaves; those not replaced yet go on.
         """
         for old in [*self._supervisors]:
+            if self.leaving or not self.running:
+                raise EngineStopped
             new = await self._begun(make_worker(), warm_up)
             self._supervisors[self._supervisors.index(old)] = new
             old.retire()
@@ -140,7 +151,7 @@ class Crew:
 
     async def _begun(self, worker: Worker, warm_up: Iterable[Runnable]) -> Supervisor:
         """Have a worker begin that has run some models once."""
-        supervisor = Supervisor(worker, self._around)
+        self._joining, supervisor = worker, Supervisor(worker, self._around)
         opening = asyncio.ensure_future(supervisor.open())
         try:
             await asyncio.shield(opening)
@@ -152,6 +163,8 @@ class Crew:
                 await opening  # a thread is at it, which nothing else may get in the way of
             await supervisor.end()
             raise
+        finally:
+            self._joining = None
         supervisor.serve()
         return supervisor
 

@@ -32,7 +32,7 @@ async def model(served: Served) -> ModelDescription:
 
 @router.get("/models", operation_id="list_models", summary="List the models")
 async def list_models(served: Served) -> ModelList:
-    """Every version of every model that is served, is being loaded or unloaded, or could not be loaded."""
+    """Every version of every model that is served, is being loaded, or could not be loaded."""
     models = served.models
     listed = []
     for (name, version), told in sorted(models.states.items()):

@@ -48,16 +48,23 @@ class ProcessWorkshop:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._candidate: WorkerProcess | None = None
 
     def prove(self, source: ModelSource) -> Model:
         """See `Workshop`: in a process of its own, which is ended."""
-        process = self.worker([source])
-        process.launch(tune=True)
+        process = self._candidate = self.worker([source])
         try:
+            process.launch(tune=True)
             return proven(source, process)[0]
         finally:
             process.abort()
             process.close()
+            self._candidate = None
+
+    def give_up(self) -> None:
+        """See `Workshop`."""
+        if candidate := self._candidate:
+            candidate.abort()
 
     def worker(self, models: Sequence[ModelSource]) -> WorkerProcess:
         """A worker, not launched yet, that serves no others than these models."""
@@ -96,6 +103,9 @@ class ThreadWorkshop:
         tuning = tune(runtime, probes, self._settings.policy_wishes)
         self._workers[source.number] = worker
         return Model(source.number, source.folder, source.manifest, description(runtime), tuning)
+
+    def give_up(self) -> None:
+        """Do nothing: what runs in this process cannot be stopped."""
 
     def worker(self, models: Sequence[ModelSource]) -> ThreadWorker:
         """A worker that runs these models; those that no worker is made for any more are let go."""

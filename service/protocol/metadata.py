@@ -38,7 +38,7 @@ class ModelState:
     """Of one version of a model in the repository's index.
 
     Attributes:
-        state: "LOADING", "READY", "UNLOADING" or "UNAVAILABLE".
+        state: "LOADING", "READY" or "UNAVAILABLE".
         reason: why it is not available.
     """
 
@@ -67,7 +67,7 @@ def model_metadata(models: Models, name: str, version: str | None) -> ModelMetad
 
 
 def index(models: Models, *, only_ready: bool) -> list[ModelState]:
-    """Every version of every model that is served, is being loaded or unloaded, or could not be loaded."""
+    """Every version of every model that is served, is being loaded, or could not be loaded."""
     states = [_state(models, *model) for model in sorted(models.states)]
     return [each for each in states if each.state == "READY" or not only_ready]
 

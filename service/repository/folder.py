@@ -37,6 +37,11 @@ class ModelFolder:
         """The newest version of a model; None where there is none."""
         return next((version for found, version in reversed(self.versions()) if found == name), None)
 
+    def stamp(self, name: str, version: str) -> int:
+        """Changes with the files of a version; 0 where there are none."""
+        files = (self.path / name / version).glob("*")
+        return max((file.stat(follow_symlinks=False).st_mtime_ns for file in files), default=0)
+
     def read(self, name: str, version: str) -> tuple[Path, Manifest]:
         """Where a version is, and its manifest.
 

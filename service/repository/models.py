@@ -10,7 +10,7 @@ from service.classify.context import Context
 from service.errors import ApiError
 from service.repository.folder import version_order
 
-State = Literal["loading", "ready", "unloading", "failed"]
+State = Literal["loading", "ready", "failed"]
 # When to come back for a model that is being loaded, in seconds.
 _LOADING_S = "2"
 

@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 
 # What keeps a model from being served, and nothing else.
 _FAILURES = (ArtifactError, EngineError, SettingsError)
+_LONGEST_REASON = 500  # in letters
 
 
 @dataclass
@@ -58,6 +59,7 @@ class Repository:
     _following: asyncio.Task[None] | None = None
     _begun: bool = False
     _numbers: int = 0  # the first model has that
+    _failed: dict[tuple[str, str], int] = field(default_factory=dict)  # with the stamps that they had
 
     async def load(self, name: str, version: str | None = None) -> None:
         """Serve a version, or open it anew where it is served already.
@@ -70,12 +72,14 @@ class Repository:
             ApiError: it cannot be; the message says why.
         """
         async with self._lock:
-            folder = self._its_folder()
-            version = version or folder.newest(name) or ""
-            await self._load([(name, version)])
-            told = self.models.states[name, version]
+            there = await asyncio.to_thread(self._its_folder().versions)
+            found = [each for each in there if each[0] == name and version in (None, each[1])]
+            if not found:
+                raise ApiError(404, "unknown_model", f"the repository has no such model: {name[:80]!r}")
+            await self._load(found[-1:])
+            told = self.models.states[found[-1]]
             if told.state == "failed":
-                raise ApiError(422, "model_failed", f"{name} {version} cannot be served: {told.reason}")
+                raise ApiError(422, "model_failed", f"{' '.join(found[-1])} cannot be served: {told.reason}")
 
     async def unload(self, name: str, version: str | None = None) -> None:
         """Serve a version no more, or all of them.
@@ -88,35 +92,30 @@ class Repository:
             of_name = [each for each in self.models if each.manifest.name == name]
             leaving = [each for each in of_name if version in (None, each.manifest.version)]
             if not leaving:
-                self.models.states.pop((name, version or ""), None)  # one that failed is forgotten
                 self.models.find(name, version)
             if name == self.models.default_name and len(leaving) == len(of_name):
                 raise ApiError(409, "model_in_use", f"{name} answers where requests name no model, and stays")
             for each in leaving:
                 self.models.remove(each)
-                self.models.states[name, each.manifest.version] = ModelState("unloading")
             await self._dismiss(leaving)
-            for each in leaving:
-                del self.models.states[name, each.manifest.version]
 
     async def load_all(self) -> None:
         """Serve what is in the folder as it is there: load what is new or has changed, unload what is gone."""
         async with self._lock:
-            folder = self._its_folder()
-            there = folder.versions()
-            await self._load([model for model in there if self._has_changed(folder, *model)])
-            gone = [
-                each
-                for each in self.models
-                if (each.manifest.name, each.manifest.version) not in there and each is not self.models.default
-            ]
+            changed, there = await asyncio.to_thread(self._changes, self._its_folder())
+            await self._load(changed)
+            served = {(each.manifest.name, each.manifest.version): each for each in self.models}
+            gone = [each for model, each in served.items() if model not in there and each is not self.models.default]
             for each in gone:
                 self.models.remove(each)
+            for model in self.models.states.keys() - there - served.keys():  # what could not be loaded and is gone
+                del self.models.states[model]
             await self._dismiss(gone)
 
     def begin(self, watched: bool) -> None:
         """Load what is in the folder, and go on with what changes there if it is watched."""
-        if self.folder:
+        if self.folder and self.workshop:
+            self.crew.on_leave = self.workshop.give_up
             self._following = asyncio.get_running_loop().create_task(self._follow(self.folder, watched))
 
     async def end(self) -> None:
@@ -155,23 +154,30 @@ class Repository:
             )
         return self.folder
 
+    def _changes(self, folder: ModelFolder) -> tuple[list[tuple[str, str]], set[tuple[str, str]]]:
+        """The versions in the folder that are new or have changed, and all that are there; takes a while."""
+        there = folder.versions()
+        return [model for model in there if self._has_changed(folder, *model)], set(there)
+
     def _has_changed(self, folder: ModelFolder, name: str, version: str) -> bool:
+        if (name, version) in self._failed:  # it is tried again when a file of it has changed
+            return folder.stamp(name, version) != self._failed[name, version]
         served = self.models.served(name, version)
         try:
             return served is None or folder.read(name, version)[1] != served.manifest
         except ArtifactError:
-            return self.models.states.get((name, version), ModelState("ready")).state != "failed"
+            return True
 
     async def _load(self, versions: Sequence[tuple[str, str]]) -> None:
         """Serve these versions, as far as they can be; the states tell which could not."""
-        contexts = []
-        for name, version in versions:
-            self.models.states[name, version] = ModelState("loading")
+        contexts: list[Context] = []
+        for model in versions:
+            self.models.states[model] = ModelState("loading")
         for name, version in versions:
             try:
-                contexts.append(await self._proven(name, version))
-            except _FAILURES as error:
-                self._note_failure(name, version, error)
+                contexts.append(await self._proven(name, version, len(contexts)))
+            except Exception as error:  # of one model, which keeps no other from being served
+                await self._note_failure(name, version, error)
         if not contexts:
             return
         engines = [each.engine for each in contexts]
@@ -180,18 +186,23 @@ class Repository:
             await self.crew.replace(lambda: self._workshop.worker(models), engines)
         except BaseException as error:
             for each in contexts:
-                self._note_failure(each.manifest.name, each.manifest.version, error)
+                await self._note_failure(each.manifest.name, each.manifest.version, error)
                 await self.crew.dismiss(each.engine.model.number, 0)
-            if not isinstance(error, _FAILURES):
+            if not isinstance(error, Exception):
                 raise
             return
         replaced = [before for each in contexts if (before := self._serve(each))]
         await self._dismiss(replaced)
 
-    async def _proven(self, name: str, version: str) -> Context:
-        """What requests for a version will be answered from, when it is known that it can be run."""
-        folder, manifest = self._its_folder().read(name, version)
-        if self.models.served(name, version) is None and sum(1 for _ in self.models) >= self.most:
+    async def _proven(self, name: str, version: str, others: int) -> Context:
+        """What requests for a version will be answered from, when it is known that it can be run.
+
+        Args:
+            name, version: of the model.
+            others: that will be served from now on as well.
+        """
+        folder, manifest = await asyncio.to_thread(self._its_folder().read, name, version)
+        if self.models.served(name, version) is None and sum(1 for _ in self.models) + others >= self.most:
             raise ArtifactError(f"{self.most} models are served already, the most there may be; see --max-models")
         self._numbers += 1
         source = ModelSource(self._numbers, folder, manifest)
@@ -206,6 +217,7 @@ class Repository:
         context.metrics.show(context.counts)
         context.rechecks.begin()
         manifest, runtime = context.manifest, context.engine.model.runtime
+        self._failed.pop((manifest.name, manifest.version), None)
         _log.info("%s %s is served, in %s in %s", manifest.name, manifest.version, runtime.name, runtime.precision)
         return self.models.serve(context)
 
@@ -218,13 +230,18 @@ class Repository:
             await self.crew.dismiss(each.engine.model.number, self.drain_s)
             each.metrics.hide(each.counts)
         serving = [each.engine.model for each in self.models]
-        await self.crew.replace(lambda: self._workshop.worker(serving))
+        try:
+            await self.crew.replace(lambda: self._workshop.worker(serving))
+        except _FAILURES as error:  # they are replaced with the next change
+            _log.warning("some workers still hold models that are not served any more: %s", error)
 
-    def _note_failure(self, name: str, version: str, error: BaseException) -> None:
+    async def _note_failure(self, name: str, version: str, error: BaseException) -> None:
         """Note why a version cannot be served; one that was served before still is."""
         reason = " ".join(str(error).split()) or type(error).__name__
-        _log.error("%s %s cannot be served: %s", name, version, reason)
-        self.models.states[name, version] = ModelState("failed", reason)
+        _log.error("%s %s cannot be served: %s", name, version, reason, exc_info=not isinstance(error, _FAILURES))
+        self.models.states[name, version] = ModelState("failed", reason[:_LONGEST_REASON])
+        with suppress(OSError):
+            self._failed[name, version] = await asyncio.to_thread(self._its_folder().stamp, name, version)
 
 
 def repository(request: Request) -> Repository:

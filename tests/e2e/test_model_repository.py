@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 
@@ -132,7 +136,7 @@ def test_only_the_socket_or_a_key_for_it_changes_models(server: ServerProcess, a
         assert client.post("/models/other/classify", content=b"x").json()["error"]["type"] == "unknown_model"
     assert admin.post("/models/other/unload").json()["error"]["type"] == "unknown_model"
     assert admin.post(f"/models/{NAME}/unload").json()["error"]["type"] == "model_in_use"
-    assert admin.post("/models/nobody/load").json()["error"]["type"] == "model_failed"
+    assert admin.post("/models/nobody/load").json()["error"]["type"] == "unknown_model"
     assert admin.post("/models/..%2F..%2Fetc/load").status_code in (404, 422)
 
 
@@ -142,6 +146,57 @@ def test_no_more_models_than_there_may_be(admin: httpx.Client, folder: Path, art
     statuses = [admin.post(f"/models/{NAME}/versions/{version}/load").status_code for version in ("2", "3", "4")]
     assert statuses == [200, 200, 422]
     assert "--max-models" in admin.get("/models").text
+
+
+def test_bad_version_keeps_no_other_from_being_served(
+    server: ServerProcess, admin: httpx.Client, folder: Path, artifact: Path
+) -> None:
+    """None of these may be read to its end, or hold up who asks meanwhile."""
+    for version, spoil in enumerate((_fifo, _endless, _huge_numbers), 2):
+        place = _put(artifact, folder, NAME, str(version)) / "manifest.json"
+        spoil(place)
+        asked = time.perf_counter()
+        answer = admin.post(f"/models/{NAME}/versions/{version}/load")
+        assert (answer.status_code, answer.json()["error"]["type"]) == (422, "model_failed")
+        assert time.perf_counter() - asked < 5
+        with server.client() as client:
+            assert client.get("/healthz").status_code == 200
+    assert _listed(admin)[NAME, "1"] == "ready"
+
+
+def _fifo(manifest: Path) -> None:
+    manifest.unlink()
+    os.mkfifo(manifest)
+
+
+def _endless(manifest: Path) -> None:
+    manifest.unlink()
+    manifest.symlink_to("/dev/zero")
+
+
+def _huge_numbers(manifest: Path) -> None:
+    told = json.loads(manifest.read_text())
+    told["stem_macs"] += 10**30
+    told["total_macs"] += 10**30
+    told["ungated_macs"] += 10**30
+    manifest.write_text(json.dumps(told))
+
+
+def test_start_serves_no_more_than_there_may_be(folder: Path, artifact: Path) -> None:
+    words = ("--model-repository", str(folder), "--default-model", NAME, "--workers", "1", "--max-models", "1")
+    with ServerProcess(artifact, *words) as server, server.client() as client:
+        wait_until(lambda: client.get("/readyz").status_code == 200)
+        assert _listed(client) == {(NAME, "1"): "ready", ("other", "1"): "failed"}
+
+
+def test_server_stops_at_once_while_it_loads(server: ServerProcess, admin: httpx.Client) -> None:
+    with ThreadPoolExecutor(1) as clients:
+        loading = clients.submit(admin.post, "/models/other/load")
+        wait_until(lambda: _listed(admin)["other", "1"] == "loading")
+        server.signal(signal.SIGTERM)
+        assert server.exit_status() == 0
+        with suppress(httpx.HTTPError):
+            loading.result(PATIENCE_S)
 
 
 def test_folder_that_is_watched_is_followed(folder: Path, artifact: Path, pictures: list[bytes]) -> None:

@@ -10,7 +10,7 @@ class ListedModel:
     """A version of a model.
 
     Attributes:
-        state: "loading", "ready", "unloading", or "failed" where it could not be loaded.
+        state: "loading", "ready", or "failed" where it could not be loaded.
         reason: why it failed; what was served before goes on then.
         default: whether it answers requests that name no model.
         labels: how many classes it tells apart, where it is served.

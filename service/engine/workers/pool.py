@@ -56,6 +56,9 @@ class Workshop(Protocol):
             ArtifactError, RuntimeUnavailable, InferenceFailed, WorkerLost: it cannot be run.
         """
 
+    def give_up(self) -> None:
+        """Have what is being proven fail, as far as that can be done; called by any thread."""
+
     def worker(self, models: Sequence[Model]) -> Worker:
         """A worker that runs these models, not started yet."""
 
