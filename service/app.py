@@ -143,7 +143,7 @@ def create_app(
     def around_calls(app: ASGIApp, routes: Iterable[BaseRoute], is_open: Callable[[str], bool]) -> ASGIApp:
         return observed(Access(app, ledger, is_open) if ledger else app, routes)
 
-    grpc = open_grpc(settings, repository, around_calls)
+    grpc = open_grpc(settings, repository, around_calls, ledger)
     others = _others(context, repository, _lifespan(context, repository, scheduling, tracing, grpc))
     describe_api(others, settings, context.manifest.budgets, with_keys=keys is not None)
 

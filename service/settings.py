@@ -20,6 +20,9 @@ from service.engine.runtimes.tuning import PolicyWishes
 
 LogFormat = Literal["text", "json"]
 
+MOST_GRPC_CONNECTIONS = 256
+"""That there may be at a time; others are closed."""
+
 # Pillow itself warns of images above this many pixels.
 _PILLOW_LIMIT = 89_478_485
 

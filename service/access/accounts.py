@@ -14,6 +14,7 @@ from collections.abc import Callable
 from artifact.manifest import Manifest
 from service.access.keys import ApiKey
 from service.access.token_bucket import TokenBucket
+from service.engine.errors import InferenceFailed, InvalidTensor
 from service.engine.job import Answer, Outcome
 
 # How soon to come back where requests are in progress: nobody knows when they end.
@@ -130,6 +131,8 @@ class Account:
             outcome: of the image.
             manifest: of the model that ran.
         """
+        if isinstance(outcome, InferenceFailed | InvalidTensor) and self._macs:  # it was run all the same
+            self._macs.take(manifest.total_macs)
         if isinstance(outcome, Exception):
             return
         if self._macs:

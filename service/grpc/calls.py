@@ -106,7 +106,7 @@ async def _exchanged(app: ASGIApp, call: Call, context: Context) -> Told:
         "raw_path": path.encode("ascii"),
         "root_path": "",
         "query_string": b"",
-        "headers": list(_headers(context.invocation_metadata() or ())),
+        "headers": [*headers_of(context)],
         "client": _client(context.peer()),
         "server": None,
         "call": call,
@@ -125,6 +125,13 @@ def _client(peer: str) -> tuple[str, int] | None:
     return (unquote(host).strip("[]"), int(port)) if kind in {"ipv4", "ipv6"} else None
 
 
-def _headers(metadata: Iterable[tuple[str, str | bytes]]) -> Iterable[tuple[bytes, bytes]]:
-    for name, value in metadata:
+def address_of(context: Context) -> str:
+    """The address that a call came from; empty where it has none."""
+    client = _client(context.peer())
+    return client[0] if client else ""
+
+
+def headers_of(context: Context) -> Iterable[tuple[bytes, bytes]]:
+    """The metadata of a call, as headers."""
+    for name, value in context.invocation_metadata() or ():
         yield name.encode("ascii"), value if isinstance(value, bytes) else value.encode("latin-1", "replace")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pydantic_settings import SettingsError
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from service.access.ledger import Ledger
+from service.errors import ErrorAnswers
+from service.http.access import presented_key
 from service.repository.repository import Repository
 from service.settings import Settings
 
@@ -19,8 +22,14 @@ Around = Callable[[ASGIApp, list[Route], Callable[[str], bool]], ASGIApp]
 """Puts around an application what stands around all requests; told its routes, and which paths need no key."""
 
 
-def open_grpc(settings: Settings, repository: Repository, around: Around) -> GrpcServer | None:
+def open_grpc(settings: Settings, repository: Repository, around: Around, ledger: Ledger | None) -> GrpcServer | None:
     """The server that the settings ask for, or None.
+
+    Args:
+        settings: of the service.
+        repository: of models.
+        around: see there.
+        ledger: of API keys, where they are asked for.
 
     Raises:
         SettingsError: its packages are not installed.
@@ -36,4 +45,10 @@ def open_grpc(settings: Settings, repository: Repository, around: Around) -> Grp
     methods = Methods(repository)
     routes = [Route(path_of(name), methods) for name in methods.names]
     open_paths = {path_of("ServerLive"), path_of("ServerReady")}
-    return GrpcServer(around(methods, routes, open_paths.__contains__), settings, lambda: repository.problem is None)
+
+    def may_call(path: str, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+        presented = presented_key(headers)
+        return ledger is None or path in open_paths or (presented is not None and ledger.find(presented) is not None)
+
+    app = around(ErrorAnswers(methods), routes, open_paths.__contains__)
+    return GrpcServer(app, settings, lambda: repository.problem is None, may_call)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,11 +15,16 @@ from pydantic_settings import SettingsError
 from starlette.types import ASGIApp
 
 from service.grpc import open_inference_pb2 as messages
-from service.grpc.calls import SERVICE, Context, Refusal, answered
-from service.settings import Settings
+from service.grpc.calls import SERVICE, Context, Refusal, address_of, answered, headers_of, path_of
+from service.grpc.reading import Reading
+from service.settings import MOST_GRPC_CONNECTIONS, Settings
 
 # Of one message, which is held as a whole before anybody can look at it.
 _MOST_MESSAGE_BYTES, _LEAST_MESSAGE_BYTES = 33_554_432, 4_194_304
+# Of which each may hold such a message, besides those that are just read.
+_MOST_STREAMS = 32
+# Connections that say nothing, or whose calls only watch, cost little; but each is a file.
+_MOST_CALLS_OF_A_CONNECTION, _HANDSHAKE_S = 100, 10.0
 # How long a stream may bring nothing, and a connection have no calls, in seconds.
 _IDLE_S = 60.0
 _KEEPALIVE_S, _KEEPALIVE_TIMEOUT_S = 60, 20
@@ -38,14 +43,23 @@ class GrpcServer:
         app: answers calls, see `calls.answered`.
         settings: of the service.
         is_ready: says whether images are taken.
+        may_call: says whether who calls a method may, by its metadata as headers; the application says why not.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, is_ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        is_ready: Callable[[], bool],
+        may_call: Callable[[str, Sequence[tuple[bytes, bytes]]], bool],
+    ) -> None:
         self._app = app
         self._settings = settings
         self._is_ready = is_ready
         self._stopping = asyncio.Event()
-        self._open = 0  # calls that are not answered yet
+        self._open = self._streams = 0  # calls that are not answered yet, and those of them that are streams
+        self._reading = Reading(max(2, settings.max_pending_bytes // _most_message_bytes(settings)))
+        self._may = may_call
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[int]:
@@ -55,7 +69,7 @@ class GrpcServer:
             SettingsError: the port is taken.
         """
         settings = self._settings
-        server = grpc.aio.server(maximum_concurrent_rpcs=settings.queue_size, options=_options(settings))
+        server = grpc.aio.server(options=_options(settings))
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._handlers()),))
         servicer = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
@@ -86,6 +100,9 @@ class GrpcServer:
         await server.stop(None)
         await draining
 
+    def _may_call(self, method: str, context: Context) -> bool:
+        return self._may(path_of(method), [*headers_of(context)])
+
     def _count(self, context: Context) -> None:
         """Count a call as open until its answer is sent."""
 
@@ -97,35 +114,51 @@ class GrpcServer:
         context.add_done_callback(closed)
 
     def _handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+        """Of every method as gRPC has streams: so nothing of a message is taken before it is known who may send it."""
         handlers = {}
         for method in messages.DESCRIPTOR.services_by_name[SERVICE.rpartition(".")[2]].methods:
             told = getattr(messages, method.output_type.name)
             make: Any = grpc.stream_stream_rpc_method_handler
-            behaviour: Any = self._stream
-            if not method.client_streaming:
-                make, behaviour = grpc.unary_unary_rpc_method_handler, self._unary(method.name)
+            behaviour = self._stream if method.client_streaming else self._unary(method.name)
             handlers[method.name] = make(behaviour, None, told.SerializeToString)  # requests come as bytes
         return handlers
 
-    def _unary(self, method: str) -> Callable[[bytes, Context], Any]:
-        async def behaviour(message: bytes, context: Context) -> Any:
+    def _unary(self, method: str) -> Callable[[object, Context], AsyncIterator[Any]]:
+        async def behaviour(_: object, context: Context) -> AsyncIterator[Any]:
+            message: bytes | None = b""
+            if self._may_call(method, context):
+                try:
+                    message = await self._reading.message(context, address_of(context))
+                except TimeoutError:
+                    await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the message did not come in time")
+                if self._open - self._streams >= self._settings.queue_size:
+                    await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "there are as many calls as are taken")
             self._count(context)
-            told = await answered(self._app, method, message, context)
+            told = await answered(self._app, method, message or b"", context)
             if isinstance(told.answer, Refusal):
                 await context.abort(told.answer.code, told.answer.message, told.metadata)
             context.set_trailing_metadata(told.metadata)
-            return told.answer
+            yield told.answer
 
         return behaviour
 
     async def _stream(self, _: object, context: Context) -> AsyncIterator[messages.ModelStreamInferResponse]:
+        if self._streams == _MOST_STREAMS:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"there are {_MOST_STREAMS} streams already")
         self._count(context)
-        while (message := await self._next(context)) is not None:
-            told = await answered(self._app, "ModelStreamInfer", message, context)
-            if isinstance(told.answer, Refusal):
-                yield messages.ModelStreamInferResponse(error_message=told.answer.message)
-            else:
-                yield messages.ModelStreamInferResponse(infer_response=told.answer)
+        self._streams += 1
+        may = self._may_call("ModelStreamInfer", context)
+        try:
+            while (message := await self._next(context) if may else b"") is not None:
+                told = await answered(self._app, "ModelStreamInfer", message, context)
+                if not isinstance(told.answer, Refusal):
+                    yield messages.ModelStreamInferResponse(infer_response=told.answer)
+                elif may:
+                    yield messages.ModelStreamInferResponse(error_message=told.answer.message)
+                else:
+                    await context.abort(told.answer.code, told.answer.message, told.metadata)
+        finally:
+            self._streams -= 1
 
     async def _next(self, context: Context) -> bytes | None:
         """The next message of a stream; None at its end."""
@@ -157,12 +190,17 @@ async def _read(context: Context) -> bytes | None:
     return None if message is grpc.aio.EOF else message
 
 
+def _most_message_bytes(settings: Settings) -> int:
+    return min(max(settings.max_images * settings.max_bytes, _LEAST_MESSAGE_BYTES), _MOST_MESSAGE_BYTES)
+
+
 def _options(settings: Settings) -> list[tuple[str, int]]:
-    of_images = settings.max_images * settings.max_bytes
-    most_bytes = min(max(of_images, _LEAST_MESSAGE_BYTES), _MOST_MESSAGE_BYTES)
     return [
         ("grpc.so_reuseport", 0),
-        ("grpc.max_receive_message_length", most_bytes),
+        ("grpc.max_allowed_incoming_connections", MOST_GRPC_CONNECTIONS),
+        ("grpc.max_concurrent_streams", _MOST_CALLS_OF_A_CONNECTION),
+        ("grpc.server_handshake_timeout_ms", round(_HANDSHAKE_S * 1000)),
+        ("grpc.max_receive_message_length", _most_message_bytes(settings)),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_metadata_size", 16_384),
         ("grpc.max_connection_idle_ms", round(_IDLE_S * 1000)),

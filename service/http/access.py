@@ -71,7 +71,7 @@ class Access:
             self._ledger.count_request(account, record.result)
 
     def _account(self, scope: Scope) -> Account:
-        presented = _presented_key(scope["headers"])
+        presented = presented_key(scope["headers"])
         if presented is None:
             raise ApiError(
                 401, "unauthorized", "this needs an API key, as Authorization: Bearer KEY or as X-API-Key: KEY"
@@ -98,7 +98,7 @@ def require_admin(scope: Scope, path: Path | None) -> None:
         raise ApiError(403, "forbidden", "this needs an API key with admin = true, or the socket of --admin-socket")
 
 
-def _presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+def presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     """The key in a request's headers: the bearer's token, else that of the other header; of each the first counts."""
     bearer = other = None
     for name, value in headers:

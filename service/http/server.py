@@ -22,6 +22,7 @@ from service.classify.context import Context
 from service.http.front_door import REFUSAL, FrontDoor
 from service.http.listening import is_listening, let_nobody_in, url
 from service.http.turns import RequestTurns
+from service.settings import MOST_GRPC_CONNECTIONS
 
 # uvicorn's own log, where an operator looks at start.
 _log = logging.getLogger("uvicorn.error")
@@ -55,8 +56,9 @@ class HttpServer:
     def __init__(self, app: ASGIApp, context: Context, turns: RequestTurns) -> None:
         settings = context.settings
         self._context = context
-        files = _files_allowed(settings.max_connections + _OTHER_FILES)
-        most = max(1, min(settings.max_connections, files - _OTHER_FILES))
+        others = _OTHER_FILES + (MOST_GRPC_CONNECTIONS if settings.grpc_port else 0)
+        files = _files_allowed(settings.max_connections + others)
+        most = max(1, min(settings.max_connections, files - others))
         per_address = settings.max_connections_per_address or math.ceil(most / 2)
         self.door = FrontDoor(most, per_address, _IDLE_S, self._count_refusal, turns.leave)
         http: Any = self.door.protocol  # as good as a class
