@@ -25,6 +25,8 @@ _MOST_MESSAGE_BYTES, _LEAST_MESSAGE_BYTES = 33_554_432, 4_194_304
 _MOST_STREAMS = 32
 # Connections that say nothing, or whose calls only watch, cost little; but each is a file.
 _MOST_CALLS_OF_A_CONNECTION, _HANDSHAKE_S = 100, 10.0
+# What a client may send of a message that is not read yet.
+_AHEAD_BYTES = 65_536
 # How long a stream may bring nothing, and a connection have no calls, in seconds.
 _IDLE_S = 60.0
 _KEEPALIVE_S, _KEEPALIVE_TIMEOUT_S = 60, 20
@@ -199,6 +201,8 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),
         ("grpc.max_allowed_incoming_connections", MOST_GRPC_CONNECTIONS),
         ("grpc.max_concurrent_streams", _MOST_CALLS_OF_A_CONNECTION),
+        ("grpc.http2.bdp_probe", 0),  # else a fast connection brings whole messages that nobody reads yet
+        ("grpc.http2.lookahead_bytes", _AHEAD_BYTES),
         ("grpc.server_handshake_timeout_ms", round(_HANDSHAKE_S * 1000)),
         ("grpc.max_receive_message_length", _most_message_bytes(settings)),
         ("grpc.max_send_message_length", -1),

@@ -4,7 +4,9 @@ import pytest
 
 from service.access.accounts import Account, QuotaExceeded, RateLimited, TooManyAtOnce
 from service.access.keys import ApiKey
+from service.engine.errors import InferenceFailed, InvalidTensor
 from service.engine.job import Answer
+from tests.runtimes import echo_manifest
 from tests.service.clock import Clock
 
 
@@ -20,7 +22,7 @@ def _account(clock: Clock, spent: list[int] | None = None, **limits: float) -> A
 
 def _run(account: Account, macs: int) -> None:
     """An image that was run for the account."""
-    account.charge(Answer((), (), (), macs, 1, 0.0, 0.0, 0.0), 1000)
+    account.charge(Answer((), (), (), macs, 1, 0.0, 0.0, 0.0), echo_manifest())
 
 
 def test_account_without_limits_is_never_refused(clock: Clock) -> None:
@@ -96,7 +98,7 @@ def test_quota_counts_the_time_of_decoding_as_it_counts_that_of_running(clock: C
     spent: list[int] = []
     account = _account(clock, spent, macs_per_window=1000, window_seconds=10)
     # Two images ran in 0.2 s, so each for 0.1 s; this one was decoded for 0.9 s.
-    account.charge(Answer((), (), (), 100, 2, 0.9, 0.0, 0.2), 1000)
+    account.charge(Answer((), (), (), 100, 2, 0.9, 0.0, 0.2), echo_manifest())
     assert spent == [100]
     with pytest.raises(QuotaExceeded):
         account.require()
@@ -123,6 +125,18 @@ def test_quota_counts_what_images_really_cost(clock: Clock) -> None:
 def test_image_that_was_not_run_costs_nothing(clock: Clock) -> None:
     spent: list[int] = []
     account = _account(clock, spent, macs_per_window=1)
-    account.charge(ValueError(), 1000)
+    account.charge(ValueError(), echo_manifest())
     account.require()
+    assert spent == []
+
+
+@pytest.mark.parametrize("failure", [InferenceFailed(), InvalidTensor("too large")])
+def test_image_on_which_the_network_failed_costs_all_of_it(clock: Clock, failure: Exception) -> None:
+    spent: list[int] = []
+    account = _account(clock, spent, macs_per_window=2 * echo_manifest().total_macs, window_seconds=10)
+    for _ in range(2):
+        account.require()
+        account.charge(failure, echo_manifest())
+    with pytest.raises(QuotaExceeded):
+        account.require()
     assert spent == []

@@ -58,6 +58,17 @@ class Grpc:
             return call.code(), call.details(), dict(call.trailing_metadata())
         raise AssertionError(f"it was answered: {answer}")
 
+    def refused_stream(self) -> grpc.StatusCode | None:
+        """The status that a stream which sends nothing is refused with at once; None where it is let in."""
+        stream = self.method("ModelStreamInfer")(iter(()), timeout=PATIENCE_S)
+        try:
+            list(stream)
+        except grpc.RpcError as error:
+            refused: Any = error
+            code: grpc.StatusCode = refused.code()
+            return code
+        return None
+
 
 def free_port() -> int:
     """One that nobody listens on."""

@@ -22,6 +22,7 @@ from service.access.keys import ApiKey, Keyring
 from service.app import Service, create_app
 from service.engine.queueing.budget_limit import BudgetLimit
 from service.grpc import open_inference_pb2 as messages
+from service.grpc import reading
 from service.http.listening import taken_port
 from service.observability.tracing import Tracing
 from service.settings import Settings
@@ -113,8 +114,46 @@ def test_keys_are_asked_for_and_charged(echo_runtime: EchoRuntime) -> None:
         two = asking(raw_files(solid(1), solid(2)), inputs=[files(2)])
         code, words, told = echo.refused("ModelInfer", two, metadata=[("x-api-key", "mine")])
         assert (code, "images a second" in words, "retry-after" in told) == (CODE.RESOURCE_EXHAUSTED, True, True)
+        unknown = messages.ModelMetadataRequest(name="nobody")
+        assert echo.refused("ModelMetadata", unknown, metadata=[("x-api-key", "mine")])[0] == CODE.NOT_FOUND
         counted = echo.server.context.metrics.render().decode()
-        assert 'aig_key_requests_total{key="mine",outcome="ok"} 2.0' in counted
+        for outcome, count in (("ok", 2), ("rate_limited", 1), ("unknown_model", 1)):
+            assert f'aig_key_requests_total{{key="mine",outcome="{outcome}"}} {count}.0' in counted
+
+
+def test_who_has_no_key_is_refused_before_the_message_comes(echo_runtime: EchoRuntime) -> None:
+    with grpc_serving(echo_runtime, Keyring([])) as echo:
+        for name in ("ModelInfer", "ModelStreamInfer"):
+            call = echo.channel.stream_stream(f"/{SERVICE}/{name}")(iter(Requests()), timeout=PATIENCE_S)
+            with pytest.raises(grpc.RpcError) as raised:
+                next(call)
+            assert raised.value.code() == CODE.UNAUTHENTICATED  # type: ignore[attr-defined]
+            wait_until(lambda name=name: echo.server.requests("unauthorized", f"/{SERVICE}/{name}") == 1)  # type: ignore[misc]
+
+
+def test_message_that_does_not_come_is_given_up(echo_runtime: EchoRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "LONGEST_S", 0.2)
+    with grpc_serving(echo_runtime, max_pending_bytes=1) as echo:  # two messages at a time, one of an address
+        waiting = [echo.channel.stream_stream(f"/{SERVICE}/ModelInfer")(iter(Requests())) for _ in range(5)]
+        for call in waiting:
+            with pytest.raises(grpc.RpcError) as raised:
+                next(call)
+            assert raised.value.code() == CODE.DEADLINE_EXCEEDED  # type: ignore[attr-defined]
+        monkeypatch.setattr(reading, "LONGEST_S", PATIENCE_S)
+        assert echo.call("ServerReady", messages.ServerReadyRequest()).ready
+
+
+def test_who_only_watches_or_waits_keeps_nobody_out(echo_runtime: EchoRuntime) -> None:
+    with grpc_serving(echo_runtime, queue_size=2) as echo:
+        watches = [health_pb2_grpc.HealthStub(echo.channel).Watch(health_pb2.HealthCheckRequest()) for _ in range(10)]
+        assert all(next(watch) for watch in watches)
+        idle = [Requests() for _ in range(32)]
+        streams = [echo.method("ModelStreamInfer")(iter(requests)) for requests in idle]
+        wait_until(lambda: echo.refused_stream() == CODE.RESOURCE_EXHAUSTED)
+        assert arrays(echo.infer(_asked()))["logits"] == [[0.5, 0, 0]]
+        for requests in idle:
+            requests.send(None)
+        assert [list(stream) for stream in streams] == [[]] * 32
 
 
 def test_stream_answers_every_request_in_order_and_errors_among_them(echo_runtime: EchoRuntime) -> None:
