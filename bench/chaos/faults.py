@@ -17,7 +17,7 @@ _QUEUE_S = 1.0  # for these to queue
 _QUIET_S = 0.3  # after which no more of them come
 _CALM_S = 1.1  # after which a service that had to refuse requests lets its queue grow again
 _BACK_S = 60.0  # for a worker to be tried again, which the service does at ever longer intervals
-_ANOTHER_MODEL = "has changed since the service started"
+_ANOTHER_MODEL = "has changed since the service opened it"
 
 
 class Faults:
@@ -125,7 +125,7 @@ class Faults:
         seen, since, give_up = 0.0, clock(), clock() + _QUEUE_S
         while (answer := await self._harness.ask("/metrics")) is not None:
             lines = answer.body.decode().splitlines()
-            (depth,) = [float(line.split()[1]) for line in lines if line.startswith("aig_queue_depth ")]
+            (depth,) = [float(line.split()[-1]) for line in lines if line.startswith("aig_queue_depth{")]
             if depth != seen:
                 seen, since = depth, clock()
             if depth and clock() - since >= _QUIET_S:
