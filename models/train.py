@@ -70,7 +70,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--budgets",
         type=_budgets,
         metavar="LOW:HIGH",
-        help="train for every share of the compute between these, such as 0.35:1.0, instead of for the target rates",
+        help="train for every share of the compute between these, such as 0.35:1.0 (default: for the target rates)",
     )
     add("--label-smoothing", float, default.label_smoothing, "of the classification loss, from 0 to below 1")
     add(
