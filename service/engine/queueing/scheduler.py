@@ -99,7 +99,11 @@ class Scheduler:
 
     def ahead(self, model: int) -> int:
         """How many jobs of a model workers have been given that they have not begun."""
-        return sum([len(batch) for slot in self._slots for batch in slot.ahead if batch[0].model == model])
+        jobs = 0
+        for slot in self._slots:
+            if len(slot.batches) > 1:  # which is asked with every job, and hardly ever so
+                jobs += sum([len(batch) for batch in slot.ahead if batch[0].model == model])
+        return jobs
 
     def runs(self, model: int) -> bool:
         """Whether a worker has a job of a model."""
