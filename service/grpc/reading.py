@@ -13,7 +13,7 @@ import grpc
 from service.http.addresses import network_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
-# A message of the size that there may be has so long to come, in seconds, from when it is its turn.
+# To wait for its turn and to come as a whole, a message has so long, in seconds.
 LONGEST_S = 10.0
 
 

@@ -163,7 +163,10 @@ class GrpcServer:
             self._streams -= 1
 
     async def _next(self, context: Context) -> bytes | None:
-        """The next message of a stream; None at its end."""
+        """The next message of a stream; None at its end.
+
+        It takes no turn of `Reading`: a stream that waits for its user would keep one from everybody else.
+        """
         loop = asyncio.get_running_loop()
         read, stopping = loop.create_task(_read(context)), loop.create_task(self._stopping.wait())
         try:
