@@ -77,7 +77,7 @@ class Preprocessing(BaseModel):
 
     def normalise(self, pixels: UInt8Array) -> Float32Array:
         """Turn (..., H, W, 3) uint8 pixels into (..., 3, H, W) float32 network input."""
-        mean, scale = _mean_and_scale(self.mean, self.std)
+        mean, scale = self.mean_and_scale()
         *outer, height, width, _ = pixels.shape
         normalised = np.empty((*outer, 3, height, width), np.float32)
         for channel in range(3):
@@ -85,6 +85,10 @@ class Preprocessing(BaseModel):
             np.subtract(pixels[..., channel], mean[channel], out=plane)
             plane *= scale[channel]
         return normalised
+
+    def mean_and_scale(self) -> tuple[Float32Array, Float32Array]:
+        """What `normalise` takes from pixels, and what it then multiplies them by, (3,) each."""
+        return _mean_and_scale(self.mean, self.std)
 
 
 # Not kept in the object, where pydantic would compare it too.

@@ -17,11 +17,11 @@ from export.parity import ParityError
 from models.answers import Images
 from models.bad_images import readable
 from models.checkpoint import Checkpoint, CheckpointError
-from models.command_line import add_bad_images, finite, interrupted
-from models.config import PRESETS
-from models.data import split
+from models.command_line import add_bad_images, add_told, finite, interrupted, told_of
 from models.examples import DataError, Examples
+from models.hold_out import split
 from models.opening import open_checkpoint
+from models.pretrained import stride_note
 from models.sources import open_examples
 from models.structure import Structure
 
@@ -37,22 +37,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError("--count, --calibration-count and --profile-count must be at least 1 image")
         if arguments.int8 and not arguments.images:
             raise ValueError("--int8 needs real images to calibrate on: give --images")
-        checkpoint = open_checkpoint(path, arguments.preset)
+        checkpoint = open_checkpoint(path, told_of(arguments))
+        if note := stride_note(checkpoint):
+            print(note, file=sys.stderr)
         preprocessing = checkpoint.config.preprocessing
         calibration_images: Float32Array | None = None
         profile_batches: Iterable[Float32Array] = ()
         unseen: Images | None = None
         if arguments.images:
             examples = readable(open_examples(arguments.images), preprocessing, arguments.bad_images)
-            if arguments.held_out is None:
-                arguments.held_out = _told_held_out(checkpoint, examples)
-            unseen = _unseen(arguments, checkpoint, examples)
+            held_out = _held_out(arguments, checkpoint, examples)
+            unseen = _unseen(arguments, checkpoint, examples, held_out)
             images = _real_images(examples, _spread(np.arange(len(examples)), arguments.count), preprocessing)
-            profiled = _profile_indices(examples, arguments.held_out, arguments.profile_count)
+            # The network knows the others, where any were held out.
+            profiled = _spread(held_out if len(held_out) else np.arange(len(examples)), arguments.profile_count)
             starts = range(0, len(profiled), _BATCH)
             profile_batches = (_real_images(examples, profiled[i : i + _BATCH], preprocessing) for i in starts)
             if arguments.int8:
-                calibration_images = _calibration_images(arguments, examples, preprocessing, images)
+                calibration_images = _calibration_images(arguments, checkpoint, examples, images)
         else:
             print("note: verifying on generated images; give --images to verify on real ones", file=sys.stderr)
             images = _generated_images(preprocessing, arguments.count)
@@ -108,7 +110,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "checkpoint",
         type=Path,
-        help="file of a trained network (runs/k/checkpoint.safetensors), or a published .pth.tar",
+        help="file of a trained network (runs/k/checkpoint.safetensors), or with --preset weights that others saved",
     )
     parser.add_argument("--out", required=True, type=Path, help="folder of the artifact; must not exist yet")
     parser.add_argument("--version", default="1", help="version of the model (default: 1)")
@@ -125,8 +127,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--held-out",
         type=int,
         metavar="N",
-        help="calibrate on none of the N held out of training, profile and measure budgets on no others (default: as "
-        "many as the checkpoint tells of these images, else 0)",
+        help="of a checkpoint that does not tell which images its training held out, how many: none of these are "
+        "calibrated on, and no others profiled and measured on (default: 0, or those in the val folder)",
     )
     parser.add_argument(
         "--unseen",
@@ -144,9 +146,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add_bad_images(parser)
     parser.add_argument("--gate-threshold", type=finite, default=0.0, help="open gates above this margin (default: 0)")
-    parser.add_argument(
-        "--preset", choices=PRESETS, metavar="NAME", help="network of a published .pth.tar (default: none)"
-    )
+    add_told(parser)
     return parser.parse_args(argv)
 
 
@@ -160,12 +160,24 @@ def _real_images(examples: Examples, indices: np.ndarray, preprocessing: Preproc
     return np.stack([preprocessing.normalise(examples.fitted(int(index), preprocessing)) for index in indices])
 
 
-def _told_held_out(checkpoint: Checkpoint, examples: Examples) -> int:
-    """How many of these images its training held out; 0 where it does not tell, or was on others."""
-    return (checkpoint.held_out or 0) if checkpoint.data_digest == examples.digest() else 0
+def _held_out(arguments: argparse.Namespace, checkpoint: Checkpoint, examples: Examples) -> np.ndarray:
+    """Indices of those of the images that training did not see, as far as that is known.
+
+    Raises:
+        ValueError: the user says how many, though the checkpoint tells which, or they cannot be so many.
+    """
+    if checkpoint.held_out is not None:
+        if arguments.held_out is not None:
+            raise ValueError("the checkpoint tells which images its training held out: leave out --held-out")
+        return checkpoint.held_out.among(examples)
+    if examples.validation is None and not arguments.held_out:
+        return np.arange(0)
+    return split(examples, arguments.held_out)[1]
 
 
-def _unseen(arguments: argparse.Namespace, checkpoint: Checkpoint, examples: Examples) -> Images | None:
+def _unseen(
+    arguments: argparse.Namespace, checkpoint: Checkpoint, examples: Examples, indices: np.ndarray
+) -> Images | None:
     """Images to measure budgets on; none where it is not known which of them training did not see.
 
     Raises:
@@ -177,8 +189,6 @@ def _unseen(arguments: argparse.Namespace, checkpoint: Checkpoint, examples: Exa
     if arguments.unseen:
         examples = readable(open_examples(arguments.unseen), preprocessing, arguments.bad_images)
         indices = np.arange(len(examples))
-    else:
-        _, indices = split(examples, arguments.held_out)
     if len(indices) < FEWEST_IMAGES:
         print(f"no budgets without {FEWEST_IMAGES} images that training did not see: see --unseen")
         return None
@@ -190,19 +200,14 @@ def _unseen(arguments: argparse.Namespace, checkpoint: Checkpoint, examples: Exa
     return Images(examples, indices, preprocessing)
 
 
-def _profile_indices(examples: Examples, held_out: int, count: int) -> np.ndarray:
-    """Examples to profile the network on: those held out of training, where there are any, as it knows the others."""
-    training, validation = split(examples, held_out)
-    return _spread(validation if held_out else training, count)
-
-
 def _calibration_images(
-    arguments: argparse.Namespace, examples: Examples, preprocessing: Preprocessing, verified: Float32Array
+    arguments: argparse.Namespace, checkpoint: Checkpoint, examples: Examples, verified: Float32Array
 ) -> Float32Array:
     """Images to calibrate on, (N, 3, H, W), without the verified ones: agreement is told on images new to the graph."""
+    preprocessing = checkpoint.config.preprocessing
     if arguments.calibration_images:
         examples = readable(open_examples(arguments.calibration_images), preprocessing, arguments.bad_images)
-    training, _ = split(examples, arguments.held_out)
+    training = np.setdiff1d(np.arange(len(examples)), _held_out(arguments, checkpoint, examples))
     images = _real_images(examples, _spread(training, arguments.calibration_count), preprocessing)
     known = {image.tobytes() for image in verified}
     others = [image for image in images if image.tobytes() not in known]

@@ -18,8 +18,9 @@ from export.parity import ParityError, onnx_runner
 from models.answers import Images
 from models.bad_images import readable
 from models.command_line import add_bad_images, interrupted
-from models.data import split
 from models.examples import DataError
+from models.exported import read_held_out
+from models.hold_out import held_out_indices
 from models.sources import open_examples
 
 
@@ -33,7 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         examples = readable(open_examples(arguments.images), manifest.preprocessing, arguments.bad_images)
         if examples.labels != manifest.labels:
             raise DataError(f"the classes of {arguments.images} are not the network's")
-        indices = np.arange(len(examples)) if arguments.all else split(examples, arguments.held_out)[1]
+        if arguments.all:
+            indices = np.arange(len(examples))
+        else:
+            told = read_held_out(folder, manifest)
+            indices = held_out_indices(told, arguments.held_out, examples, manifest.name)
         if len(indices) < FEWEST_IMAGES:
             raise DataError(f"budgets need {FEWEST_IMAGES} images at least, not {len(indices)}")
         curve = measure_budgets(onnx_runner(path), manifest.gating, Images(examples, indices, manifest.preprocessing))
@@ -63,8 +68,14 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--images", required=True, type=Path, metavar="DATA", help="class folders, a tar of them, or CIFAR-10's batches"
     )
     add_bad_images(parser)
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--held-out", type=int, metavar="N", help="take the N that training on these images held out")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--held-out",
+        type=int,
+        metavar="N",
+        help="take the N that training on these images held out (default: those the artifact tells, else as training "
+        "does)",
+    )
     which.add_argument("--all", action="store_true", help="take all of them: training saw none")
     return parser.parse_args(argv)
 

@@ -41,6 +41,7 @@ from models.answers import Images
 from models.cascade import Network
 from models.checkpoint import Checkpoint
 from models.config import CascadeConfig, ModelConfig
+from models.hold_out import HELD_OUT_NAME
 from models.macs import count_macs
 from models.resnet import AdaptiveResNet
 from models.structure import Structure, blocks_of, network_name
@@ -98,6 +99,8 @@ def write_artifact(
         write_torchscript(inference, unfinished / TORCHSCRIPT_NAME)
         verification = verify(network, unfinished, images, gate_threshold)
         verification = verification.model_copy(update={"generated_images": generated_images})
+        if checkpoint.held_out is not None:
+            (unfinished / HELD_OUT_NAME).write_text(checkpoint.held_out.model_dump_json())
         write_probes(unfinished, _probes(network, images, gate_threshold))
         int8 = None
         if calibration_images is not None:

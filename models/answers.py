@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from artifact.preprocessing import Preprocessing, UInt8Array
+from models.classification import Guesses, guesses
 from models.classifier import Classifier
 from models.evaluation import Evaluation
 from models.examples import Examples
@@ -87,6 +88,20 @@ def run_over(
     return tuple(np.concatenate(arrays) for arrays in zip(*results, strict=True))
 
 
+def logits_of(classifier: Classifier, images: Images, progress: Progress | None = None) -> np.ndarray:
+    """Logits (N, classes) of all images.
+
+    Raises:
+        DataError: an image cannot be decoded.
+    """
+
+    def work(_: np.ndarray, pixels: UInt8Array) -> tuple[np.ndarray, ...]:
+        return (classifier.run(pixels)[0],)
+
+    (logits,) = run_over(images, np.arange(len(images)), work, classifier.batch_size, classifier.workers, progress)
+    return logits
+
+
 def answer(
     classifier: Classifier, images: Images, gate_offset: float = 0.0, progress: Progress | None = None
 ) -> Answers:
@@ -104,16 +119,16 @@ def answer(
         if not finite.all():
             name = images.name(positions[finite.argmin()])
             raise ValueError(f"{structure.name} answers to {name} with logits or margins that are not finite")
-        return logits.argmax(axis=1), cross_entropy(logits, classes[positions]), margins
+        return *guesses(logits, classes[positions]), cross_entropy(logits, classes[positions]), margins
 
     positions = np.arange(len(images))
-    predicted, losses, margins = run_over(images, positions, work, classifier.batch_size, classifier.workers, progress)
+    *guessed, losses, margins = run_over(images, positions, work, classifier.batch_size, classifier.workers, progress)
     executed = structure.executed(structure.opened(margins, gate_offset))
     evaluation = Evaluation(
         labels=structure.labels,
         block_names=structure.block_names,
         classes=classes,
-        predicted=predicted,
+        guesses=Guesses(*guessed),
         executed=executed,
         margins=margins,
         mac_share=structure.mac_share(executed),

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.config import BottleneckStride
 from models.gate import Decision, Gate
 
 
@@ -17,10 +18,17 @@ class ResidualBlock(nn.Module):
 
     expansion: int
 
-    def __init__(self, in_channels: int, width: int, stride: int, gate_hidden: int | None) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        stride: int,
+        gate_hidden: int | None,
+        bottleneck_stride: BottleneckStride = "3x3",
+    ) -> None:
         super().__init__()
         out_channels = width * self.expansion
-        self.residual = self._residual(in_channels, width, stride)
+        self.residual = self._residual(in_channels, width, stride, bottleneck_stride)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
             self.shortcut = nn.Sequential(
@@ -28,7 +36,7 @@ class ResidualBlock(nn.Module):
             )
         self.gate = None if gate_hidden is None else Gate(in_channels, gate_hidden)
 
-    def _residual(self, in_channels: int, width: int, stride: int) -> nn.Sequential:
+    def _residual(self, in_channels: int, width: int, stride: int, position: BottleneckStride) -> nn.Sequential:
         raise NotImplementedError
 
     def forward(self, x: Tensor, gate_offset: Tensor | float = 0.0) -> tuple[Tensor, Decision | None]:
@@ -50,7 +58,7 @@ class BasicBlock(ResidualBlock):
 
     expansion = 1
 
-    def _residual(self, in_channels: int, width: int, stride: int) -> nn.Sequential:
+    def _residual(self, in_channels: int, width: int, stride: int, _: BottleneckStride) -> nn.Sequential:
         return nn.Sequential(
             nn.Conv2d(in_channels, width, 3, stride, padding=1, bias=False),
             nn.BatchNorm2d(width),
@@ -61,16 +69,17 @@ class BasicBlock(ResidualBlock):
 
 
 class BottleneckBlock(ResidualBlock):
-    """1x1, 3x3 and 1x1 convolutions (He et al. 2016, figure 5), the stride in the 3x3 as in the published code."""
+    """1x1, 3x3 and 1x1 convolutions (He et al. 2016, figure 5), the stride where `ModelConfig` has it."""
 
     expansion = 4
 
-    def _residual(self, in_channels: int, width: int, stride: int) -> nn.Sequential:
+    def _residual(self, in_channels: int, width: int, stride: int, position: BottleneckStride) -> nn.Sequential:
+        first, second = (stride, 1) if position == "1x1" else (1, stride)
         return nn.Sequential(
-            nn.Conv2d(in_channels, width, 1, bias=False),
+            nn.Conv2d(in_channels, width, 1, first, bias=False),
             nn.BatchNorm2d(width),
             nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 3, stride, padding=1, bias=False),
+            nn.Conv2d(width, width, 3, second, padding=1, bias=False),
             nn.BatchNorm2d(width),
             nn.ReLU(inplace=True),
             nn.Conv2d(width, width * self.expansion, 1, bias=False),

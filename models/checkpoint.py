@@ -1,33 +1,26 @@
-"""Checkpoints on disk: tensors and a JSON header in one safetensors file; loading one executes nothing.
-
-The published ConvNet-AIG checkpoints (`.pth.tar`) are read too, with torch's weights-only unpickler.
-"""
+"""Checkpoints on disk: tensors and a JSON header in one safetensors file; loading one executes nothing."""
 
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from artifact.manifest import INT8_NAME, MANIFEST_NAME, ONNX_NAME, TORCHSCRIPT_NAME
-from artifact.preprocessing import Preprocessing
 from models.cascade import Network, build_network
 from models.config import CascadeConfig, ModelConfig
-from models.resnet import block_name
-
-# Those of the published train.py; the deviations of our presets are over all pixels of the training images.
-_PUBLISHED_CIFAR = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
+from models.hold_out import HeldOut
 
 _CONFIG: TypeAdapter[ModelConfig | CascadeConfig] = TypeAdapter(ModelConfig | CascadeConfig)
 
+_MOST_NAMED = 3  # weights in one message
 _OF_AN_ARTIFACT = (INT8_NAME, MANIFEST_NAME, ONNX_NAME, TORCHSCRIPT_NAME)
 
 
@@ -52,28 +45,20 @@ class Checkpoint:
     optimizer: dict[str, Tensor] = field(default_factory=dict)
 
     @property
-    def held_out(self) -> int | None:
-        """How many images its training held out; None where it does not tell, as those of the research code."""
-        held_out: int | None = self.training.get("recipe", {}).get("held_out")
-        return held_out
-
-    @property
-    def data_digest(self) -> str | None:
-        """`Examples.digest` of what it was trained on; None where it does not tell."""
-        digest: str | None = self.training.get("origin", {}).get("data")
-        return digest
+    def held_out(self) -> HeldOut | None:
+        """What its training held out; None where it does not tell, as weights that others saved."""
+        told = self.training.get("held_out")
+        return None if told is None else HeldOut.model_validate(told)
 
     def network(self) -> Network:
         """Build the network with these weights, in evaluation mode.
 
         Raises:
-            CheckpointError: the weights do not fit the config.
+            CheckpointError: the weights do not fit the config; the message names those that do not.
         """
         network = build_network(self.config)
-        try:
-            network.load_state_dict(self.weights)
-        except RuntimeError as error:
-            raise CheckpointError(f"the weights do not fit {self.config.name}: {error}") from error
+        require_fit(self.config.name, network.state_dict(), self.weights)
+        network.load_state_dict(self.weights)
         return network.eval()
 
     def networks(self) -> list[Checkpoint]:
@@ -84,6 +69,31 @@ class Checkpoint:
             Checkpoint(config, _part(self.weights, f"networks.{position}."))
             for position, config in enumerate(self.config.networks)
         ]
+
+
+def require_fit(name: str, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """Make sure that weights are of the names and shapes of a network's own.
+
+    Raises:
+        CheckpointError: they are not; the message has the network's name and tells what is missing, unknown or of
+            another shape.
+    """
+    problems = []
+    if missing := [each for each in own if each not in weights]:
+        problems.append(f"it has {_few(missing)}, which they lack")
+    if unknown := [each for each in weights if each not in own]:
+        problems.append(f"it has no {_few(unknown)}")
+    others = [each for each in own if each in weights and weights[each].shape != own[each].shape]
+    problems += [
+        f"{each} is {tuple(weights[each].shape)}, not {tuple(own[each].shape)}" for each in others[:_MOST_NAMED]
+    ]
+    if problems:
+        raise CheckpointError(f"the weights do not fit {name}: {'; '.join(problems)}")
+
+
+def _few(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -120,6 +130,15 @@ def load(path: Path) -> Checkpoint:
     return Checkpoint(config, _part(tensors, "model/"), training, _part(tensors, "optimizer/"))
 
 
+def tells_its_network(path: Path) -> bool | None:
+    """Whether a safetensors file has the header of a checkpoint of this project; None where it cannot be read."""
+    try:
+        with safe_open(path, "pt") as file:
+            return "config" in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return None
+
+
 def _remedy(folder: Path) -> str:
     if (folder / MANIFEST_NAME).is_file():
         return f" with an artifact, not a checkpoint: python -m models.evaluate takes it as --artifact {folder}"
@@ -129,56 +148,6 @@ def _remedy(folder: Path) -> str:
 
 def _first_in(folder: Path) -> Path | None:
     return next(iter(sorted(folder.glob("*.safetensors"))), None)
-
-
-def load_published(path: Path, config: ModelConfig) -> Checkpoint:
-    """Read a checkpoint of the published research code for the network `config` describes.
-
-    A CIFAR network is given the normalisation it was trained with, that of `train.py` in
-    https://github.com/andreasveit/convnet-aig, instead of the preset's.
-
-    Raises:
-        CheckpointError: the file cannot be read safely, or its weights do not fit.
-    """
-    try:
-        published = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    except Exception as error:  # torch raises half a dozen unrelated types for a bad file
-        raise CheckpointError(f"{path} is not a published checkpoint: {error}") from error
-    if not isinstance(published, dict) or not all(isinstance(tensor, Tensor) for tensor in published.values()):
-        raise CheckpointError(f"{path} is not a published checkpoint: its state_dict is not one")
-    if config.stem == "cifar":
-        own = config.preprocessing.model_dump()
-        config = config.with_preprocessing(Preprocessing.model_validate(own | _PUBLISHED_CIFAR))
-    return Checkpoint(config, rename_published(published), {"source": "published"})
-
-
-def rename_published(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Map the published names and shapes to ours, once; a gate's 1x1 convolutions become matrices."""
-    renamed = {}
-    for name, tensor in weights.items():
-        ours = _published_name(name.removeprefix("module."))
-        is_gate_matrix = ".gate.fc" in ours and tensor.dim() == 4
-        renamed[ours] = tensor.flatten(1) if is_gate_matrix else tensor
-    return renamed
-
-
-def _published_name(name: str) -> str:
-    if match := re.fullmatch(r"layer(\d+)\.(\d+)\.(.+)", name):
-        prefix = f"blocks.{block_name(int(match[1]), int(match[2]))}"
-        return f"{prefix}.{_published_part(match[3])}"
-    for theirs, ours in (("conv1.", "stem.0."), ("bn1.", "stem.1."), ("linear.", "classifier.")):
-        if name.startswith(theirs):
-            return ours + name.removeprefix(theirs)
-    raise CheckpointError(f"unknown weight {name!r} in a published checkpoint")
-
-
-def _published_part(name: str) -> str:
-    """The name inside a block: convolutions and norms alternate in our residual branch, with a ReLU between pairs."""
-    module, _, rest = name.partition(".")
-    if match := re.fullmatch(r"(conv|bn)(\d)", module):
-        return f"residual.{3 * (int(match[2]) - 1) + (match[1] == 'bn')}.{rest}"
-    gate = {"fc1": "fc1", "fc1bn": "bn", "fc2": "fc2"}
-    return f"gate.{gate[module]}.{rest}" if module in gate else name
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from artifact.agreement import LogitsAndMargins
 from artifact.preprocessing import UInt8Array
 from models.checkpoint import Checkpoint
+from models.hold_out import HeldOut
 from models.structure import Structure
 
 
@@ -21,7 +22,7 @@ class Classifier(Protocol):
         runtime: what runs it, for people to read.
         batch_size: of the batches it runs fastest on.
         workers: how many threads may call `run` at once, each on one core.
-        held_out: how many images its training held out; None where that is not known.
+        held_out: what its training held out; None where that is not known.
     """
 
     runtime: str
@@ -33,7 +34,7 @@ class Classifier(Protocol):
     @property
     def workers(self) -> int: ...
     @property
-    def held_out(self) -> int | None: ...
+    def held_out(self) -> HeldOut | None: ...
 
     def run(self, pixels: UInt8Array, gate_offset: float = 0.0) -> LogitsAndMargins:
         """Logits and margins of pixels (N, H, W, 3), with `gate_offset` added to every margin before the decision."""
@@ -50,7 +51,6 @@ class TrainedClassifier:
         self.network = checkpoint.network().to(device)
         self.batch_size = batch_size
         self.held_out = checkpoint.held_out
-        self.data_digest = checkpoint.data_digest
         self._device = device
 
     def input(self, pixels: UInt8Array) -> Tensor:

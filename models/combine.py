@@ -19,16 +19,16 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from artifact.cascade import distance, together
-from artifact.preprocessing import Float32Array, UInt8Array
-from models.answers import Images, answer, run_over
+from artifact.preprocessing import Float32Array
+from models.answers import Images, answer, logits_of
 from models.bad_images import readable
 from models.checkpoint import Checkpoint, CheckpointError, load, save
 from models.classifier import TrainedClassifier
 from models.command_line import add_bad_images, interrupted
 from models.config import CascadeConfig, ModelConfig
-from models.data import split
 from models.device import default_device, usable_device
 from models.examples import DataError, Examples
+from models.hold_out import known_among
 from models.sources import open_examples
 from models.trainer import CHECKPOINT_NAME
 
@@ -43,8 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         members = [load(path) for path in arguments.networks]
         examples = open_examples(arguments.data)
         examples = readable(examples, members[0].config.preprocessing, arguments.bad_images)
-        _, held_out = split(examples, _held_out(members, examples))
-        images = Images(examples, held_out, members[0].config.preprocessing)
+        images = Images(examples, _held_out(members, examples), members[0].config.preprocessing)
         device = usable_device(arguments.device)
         logits = [_logits(TrainedClassifier(member, device), images) for member in members]
         checkpoint = combined(members, arguments.name, limits(logits, arguments.share))
@@ -86,31 +85,23 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def _held_out(members: Sequence[Checkpoint], examples: Examples) -> int:
-    """How many images the training of all networks held out.
+def _held_out(members: Sequence[Checkpoint], examples: Examples) -> np.ndarray:
+    """Indices of the images that the training of all networks held out, (N,).
 
     Raises:
-        CheckpointError: they do not tell, held out others, or were trained on other data.
+        CheckpointError: they do not tell, or held out others or none.
+        DataError: the examples are not those of the training.
     """
-    told = {member.held_out for member in members}
-    if len(told) > 1 or not (count := told.pop()):
-        raise CheckpointError(
-            "the networks must be trained with the same --held-out, on the images of which they agree"
-        )
-    if any(member.data_digest not in (None, examples.digest()) for member in members):
-        raise CheckpointError("a network was trained on other images than these, so that others were held out of it")
-    return count
+    told = members[0].held_out
+    if not told or any(member.held_out != told for member in members):
+        raise CheckpointError("the networks must be trained on the same data with the same images held out")
+    return known_among(told, examples, members[0].config.name)
 
 
 def _logits(classifier: TrainedClassifier, images: Images) -> Float32Array:
     """Logits (N, classes) of all images."""
-
-    def work(_: np.ndarray, pixels: UInt8Array) -> tuple[np.ndarray, ...]:
-        return (classifier.run(pixels)[0],)
-
     with tqdm(desc=classifier.structure.name, total=len(images), unit="image", leave=False, disable=None) as bar:
-        (logits,) = run_over(images, np.arange(len(images)), work, classifier.batch_size, progress=bar.update)
-    return logits
+        return logits_of(classifier, images, bar.update)
 
 
 def limits(logits: Sequence[Float32Array], shares: Sequence[float]) -> tuple[float, ...]:
@@ -154,8 +145,7 @@ def combined(members: Sequence[Checkpoint], name: str, sure_above: Sequence[floa
         for weight, tensor in member.weights.items()
     }
     first = members[0].training
-    training = {"recipe": {"held_out": members[0].held_out}, "origin": first.get("origin", {})}
-    return Checkpoint(config, weights, training)
+    return Checkpoint(config, weights, {name: first[name] for name in ("held_out", "origin") if name in first})
 
 
 def _report(

@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from artifact.preprocessing import Preprocessing
 
+BottleneckStride = Literal["3x3", "1x1"]
+"""Which convolution of the first bottleneck block of a stage halves the image."""
+
 CIFAR10_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 _CIFAR_PREPROCESSING = Preprocessing(resize=32, crop=32, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
@@ -41,6 +44,9 @@ class ModelConfig(BaseModel):
         labels: class names, in the order of the logits.
         preprocessing: from a decoded image to the input tensor.
         gate_hidden: hidden units of every gate.
+        bottleneck_stride: where the first block of every stage but the first has its stride of 2, if it is a
+            bottleneck: "3x3" as in torchvision, timm and the published code ("version 1.5"), or "1x1", the first
+            convolution, as in He et al. (2016).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +60,7 @@ class ModelConfig(BaseModel):
     labels: tuple[str, ...] = Field(min_length=2)
     preprocessing: Preprocessing
     gate_hidden: int = Field(default=16, gt=0)
+    bottleneck_stride: BottleneckStride = "3x3"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -63,11 +70,18 @@ class ModelConfig(BaseModel):
             raise ValueError(f"{len(self.target_rates)} target rates for {self.block_count} blocks")
         if not all(0 < rate <= 1 for rate in self.target_rates):
             raise ValueError("every target rate must be above 0 and at most 1")
+        if self.block == "basic" and self.bottleneck_stride != "3x3":
+            raise ValueError(f"{self.name} has basic blocks, whose stride is in their first convolution always")
         return self
 
     @property
     def block_count(self) -> int:
         return sum(self.stage_blocks)
+
+    @property
+    def gated(self) -> bool:
+        """Whether any block has a gate."""
+        return min(self.target_rates) < 1
 
     @property
     def input_size(self) -> int:
@@ -90,6 +104,25 @@ class ModelConfig(BaseModel):
     def with_preprocessing(self, preprocessing: Preprocessing) -> ModelConfig:
         """The same network for images prepared otherwise."""
         return ModelConfig.model_validate({**self.model_dump(), "preprocessing": preprocessing})
+
+    def with_image_size(self, size: int) -> ModelConfig:
+        """The same network for images of so many pixels a side, resized in proportion before they are cropped."""
+        own = self.preprocessing
+        told = {"resize": round(size * own.resize / own.crop), "crop": size}
+        return self.with_preprocessing(Preprocessing.model_validate(own.model_dump() | told))
+
+    def with_normalisation_of(self, other: ModelConfig) -> ModelConfig:
+        """The same network for colours as another takes them."""
+        told = {"mean": other.preprocessing.mean, "std": other.preprocessing.std}
+        return self.with_preprocessing(Preprocessing.model_validate(self.preprocessing.model_dump() | told))
+
+    def with_bottleneck_stride(self, position: BottleneckStride) -> ModelConfig:
+        """The same network with its strides elsewhere.
+
+        Raises:
+            ValueError: it has no bottleneck blocks.
+        """
+        return ModelConfig.model_validate({**self.model_dump(), "bottleneck_stride": position})
 
 
 class CascadeConfig(BaseModel):
@@ -133,6 +166,11 @@ class CascadeConfig(BaseModel):
         return self.preprocessing.crop
 
 
+def numbered_labels(count: int) -> tuple[str, ...]:
+    """Names for classes of which only the order is known."""
+    return tuple(f"class {index}" for index in range(count))
+
+
 def preset(name: str) -> ModelConfig:
     """Return the network called `name`.
 
@@ -169,7 +207,7 @@ def _imagenet(depth: int) -> ModelConfig:
         stage_blocks=stages,
         stage_widths=(64, 128, 256, 512),
         target_rates=(0.7,) * sum(stages),
-        labels=tuple(f"class {index}" for index in range(1000)),
+        labels=numbered_labels(1000),
         preprocessing=_IMAGENET_PREPROCESSING,
     )
 

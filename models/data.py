@@ -23,6 +23,7 @@ from models.examples import Examples
 # Images whose fitted pixels are smaller than this stay decoded in memory: CIFAR does, ImageNet is decoded every epoch.
 _IN_MEMORY_SIDE = 64
 _PADDING = 4
+_WHOLE = slice(None)
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,21 @@ class Pixels(Protocol):
     def fitted(self, indices: np.ndarray) -> UInt8Array:
         """Pixels as the service would see them, (N, H, W, 3)."""
 
-    def augmented(self, indices: np.ndarray, mirrored: np.ndarray, random: np.random.Generator) -> UInt8Array:
-        """Randomly cropped pixels, (N, H, W, 3), of the images at these indices, mirrored where (N,) says so."""
+    @property
+    def augmentation(self) -> str:
+        """What `augmented` does, for people to read."""
+
+    def augmented(
+        self, indices: np.ndarray, mirrored: np.ndarray, random: np.random.Generator, share: slice = _WHOLE
+    ) -> UInt8Array:
+        """Randomly cropped pixels, (N, H, W, 3), of a share of the images at these indices.
+
+        Args:
+            indices: of the examples of a batch.
+            mirrored: which of them are mirrored.
+            random: what is drawn from it for an image depends on the batch alone, not on the share.
+            share: whose pixels are returned.
+        """
 
 
 class Dataset:
@@ -55,14 +69,23 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def augmentation(self) -> str:
+        """What is done to images in training, for people to read."""
+        return self._pixels.augmentation
+
     def ordered(self, batch_size: int) -> Iterator[Batch]:
         """All images once, in order, without augmentation."""
         for start in range(0, len(self), batch_size):
             chosen = self.indices[start : start + batch_size]
             yield self._batch(chosen, self._pixels.fitted(chosen))
 
-    def shuffled(self, batch_size: int, seed: int, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """The augmented batches of one epoch from batch number `first` on; an incomplete last batch is left out.
+    def shuffled(
+        self, batch_size: int, seed: int, epoch: int, first: int = 0, share: slice = _WHOLE
+    ) -> Iterator[Batch]:
+        """The augmented batches of one epoch from batch number `first` on, or a share of each.
+
+        An incomplete last batch is left out.
 
         Batch norm needs more than a few images, which is why the rest is left out: another order brings them in the
         next epoch.
@@ -76,7 +99,7 @@ class Dataset:
             chosen = order[number * batch_size : (number + 1) * batch_size]
             random = np.random.default_rng((seed, epoch, number))
             mirrored = in_odd_epochs[chosen] == bool(epoch % 2)
-            yield self._batch(chosen, self._pixels.augmented(chosen, mirrored, random))
+            yield self._batch(chosen[share], self._pixels.augmented(chosen, mirrored, random, share))
 
     def batches(self, batch_size: int) -> int:
         """Number of batches that `shuffled` gives in an epoch."""
@@ -86,30 +109,6 @@ class Dataset:
         images = torch.from_numpy(self._preprocessing.normalise(pixels))
         classes = torch.from_numpy(self.examples.classes[chosen])
         return Batch(images.contiguous(memory_format=torch.channels_last), classes)
-
-
-def split(examples: Examples, held_out: int, instead: str = "give another --held-out") -> tuple[np.ndarray, np.ndarray]:
-    """Indices for training and for validation, with `held_out` images spread evenly over the classes.
-
-    The split depends on the examples alone, never on a seed: networks trained in different runs stay comparable. The
-    held-out images of a class are spread over its files in name order.
-
-    Raises:
-        ValueError: the classes are too small, or too few images are asked for, to hold out as many of each; the message
-            ends with what to do `instead`.
-    """
-    classes = len(examples.labels)
-    each = held_out // classes
-    chosen = []
-    for label in range(classes):
-        members = np.flatnonzero(examples.classes == label)
-        if each >= len(members) or (held_out and not each):
-            raise ValueError(
-                f"cannot hold out {held_out} images, as many of each of {classes} classes of {len(members)}: {instead}"
-            )
-        chosen.append(members[(np.arange(each) * len(members)) // each] if each else members[:0])
-    validation = np.sort(np.concatenate(chosen))
-    return np.setdiff1d(np.arange(len(examples)), validation), validation
 
 
 def load_pixels(
@@ -137,24 +136,30 @@ def load_pixels(
 class _InMemoryPixels:
     """Small images: decoded once; augmented by a random crop of the padded image (He et al. 2016, 4.2)."""
 
+    augmentation = f"mirrored in every second epoch, moved by up to {_PADDING} pixels"
+
     def __init__(self, pixels: UInt8Array) -> None:
         self._pixels = pixels
 
     def fitted(self, indices: np.ndarray) -> UInt8Array:
         return self._pixels[indices]
 
-    def augmented(self, indices: np.ndarray, mirrored: np.ndarray, random: np.random.Generator) -> UInt8Array:
-        count, side = len(indices), self._pixels.shape[1]
-        padded = np.pad(self._pixels[indices], ((0, 0), (_PADDING, _PADDING), (_PADDING, _PADDING), (0, 0)))
+    def augmented(
+        self, indices: np.ndarray, mirrored: np.ndarray, random: np.random.Generator, share: slice = _WHOLE
+    ) -> UInt8Array:
+        side = self._pixels.shape[1]
+        padded = np.pad(self._pixels[indices[share]], ((0, 0), (_PADDING, _PADDING), (_PADDING, _PADDING), (0, 0)))
         span = np.arange(side)
-        rows = random.integers(0, 2 * _PADDING + 1, count)[:, None] + span  # (N, H)
-        columns = random.integers(0, 2 * _PADDING + 1, count)[:, None] + span  # (N, W)
-        columns[mirrored] = columns[mirrored, ::-1]
-        return padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+        rows = random.integers(0, 2 * _PADDING + 1, len(indices))[share, None] + span  # (N, H)
+        columns = random.integers(0, 2 * _PADDING + 1, len(indices))[share, None] + span  # (N, W)
+        columns[mirrored[share]] = columns[mirrored[share], ::-1]
+        return padded[np.arange(len(padded))[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 class _DecodedPixels:
     """Large images: decoded each time; augmented by a random area and aspect ratio (Szegedy et al. 2015)."""
+
+    augmentation = "mirrored in every second epoch, 8% to 100% of the area, aspect ratio changed by up to a third"
 
     def __init__(self, examples: Examples, preprocessing: Preprocessing) -> None:
         self._examples = examples
@@ -164,10 +169,12 @@ class _DecodedPixels:
     def fitted(self, indices: np.ndarray) -> UInt8Array:
         return self._gather(lambda index: self._examples.fitted(index, self._preprocessing), list(indices))
 
-    def augmented(self, indices: np.ndarray, mirrored: np.ndarray, random: np.random.Generator) -> UInt8Array:
-        seeds = random.integers(0, 2**63, len(indices))
-        crops = self._gather(lambda pair: self._random_crop(*pair), list(zip(indices, seeds, strict=True)))
-        crops[mirrored] = crops[mirrored, :, ::-1]
+    def augmented(
+        self, indices: np.ndarray, mirrored: np.ndarray, random: np.random.Generator, share: slice = _WHOLE
+    ) -> UInt8Array:
+        seeds = random.integers(0, 2**63, len(indices))[share]
+        crops = self._gather(lambda pair: self._random_crop(*pair), list(zip(indices[share], seeds, strict=True)))
+        crops[mirrored[share]] = crops[mirrored[share], :, ::-1]
         return crops
 
     def _gather(self, fetch: Callable[[Any], UInt8Array], keys: list[Any]) -> UInt8Array:

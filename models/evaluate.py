@@ -15,27 +15,28 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from artifact.manifest import ArtifactError
-from models.answers import Answers, Images, answer
+from models.answers import Answers, Images, answer, logits_of
 from models.bad_images import readable
-from models.checkpoint import CheckpointError
+from models.calibration import calibrated, fit
+from models.checkpoint import CheckpointError, save
 from models.classifier import Classifier, TrainedClassifier
-from models.command_line import add_bad_images, finite, interrupted
-from models.config import PRESETS
-from models.data import split
+from models.command_line import add_bad_images, add_told, finite, interrupted, told_of
+from models.config import ModelConfig
 from models.device import default_device, usable_device, use_sound_gradients
 from models.evaluation_text import report_lines
 from models.examples import DataError, Examples
 from models.exported import ExportedClassifier
-from models.opening import open_either, open_exported, open_trained, require_source, require_ungated
+from models.hold_out import HeldOut, held_out_indices
+from models.opening import open_checkpoint, open_either, open_exported, open_trained, require_source, require_ungated
 from models.pictures import write_pictures
-from models.recipe import Recipe
 from models.report.report import write_report
 from models.report.subject import Subject, groups_of
 from models.sources import open_examples
@@ -61,22 +62,20 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "checkpoint",
         type=Path,
         nargs="?",
-        help="file of a trained network (runs/k/checkpoint.safetensors), or a published .pth.tar with --preset",
+        help="file of a trained network (runs/k/checkpoint.safetensors), or with --preset weights that others saved",
     )
     parser.add_argument(
         "--artifact", type=Path, metavar="DIR", help="an exported network, which runs in ONNX Runtime (default: none)"
     )
     parser.add_argument("--data", required=True, type=Path, help="class folders, a tar of them, or CIFAR-10's batches")
     add_bad_images(parser)
-    parser.add_argument(
-        "--preset", metavar="NAME", help=f"network of a published checkpoint (default: none): {', '.join(PRESETS)}"
-    )
+    add_told(parser)
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--held-out",
         type=int,
         metavar="N",
-        help=f"images held out of training (default: as many as CHECKPOINT tells, else {Recipe().held_out})",
+        help="images held out of training, if the network does not tell them (default: as training does)",
     )
     which.add_argument("--all", action="store_true", help="every image (default: only those held out of training)")
     parser.add_argument(
@@ -86,7 +85,14 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--gate-offset", type=finite, default=0.0, help="added to every margin: below 0 skips more (default: 0)"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder of two pictures (default: evaluation/ beside CHECKPOINT)"
+        "--out", type=Path, metavar="DIR", help="folder of the pictures (default: evaluation/ beside CHECKPOINT)"
+    )
+    parser.add_argument(
+        "--calibrate",
+        type=Path,
+        metavar="FILE",
+        help="write CHECKPOINT there with its logits divided by the temperature that fits these images best: its "
+        "probabilities can be believed then (default: none)",
     )
     parser.add_argument("--device", default=default_device(), help="of PyTorch, cpu or cuda (default: %(default)s)")
     report = parser.add_argument_group("report", "a page on what the gates learned, instead of the pictures")
@@ -118,7 +124,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if arguments.checkpoint is None and arguments.artifact is None:
         parser.error("name a CHECKPOINT, an --artifact, or both")
     if arguments.checkpoint is None and arguments.preset is not None:
-        parser.error("--preset is for a published CHECKPOINT")
+        parser.error("--preset is for a CHECKPOINT that others saved")
+    if arguments.calibrate is not None and (arguments.checkpoint is None or arguments.artifact is not None):
+        parser.error("--calibrate is for a CHECKPOINT, from which an artifact is made")
     if arguments.report is None and (arguments.ungated or arguments.groups):
         parser.error("--ungated and --groups are for a --report")
     return arguments
@@ -133,6 +141,8 @@ class _Networks(NamedTuple):
 
 def _run(arguments: argparse.Namespace) -> int:
     _require_positive(arguments, "batch_size", "held_out", "sample")
+    if arguments.calibrate is not None and arguments.calibrate.exists():
+        raise CheckpointError(f"{arguments.calibrate} exists: choose another --calibrate")
     examples = open_examples(arguments.data)
     networks = _open(arguments, examples)
     examples = readable(examples, networks.classifier.structure.preprocessing, arguments.bad_images)
@@ -145,7 +155,7 @@ def _run(arguments: argparse.Namespace) -> int:
     for line in report_lines(answers.evaluation):
         print(line)
     print(f"\n{images_per_second:,.0f} images a second, decoding included")
-    written = _write(arguments, subject, answers)
+    written = _write(arguments, subject, answers) | _calibrate(arguments, networks, subject.images)
     source = {"checkpoint": arguments.checkpoint.name} if arguments.checkpoint else {}
     if isinstance(networks.classifier, ExportedClassifier):
         manifest = networks.classifier.manifest
@@ -170,7 +180,7 @@ def _open(arguments: argparse.Namespace, examples: Examples) -> _Networks:
     trained = None
     if arguments.checkpoint is not None:
         batch_size = None if arguments.artifact else arguments.batch_size
-        trained = open_trained(arguments.checkpoint, examples.labels, device, arguments.preset, batch_size)
+        trained = open_trained(arguments.checkpoint, examples.labels, device, told_of(arguments), batch_size)
     if arguments.artifact is None:
         assert trained is not None  # the command line asks for one of the two
         return _Networks(trained, trained)
@@ -186,7 +196,7 @@ def _subject(arguments: argparse.Namespace, networks: _Networks, examples: Examp
     if arguments.ungated is not None:
         ungated = open_either(arguments.ungated, examples.labels, usable_device(arguments.device))
         require_ungated(ungated, networks.classifier)
-    indices = np.arange(len(examples)) if arguments.all else _held_out(arguments, networks.trained, ungated, examples)
+    indices = np.arange(len(examples)) if arguments.all else _held_out(arguments, networks, ungated, examples)
     images = Images(examples, indices, structure.preprocessing)
     return Subject(
         classifier=networks.classifier,
@@ -205,37 +215,49 @@ def _subject(arguments: argparse.Namespace, networks: _Networks, examples: Examp
 
 
 def _held_out(
-    arguments: argparse.Namespace, trained: TrainedClassifier | None, ungated: Classifier | None, examples: Examples
+    arguments: argparse.Namespace, networks: _Networks, ungated: Classifier | None, examples: Examples
 ) -> np.ndarray:
-    """The images held out of training, (N,): as many as the checkpoint tells, so that none was trained on.
+    """The images held out of training, (N,): those that the network tells, so that none was trained on.
 
     Raises:
-        ValueError: others are asked for, there are none, they are not known as the data is not that of the training, or
-            the network to compare with was trained on some.
+        DataError: the examples are not those of the training.
+        ValueError: others are asked for, there are none, or the network to compare with was trained on some.
     """
-    told = trained.held_out if trained else None
-    if told == 0:
-        raise ValueError(f"the training of {arguments.checkpoint.name} held out no images: give --all")
-    if told is not None and arguments.held_out not in (None, told):
-        raise ValueError(
-            f"the training of {arguments.checkpoint.name} held out {told} images, not {arguments.held_out}: "
-            "leave out --held-out, or give --all"
-        )
-    if trained and trained.data_digest not in (None, examples.digest()):  # of which others would be held out
-        raise ValueError(
-            f"{arguments.checkpoint.name} was trained on other images than those of {arguments.data}, or on all but "
-            "those that cannot be read: give its --data and --bad-images, or --all"
-        )
-    count = told or arguments.held_out or Recipe().held_out
-    if ungated is not None and ungated.held_out not in (None, count):
-        raise ValueError(
-            f"the training of {arguments.ungated.name} held out {ungated.held_out} images, not {count}: give --all"
-        )
-    return split(examples, count, "give --all" if told else "give another --held-out, or give --all")[1]
+    told, name = networks.classifier.held_out, networks.classifier.structure.name
+    if told is None and networks.trained is not None:  # an artifact of an earlier version beside its checkpoint
+        told = networks.trained.held_out
+    found = held_out_indices(told, arguments.held_out, examples, name)
+    other = ungated.held_out if ungated is not None else None
+    if other is not None and other != HeldOut.of(examples, found):
+        raise ValueError(f"the training of {arguments.ungated.name} held out others than that of {name}: give --all")
+    return found
 
 
 def _split_name(arguments: argparse.Namespace) -> str:
     return "all" if arguments.all else "held-out"
+
+
+def _calibrate(arguments: argparse.Namespace, networks: _Networks, images: Images) -> dict[str, Any]:
+    """Write a calibrated checkpoint where one is asked for, and say what changed.
+
+    Raises:
+        CheckpointError: the network is a cascade.
+        ValueError: the images are too few, or suit no temperature.
+    """
+    out: Path | None = arguments.calibrate
+    if out is None:
+        return {}
+    checkpoint = open_checkpoint(arguments.checkpoint, told_of(arguments))
+    with tqdm(desc="calibrating", total=len(images), unit="image", leave=False, disable=None) as bar:
+        found = fit(logits_of(networks.classifier, images, bar.update), images.classes)
+    labels = networks.classifier.structure.labels
+    config = checkpoint.config.with_labels(labels) if isinstance(checkpoint.config, ModelConfig) else checkpoint.config
+    save(out, calibrated(replace(checkpoint, config=config), found.temperature))
+    print(
+        f"\ntemperature {found.temperature:.3f}: the calibration error goes from {found.before:.1%} to "
+        f"{found.after:.1%} (of each half of the images, with the temperature of the other half)\n{out}"
+    )
+    return {"temperature": found.temperature, "calibrated_error": found.after, "calibrated": str(out)}
 
 
 def _write(arguments: argparse.Namespace, subject: Subject, answers: Answers) -> dict[str, str]:

@@ -30,6 +30,7 @@ class Examples:
         names: a name of every example that stays the same wherever the data lies.
         folder: where the names begin, or the tar and the folder in it; empty where the images are no files.
         left_out: names of the examples that are left out, because they cannot be read.
+        validation: (N,) whether an example is in the data's own folder for validation; None where it has none.
     """
 
     labels: tuple[str, ...]
@@ -38,6 +39,7 @@ class Examples:
     _open: Callable[[int], Image.Image]
     folder: str = ""
     left_out: Sequence[str] = ()
+    validation: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -69,6 +71,7 @@ class Examples:
             self,
             classes=self.classes[kept],
             names=[self.names[index] for index in kept],
+            validation=None if self.validation is None else self.validation[kept],
             left_out=[*self.left_out, *(self.names[index] for index in bad)],
             _open=lambda index: self._open(kept[index]),
         )

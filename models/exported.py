@@ -8,9 +8,18 @@ import numpy as np
 
 from artifact.agreement import LogitsAndMargins
 from artifact.cores import usable_cores
-from artifact.manifest import INPUT_NAMES, ONNX_NAME, OUTPUT_NAMES, ArtifactError, read_manifest, verified_file
+from artifact.manifest import (
+    INPUT_NAMES,
+    ONNX_NAME,
+    OUTPUT_NAMES,
+    ArtifactError,
+    Manifest,
+    read_manifest,
+    verified_file,
+)
 from artifact.onnx_options import configure
 from artifact.preprocessing import UInt8Array
+from models.hold_out import HELD_OUT_NAME, HeldOut
 from models.structure import Structure
 
 
@@ -18,7 +27,6 @@ class ExportedClassifier:
     """One session for all threads; each run stays on its caller's thread."""
 
     runtime = "ONNX Runtime"
-    held_out = None
 
     def __init__(self, folder: Path, batch_size: int = 16) -> None:
         """Open the artifact in `folder`.
@@ -32,6 +40,7 @@ class ExportedClassifier:
             raise ArtifactError("an artifact runs in ONNX Runtime: pip install '.[cpu]'") from error
         self.manifest = read_manifest(folder)
         self.structure = Structure.of_manifest(self.manifest)
+        self.held_out = read_held_out(folder, self.manifest)
         self.batch_size = batch_size
         self.workers = usable_cores()
         path = verified_file(folder, self.manifest, ONNX_NAME)
@@ -48,3 +57,14 @@ class ExportedClassifier:
         inputs = dict(zip(INPUT_NAMES, (self.structure.preprocessing.normalise(pixels), offsets), strict=True))
         logits, margins = self._session.run(OUTPUT_NAMES, inputs)
         return logits, margins
+
+
+def read_held_out(folder: Path, manifest: Manifest) -> HeldOut | None:
+    """What the training of an exported network held out; None where the artifact does not tell.
+
+    Raises:
+        ArtifactError: the file that tells it is missing or damaged.
+    """
+    if HELD_OUT_NAME not in manifest.files:
+        return None
+    return HeldOut.model_validate_json(verified_file(folder, manifest, HELD_OUT_NAME).read_text())

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+# Temperature at which teacher and student are compared: above 1 the less probable classes tell more.
+_TEMPERATURE = 2.0
+
 # Weight of the target-rate loss against the classification loss, as in the published CIFAR script.
 TARGET_WEIGHT = 2.0
 
@@ -36,15 +39,51 @@ def target_rate_loss(gates: Tensor, targets: Tensor) -> Tensor:
     return torch.mean((rates - targets) ** 2)
 
 
+def balanced_weights(classes: Tensor, count: int) -> Tensor:
+    """Weights (count,) with which all classes of images (N,) weigh alike, and all images together N.
+
+    A class without images counts as if it had one.
+    """
+    images = torch.bincount(classes, minlength=count).clamp(min=1)
+    return len(classes) / (count * images)
+
+
+def distillation_loss(logits: Tensor, teacher: Tensor) -> Tensor:
+    """Divergence of the network's answers from a teacher's, at a temperature of 2 (Hinton et al. 2015, section 2).
+
+    It is multiplied by the temperature's square, so that its gradient is of the size that cross-entropy has.
+
+    Args:
+        logits: (N, classes) of the network.
+        teacher: (N, classes) of the teacher, without gradient.
+    """
+    own, wanted = (F.log_softmax(each.float() / _TEMPERATURE, dim=1) for each in (logits, teacher))
+    return F.kl_div(own, wanted, reduction="batchmean", log_target=True) * _TEMPERATURE**2
+
+
 def total_loss(
-    logits: Tensor, classes: Tensor, compute: Tensor, target_weight: float = TARGET_WEIGHT, label_smoothing: float = 0.0
+    logits: Tensor,
+    classes: Tensor,
+    compute: Tensor,
+    target_weight: float = TARGET_WEIGHT,
+    label_smoothing: float = 0.0,
+    teacher: Tensor | None = None,
+    distillation: float = 0.0,
+    class_weights: Tensor | None = None,
 ) -> Loss:
-    """Cross-entropy plus `target_weight` times the loss that holds the gates to their target.
+    """Classification loss plus `target_weight` times the loss that holds the gates to their target.
 
     Args:
         logits: (N, classes) of the network in training mode.
-        classes: (N,) index of each image's class.
+        classes: (N,) index of each image's class, or (N, classes) shares of them.
         compute: the target-rate loss, or that of budgets.
+        target_weight: of that loss.
+        label_smoothing: of the cross-entropy.
+        teacher: (N, classes) logits of a teacher.
+        distillation: share of the classification loss that is the distance from the teacher; the rest is cross-entropy.
+        class_weights: (classes,) of the cross-entropy.
     """
-    classification = F.cross_entropy(logits.float(), classes, label_smoothing=label_smoothing)
+    classification = F.cross_entropy(logits.float(), classes, class_weights, label_smoothing=label_smoothing)
+    if teacher is not None:
+        classification = (1 - distillation) * classification + distillation * distillation_loss(logits, teacher)
     return Loss(classification + target_weight * compute, classification, compute)

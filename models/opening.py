@@ -2,42 +2,97 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from artifact.manifest import MANIFEST_NAME, ArtifactError, file_digest
-from models.checkpoint import Checkpoint, CheckpointError, load, load_published
+from models.checkpoint import Checkpoint, CheckpointError, load, tells_its_network
 from models.classifier import Classifier, TrainedClassifier
-from models.config import ModelConfig, preset
+from models.config import BottleneckStride, ModelConfig, numbered_labels, preset
 from models.examples import DataError
 from models.exported import ExportedClassifier
+from models.pretrained import load_pretrained
+
+_PICKLES = (".pth", ".pt", ".tar", ".bin")
 
 
-def open_checkpoint(path: Path, preset_name: str | None = None) -> Checkpoint:
-    """Read a checkpoint of this project, or a published one, whose network a preset has to name.
+@dataclass(frozen=True)
+class Told:
+    """What a user tells of weights that others saved, which do not tell it themselves.
+
+    Attributes:
+        preset: names a network of the same shape.
+        plain: whether it has no gates.
+        bottleneck_stride: where it has its strides; None where the file tells, or where others have them.
+        labels: names of its classes; None for those of the preset.
+    """
+
+    preset: str
+    plain: bool = False
+    bottleneck_stride: BottleneckStride | None = None
+    labels: tuple[str, ...] | None = None
+
+
+def open_checkpoint(path: Path, told: Told | None = None) -> Checkpoint:
+    """Read a checkpoint of this project, or weights that others saved, of which something has to be told.
 
     Raises:
-        CheckpointError: it cannot be read, or the preset is missing, or one is named that nothing needs.
-        ValueError: there is no such preset.
+        CheckpointError: it cannot be read, or what is told is missing, wrong, or needed by nothing.
+        ValueError: there is no such preset, or it has no such strides.
     """
-    if preset_name is None:
-        if path.name.endswith(".pth.tar"):
-            raise CheckpointError(f"{path} is a published checkpoint, which does not say its network: add --preset")
+    if told is None:
+        if _of_others(path):
+            raise CheckpointError(f"{path} does not say its network, as others saved it: add --preset")
         return load(path)
-    config = preset(preset_name)
-    if path.suffix == ".safetensors":
+    shape = preset(told.preset)
+    if tells_its_network(path):
         raise CheckpointError(f"{path} is a checkpoint of this project, which says its network: leave out --preset")
-    return load_published(path, config)
+    checkpoint = load_pretrained(path, shape, told.bottleneck_stride)
+    config = checkpoint.config
+    assert isinstance(config, ModelConfig)
+    if told.plain != (not config.gated):
+        raise CheckpointError(f"{path.name} has {'gates: leave out' if told.plain else 'no gates: add'} --plain")
+    if told.labels is not None:
+        if len(told.labels) != len(config.labels):
+            raise CheckpointError(f"{path.name} has {len(config.labels)} classes, and {len(told.labels)} are named")
+        checkpoint = replace(checkpoint, config=config.with_labels(told.labels))
+    return checkpoint
+
+
+def open_source(path: Path, config: ModelConfig, bottleneck_stride: BottleneckStride | None) -> Checkpoint:
+    """Read what a network like `config` is to start from: a checkpoint of this project, or weights that others saved.
+
+    Raises:
+        CheckpointError: it cannot be read, is a cascade, or has its strides elsewhere than is said.
+    """
+    if _of_others(path):
+        return load_pretrained(path, config, bottleneck_stride)
+    checkpoint = load(path)
+    if not isinstance(checkpoint.config, ModelConfig):
+        raise CheckpointError(f"{path} is a cascade, and no single network")
+    if bottleneck_stride not in (None, checkpoint.config.bottleneck_stride):
+        raise CheckpointError(
+            f"{path} says that its strides are in the {checkpoint.config.bottleneck_stride} convolutions: "
+            "leave out --bottleneck-stride"
+        )
+    return checkpoint
+
+
+def _of_others(path: Path) -> bool:
+    """Whether a file has weights, and not the header of this project's checkpoints."""
+    if path.suffix == ".safetensors":
+        return tells_its_network(path) is False
+    return path.is_file() and path.suffix in _PICKLES
 
 
 def open_trained(
     path: Path,
     labels: tuple[str, ...],
     device: torch.device,
-    preset_name: str | None = None,
+    told: Told | None = None,
     batch_size: int | None = None,
 ) -> TrainedClassifier:
     """Open a checkpoint whose classes are these labels of the data.
@@ -47,10 +102,10 @@ def open_trained(
         DataError: its classes are others.
         ValueError: there is no such preset.
     """
-    checkpoint = open_checkpoint(path, preset_name)
+    checkpoint = open_checkpoint(path, told)
     config, own = checkpoint.config, checkpoint.config.labels
-    # A published ImageNet network numbers its classes in the order of the synsets, which is that of the data's folders.
-    if preset_name and isinstance(config, ModelConfig) and config.stem == "imagenet" and len(own) == len(labels):
+    # An ImageNet network numbers its classes in the order of the synsets, which is that of the data's folders.
+    if isinstance(config, ModelConfig) and own == numbered_labels(len(labels)):
         checkpoint = replace(checkpoint, config=config.with_labels(labels))
     else:
         _require_labels(path, own, labels)
@@ -66,8 +121,8 @@ def open_exported(folder: Path, labels: tuple[str, ...], batch_size: int | None 
     """
     classifier = ExportedClassifier(folder, batch_size or 16)
     own = classifier.structure.labels
-    # What a published ImageNet network was exported with: no names, but the order of the synsets.
-    if own == tuple(f"class {index}" for index in range(len(labels))):
+    # What an ImageNet network was exported with: no names, but the order of the synsets.
+    if own == numbered_labels(len(labels)):
         classifier.structure = replace(classifier.structure, labels=labels)
     else:
         _require_labels(folder, own, labels)

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: which blocks run for which class, and how compute and accuracy spread over the images."""
+"""Pictures of an evaluation: which blocks run for which class, what compute and accuracy do, and what is confused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DPI = 150
 
 
 def write_pictures(evaluation: Evaluation, folder: Path, name: str) -> list[Path]:
-    """Draw both pictures of the evaluation of the network called `name` into `folder`; return the paths of the PNGs.
+    """Draw the pictures of the evaluation of the network called `name` into `folder`; return the paths of the PNGs.
 
     Raises:
         OSError: the folder cannot be made or written to.
@@ -29,6 +29,7 @@ def write_pictures(evaluation: Evaluation, folder: Path, name: str) -> list[Path
     pictures = {
         "execution-rates.png": draw_execution_rates(evaluation, name),
         "compute-spread.png": draw_compute_spread(evaluation, name),
+        "confusions.png": draw_confusions(evaluation, name),
     }
     for file, figure in pictures.items():
         figure.savefig(folder / file, dpi=_DPI)
@@ -93,7 +94,7 @@ def draw_compute_spread(evaluation: Evaluation, name: str) -> Figure:
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.set_ylabel("images")
     axes.margins(x=0.02)
-    correct = np.bincount(number, evaluation.predicted == evaluation.classes, minlength=len(counts))
+    correct = np.bincount(number, evaluation.correct, minlength=len(counts))
     drawn = counts >= FEWEST_IMAGES
     right = axes.twinx()
     _draw_accuracy(right, centres[drawn], correct[drawn], counts[drawn])
@@ -103,6 +104,40 @@ def draw_compute_spread(evaluation: Evaluation, name: str) -> Figure:
     remove_frame(axes)
     remove_frame(right)
     return figure
+
+
+def draw_confusions(evaluation: Evaluation, name: str) -> Figure:
+    """A heat map of which classes (rows) are taken for which (columns), in shares of each row's images."""
+    shown = _confused_classes(evaluation.confusions)
+    counts = evaluation.confusions[np.ix_(shown, shown)]
+    shares = counts / np.maximum(1, evaluation.confusions[shown].sum(axis=1))[:, None]
+    side = max(4.8, 2.4 + 0.36 * len(shown))
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1, aspect="equal", interpolation="nearest")
+    figure.suptitle(f"What {name} takes for what", weight="bold")
+    every = len(shown) == len(evaluation.labels)
+    title = f"{len(evaluation.classes):,} images" if every else f"the {len(shown)} classes confused most often"
+    axes.set_title(title, color=GREY, fontsize="medium", pad=10)
+    labels = [evaluation.labels[index] for index in shown]
+    axes.set_yticks(range(len(shown)), labels)
+    axes.set_xticks(range(len(shown)), labels, rotation=60, ha="right", rotation_mode="anchor")
+    axes.set_ylabel("class")
+    axes.set_xlabel("prediction")
+    if len(shown) <= 24:
+        _write_values(axes, shares)
+    bar = figure.colorbar(image, ax=axes, format=PercentFormatter(1), pad=0.03, aspect=30)
+    bar.set_label("share of the class's images (%)")
+    bar.outline.set_visible(False)
+    remove_frame(axes)
+    return figure
+
+
+def _confused_classes(confusions: np.ndarray) -> np.ndarray:
+    """Indices of all classes, or of those with the most confusions where there are too many to show."""
+    wrong = confusions - np.diag(np.diag(confusions))
+    order = np.argsort(-(wrong.sum(axis=0) + wrong.sum(axis=1)), kind="stable")
+    return np.sort(order[:MOST_CLASSES])
 
 
 def _draw_accuracy(axes: Axes, centres: np.ndarray, correct: np.ndarray, counts: np.ndarray) -> None:

@@ -34,6 +34,15 @@ class Recipe(BaseModel):
         budgets: smallest and largest share of the compute to train the gates for, see `models.budgets`; None trains
             them for their target rates alone.
         label_smoothing: of the classification loss.
+        distillation: share of the loss that is the distance from a teacher's answers, see `models.loss`.
+        backbone_lr: share of the learning rate for all weights but those of gates and classifier; 0 leaves them as they
+            are.
+        frozen_norms: whether batch norms outside gates keep their statistics, which a few images would spoil.
+        ema_decay: of the mean over the steps that is kept of all weights, and judged and saved in their place; 0 keeps
+            none.
+        patience: epochs without a better one after which the run ends; None lets it go on.
+        mixup: how much images are mixed, see `models.mixing`; 0 mixes none.
+        class_weights: whether images of rare classes count for more, so that all classes count alike.
         smallest_image: side of the images at the first step, as a share of the full side, see `image_side`.
         held_out: images kept for validation.
         precision: "bf16" (autocast) or "fp32".
@@ -52,8 +61,15 @@ class Recipe(BaseModel):
     target_warmup: float = Field(default=0.0, ge=0, le=1)
     budgets: tuple[float, float] | None = None
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    distillation: float = Field(default=0.0, ge=0, le=1)
+    backbone_lr: float = Field(default=1.0, ge=0, le=1)
+    frozen_norms: bool = False
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
+    patience: int | None = Field(default=None, gt=0)
+    mixup: float = Field(default=0.0, ge=0)
+    class_weights: bool = False
     smallest_image: float = Field(default=0.6, gt=0, le=1)
-    held_out: int = Field(default=5000, ge=0)
+    held_out: int = Field(default=0, ge=0)
     precision: Literal["bf16", "fp32"] = "fp32"
     seed: int = Field(default=0, ge=0, lt=2**31)
 
@@ -88,10 +104,27 @@ class Recipe(BaseModel):
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    """SGD with Nesterov momentum and no weight decay on norms and biases (their parameters have one dimension)."""
-    parameters = list(network.parameters())
+    """SGD with Nesterov momentum and no weight decay on norms and biases (their parameters have one dimension).
+
+    Each group of parameters has, as "share", its share of the learning rate.
+    """
+    shares = {name: 1.0 if is_head(name) else recipe.backbone_lr for name, _ in network.named_parameters()}
     groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        {
+            "params": [
+                parameter
+                for name, parameter in network.named_parameters()
+                if (parameter.dim() > 1) is decays and shares[name] == share
+            ],
+            "weight_decay": recipe.weight_decay if decays else 0.0,
+            "share": share,
+        }
+        for share in sorted({*shares.values()})
+        for decays in (True, False)
     ]
     return torch.optim.SGD(groups, lr=recipe.peak_lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+
+
+def is_head(name: str) -> bool:
+    """Whether a weight of this name is one of a gate or of the classifier, which learn what the backbone need not."""
+    return ".gate." in name or name.startswith("classifier.")

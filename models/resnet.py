@@ -54,7 +54,8 @@ class AdaptiveResNet(nn.Module):
             for position in range(count):
                 stride = 2 if stage > 1 and position == 0 else 1
                 gate_hidden = config.gate_hidden if next(rates) < 1 else None
-                blocks[block_name(stage, position)] = block(width, stage_width, stride, gate_hidden)
+                name = block_name(stage, position)
+                blocks[name] = block(width, stage_width, stride, gate_hidden, config.bottleneck_stride)
                 width = stage_width * block.expansion
         self.blocks = nn.ModuleDict(blocks)
         self.classifier = nn.Linear(width, len(config.labels))

@@ -18,15 +18,16 @@ from artifact.image_files import open_image
 from models.cifar_batches import is_batch, read_batches
 from models.examples import DataError, Examples
 
+_PARTS = _TRAINING, _VALIDATION = "train", "val"
 _SUFFIXES = {".ppm", *chain.from_iterable(SUFFIXES.values())}
 
 
 def open_examples(path: Path) -> Examples:
     """Read the index of the images at `path`; see the module's first line for the forms.
 
-    A folder (or tar) may hold the class folders directly or inside one folder above them, such as `train/`. What is
-    hidden, or in a hidden folder, is left out. Links to images are followed, but not links to folders, which may lead
-    round in circles, nor links in a tar.
+    A folder (or tar) may hold the class folders directly, in one folder above them, such as `train/`, or in `train/`
+    and `val/`. What is hidden, or in a hidden folder, is left out. Links to images are followed, but not links to
+    folders, which may lead round in circles, nor links in a tar.
 
     Raises:
         DataError: nothing readable is there.
@@ -56,14 +57,34 @@ def _index(members: dict[str, Callable[[], Image.Image]], origin: Path) -> Examp
     labels = tuple(sorted(set(folders)))
     if "" in labels:
         raise DataError(f"{origin} holds images outside any class folder: put them into folders named by their class")
-    parents = sorted({PurePosixPath(name).parent.parent.as_posix() for name in names})
-    if len(parents) > 1:  # such as train/ and test/, which must not be mixed
-        raise DataError(f"{origin} holds class folders in several folders ({', '.join(parents[:3])}): name one of them")
+    parents = sorted({PurePosixPath(name).parent.parent for name in names})
+    has_validation = [parent.name for parent in parents] == [*_PARTS] and len({each.parent for each in parents}) == 1
+    if len(parents) > 1 and not has_validation:  # such as train/ and test/, which must not be mixed
+        several = ", ".join(parent.as_posix() for parent in parents[:3])
+        raise DataError(
+            f"{origin} holds class folders in several folders ({several}): name one of them, or call two train and val"
+        )
     number = {label: index for index, label in enumerate(labels)}
     classes = np.array([number[folder] for folder in folders], np.int64)
-    # Names start at the class folder, so that a folder and a tar of it give the same examples in the same order.
-    short = ["/".join(PurePosixPath(name).parts[-2:]) for name in names]
-    return Examples(labels, classes, short, lambda index: members[names[index]](), f"{origin}/{parents[0]}")
+    # Names start at the class folder, or at the one above it where there are two, so that a folder and a tar of it give
+    # the same examples in the same order.
+    short = ["/".join(PurePosixPath(name).parts[-3 if has_validation else -2 :]) for name in names]
+    folder = parents[0].parent if has_validation else parents[0]
+    validation = None
+    if has_validation:
+        validation = np.array([name.startswith(f"{_VALIDATION}/") for name in short])
+        if unknown := sorted({*classes.tolist()} - {*classes[~validation].tolist()}):
+            raise DataError(
+                f"{origin} holds classes in {_VALIDATION} only ({', '.join(labels[each] for each in unknown[:3])})"
+            )
+    return Examples(
+        labels,
+        classes,
+        short,
+        lambda index: members[names[index]](),
+        f"{origin}/{folder.as_posix()}",
+        validation=validation,
+    )
 
 
 def _folder(path: Path) -> Examples:

@@ -9,151 +9,148 @@ uninterrupted run would have ended.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 
 from artifact.manifest import file_digest
-from models.checkpoint import CheckpointError, load
-from models.command_line import add_bad_images, interrupted
-from models.config import PRESETS, ModelConfig, preset
-from models.data import Dataset, load_pixels, split
-from models.device import default_device, fast_precision, usable_device, use_sound_gradients
+from models.checkpoint import Checkpoint, CheckpointError, load
+from models.command_line import interrupted
+from models.config import ModelConfig, preset
+from models.data import Dataset, load_pixels
+from models.device import fast_precision, usable_device, use_sound_gradients
 from models.examples import DataError
-from models.recipe import Recipe
+from models.hold_out import split
+from models.opening import open_source
+from models.pretrained import stride_note
+from models.processes import Processes, joined
 from models.resnet import AdaptiveResNet
 from models.sources import open_examples
-from models.trainer import CHECKPOINT_NAME, Trainer, warm_start
+from models.start import warm_start
+from models.teacher import Teacher
+from models.trainer import CHECKPOINT_NAME, Trainer
+from models.training_arguments import recipe_of, training_arguments
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    default = Recipe()
-    parser = argparse.ArgumentParser(prog="python -m models.train", description="Train a gated residual network.")
-    parser.add_argument("--preset", required=True, metavar="NAME", help=f"network: {', '.join(PRESETS)}")
-    parser.add_argument("--data", required=True, type=Path, help="class folders, a tar of them, or CIFAR-10's batches")
-    add_bad_images(parser)
-    parser.add_argument("--out", required=True, type=Path, help="folder of the run; an unfinished run there goes on")
-    gates = parser.add_mutually_exclusive_group()
-    gates.add_argument("--plain", action="store_true", help="without gates: the baseline (default: with)")
-    gates.add_argument(
-        "--target-rate",
-        type=float,
-        nargs="+",
-        metavar="RATE",
-        help="one for all blocks or one a block; 1 means no gate (default: the preset's)",
-    )
-    parser.add_argument(
-        "--init", type=Path, help="checkpoint to start from; may be of the plain network (default: none)"
-    )
-    add = partial(_add_with_default, parser)
-    add("--epochs", int, default.epochs, "times each training image is seen")
-    add("--batch-size", int, default.batch_size, "images a step")
-    add("--lr", float, default.peak_lr, "peak learning rate")
-    add(
-        "--schedule",
-        str,
-        default.schedule,
-        "of the learning rate: one-cycle rises over the first 30%% of the steps, cosine over 5%%; then both fall",
-        choices=("one-cycle", "cosine"),
-    )
-    add("--weight-decay", float, default.weight_decay, "of convolutions and matrices; for ImageNet 1e-4 was published")
-    add("--target-weight", float, default.target_weight, "of the target-rate loss beside the classification loss")
-    add(
-        "--target-warmup", float, default.target_warmup, "part of the steps over which it rises from 0", metavar="SHARE"
-    )
-    parser.add_argument(
-        "--budgets",
-        type=_budgets,
-        metavar="LOW:HIGH",
-        help="train for every share of the compute between these, such as 0.35:1.0 (default: for the target rates)",
-    )
-    add("--label-smoothing", float, default.label_smoothing, "of the classification loss, from 0 to below 1")
-    add(
-        "--smallest-image",
-        float,
-        default.smallest_image,
-        "side of the images at the first step, of the full one; it grows to that by three quarters of the steps",
-        metavar="SHARE",
-    )
-    add("--held-out", int, default.held_out, "images kept for validation", metavar="N")
-    precisions = ("auto", "bf16", "fp32")
-    add("--precision", str, "auto", "of the computation; auto is bf16 where that is fast", choices=precisions)
-    add("--seed", int, default.seed, "of the weights, the images' order and augmentation, and the gates' noise")
-    parser.add_argument("--device", default=default_device(), help="cpu or cuda (default: %(default)s)")
-    return parser.parse_args(argv)
-
-
-def _add_with_default(
-    parser: argparse.ArgumentParser, flag: str, kind: type, default: object, help_: str, **more: Any
-) -> None:
-    parser.add_argument(flag, type=kind, default=default, help=f"{help_} (default: %(default)s)", **more)
-
-
-def _budgets(text: str) -> tuple[float, float]:
-    low, _, high = text.partition(":")
-    try:
-        return float(low), float(high)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"two numbers with a colon between, not {text!r}") from error
-
-
-def _config(arguments: argparse.Namespace, labels: tuple[str, ...]) -> ModelConfig:
-    config = preset(arguments.preset).with_labels(labels)
+def _config(arguments: argparse.Namespace, labels: tuple[str, ...]) -> tuple[ModelConfig, Checkpoint | None]:
+    """The network to train, and what it starts from."""
+    config, source = preset(arguments.preset).with_labels(labels), None
+    if arguments.image_size is not None:
+        config = config.with_image_size(arguments.image_size)
     if arguments.target_rate is not None:
         rates = tuple(arguments.target_rate)
         config = config.with_target_rates(rates if len(rates) > 1 else rates[0])
-    return config.without_gates() if arguments.plain else config
+    if arguments.plain:
+        config = config.without_gates()
+    position = arguments.bottleneck_stride
+    if arguments.source:
+        source = open_source(arguments.source, config, position)
+        if note := stride_note(source):
+            print(note, file=sys.stderr)
+        assert isinstance(source.config, ModelConfig)
+        config, position = config.with_normalisation_of(source.config), source.config.bottleneck_stride
+    elif arguments.fresh_gates:
+        raise ValueError("--fresh-gates is for gates of other weights: add --from")
+    if position is not None:
+        config = config.with_bottleneck_stride(position)
+    return config.model_copy(update={"name": arguments.name or config.name}), source
+
+
+def _teacher(path: Path | None, config: ModelConfig, device: torch.device) -> Teacher | None:
+    """The network to learn from.
+
+    Raises:
+        CheckpointError: it cannot be read, is a cascade, or answers with other classes.
+    """
+    if path is None:
+        return None
+    checkpoint = load(path)
+    network = checkpoint.network()
+    if not isinstance(network, AdaptiveResNet):
+        raise CheckpointError(f"{path} is a cascade, and no teacher")
+    if checkpoint.config.labels != config.labels:
+        raise CheckpointError(f"{path} has other classes than the data, and is no teacher for it")
+    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Teacher(network, file_digest(path))
+
+
+def _summary(trainer: Trainer) -> Iterator[str]:
+    """What is about to be trained, on what, and how long."""
+    config, training, validation = trainer.network.config, trainer.training, trainer.validation
+    counts = np.bincount(training.examples.classes[training.indices], minlength=len(config.labels))
+    weights = sum(parameter.numel() for parameter in trainer.network.parameters())
+    gates = len(trainer.network.gated_blocks)
+    yield (
+        f"network     {config.name}: {config.block_count} blocks, {gates} of them with a gate, "
+        f"{weights / 1e6:.1f} million weights"
+    )
+    yield (
+        f"classes     {len(config.labels)}, of {counts.min():,} to {counts.max():,} images each "
+        f"({config.labels[int(counts.argmin())]}, {config.labels[int(counts.argmax())]})"
+    )
+    yield f"images      {len(training):,} to train on and {len(validation):,} held out"
+    yield f"input       {config.input_size} pixels a side"
+    yield f"augmented   {training.augmentation}"
+    yield f"device      {trainer.device}, {trainer.recipe.precision}"
+    yield f"steps       {trainer.recipe.epochs} epochs of {trainer.steps_per_epoch:,}, from step {trainer.step:,}"
+
+
+def _trainer(arguments: argparse.Namespace, processes: Processes, device: torch.device) -> Trainer:
+    """The run that the command line asks for, where it stands."""
+    use_sound_gradients(device)
+    precision = fast_precision(device) if arguments.precision == "auto" else arguments.precision
+    examples = open_examples(arguments.data)
+    config, source = _config(arguments, examples.labels)
+    torch.manual_seed(arguments.seed)
+    network = AdaptiveResNet(config).to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    init_digest = None
+    if source is not None:
+        print(f"from {arguments.source.name}: {warm_start(network, source, arguments.fresh_gates)}")
+        init_digest = file_digest(arguments.source)
+    examples, pixels = load_pixels(examples, config.preprocessing, arguments.bad_images)
+    train_indices, held_out = split(examples, arguments.held_out)
+    recipe = recipe_of(arguments, precision, len(train_indices), len(held_out))
+    training, validation = (
+        Dataset(examples, indices, config.preprocessing, pixels) for indices in (train_indices, held_out)
+    )
+    teacher = _teacher(arguments.teacher, config, device)
+    trainer = Trainer(
+        network,
+        recipe,
+        training,
+        validation,
+        arguments.out,
+        init_digest=init_digest,
+        teacher=teacher,
+        processes=processes,
+    )
+    path: Path = arguments.out / CHECKPOINT_NAME
+    if path.exists():
+        trainer.resume(load(path))
+    return trainer
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
-    arguments = _arguments(argv)
+    arguments = training_arguments(argv)
     path: Path = arguments.out / CHECKPOINT_NAME
     try:
-        device = usable_device(arguments.device)
-        use_sound_gradients(device)
-        precision = fast_precision(device) if arguments.precision == "auto" else arguments.precision
-        recipe = Recipe(
-            epochs=arguments.epochs,
-            batch_size=arguments.batch_size,
-            peak_lr=arguments.lr,
-            schedule=arguments.schedule,
-            weight_decay=arguments.weight_decay,
-            target_weight=arguments.target_weight,
-            target_warmup=arguments.target_warmup,
-            budgets=arguments.budgets,
-            label_smoothing=arguments.label_smoothing,
-            smallest_image=arguments.smallest_image,
-            held_out=arguments.held_out,
-            precision=precision,
-            seed=arguments.seed,
-        )
-        examples = open_examples(arguments.data)
-        config = _config(arguments, examples.labels)
-        torch.manual_seed(recipe.seed)
-        network = AdaptiveResNet(config).to(device)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        init_digest = None
-        if arguments.init:
-            warm_start(network, load(arguments.init))
-            init_digest = file_digest(arguments.init)
-        examples, pixels = load_pixels(examples, config.preprocessing, arguments.bad_images)
-        train_indices, held_out = split(examples, recipe.held_out)
-        training, validation = (
-            Dataset(examples, indices, config.preprocessing, pixels) for indices in (train_indices, held_out)
-        )
-        trainer = Trainer(network, recipe, training, validation, arguments.out, init_digest=init_digest)
-        if path.exists():
-            trainer.resume(load(path))
-        if trainer.finished:
-            print("the training was finished already")
-        else:
-            trainer.run()
+        with joined(arguments.device) as (processes, device), _telling(processes.leads):
+            trainer = _trainer(arguments, processes, usable_device(device))
+            if trainer.finished:
+                print("the training was finished already")
+            else:
+                for line in _summary(trainer):
+                    print(line)
+                trainer.run()
+            print(f"the network is in {path}")
     except ValidationError as error:
         print("error:", "; ".join(": ".join([*map(str, p["loc"]), p["msg"]]) for p in error.errors()), file=sys.stderr)
         return 1
@@ -163,8 +160,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         goes_on = "goes on from the last checkpoint" if path.exists() else "starts again, as there is no checkpoint yet"
         return interrupted(f"the same command {goes_on}")
-    print(f"the network is in {path}")
     return 0
+
+
+@contextmanager
+def _telling(leads: bool) -> Iterator[None]:
+    """What is printed is told once, by the process that leads."""
+    with Path(os.devnull).open("w") as nowhere, nullcontext() if leads else redirect_stdout(nowhere):
+        yield
 
 
 if __name__ == "__main__":

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -20,13 +22,21 @@ from models.budgets import Budgets
 from models.checkpoint import Checkpoint, CheckpointError, save
 from models.data import Batch, Dataset
 from models.evaluation import evaluate
-from models.loss import target_rate_loss, total_loss
+from models.hold_out import HeldOut
+from models.loss import balanced_weights, target_rate_loss, total_loss
+from models.mixing import mixed
+from models.processes import Processes
 from models.recipe import Recipe, make_optimizer
 from models.resnet import AdaptiveResNet
+from models.running_mean import running_mean
 from models.structure import Structure
+from models.teacher import Teacher
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
+BEST_NAME = "best.safetensors"
 METRICS_NAME = "metrics.csv"
+# Where a checkpoint keeps the weights that are trained, if those it is of are their mean.
+_TRAINED = "trained/"
 
 
 @dataclass
@@ -54,6 +64,8 @@ class Trainer:
         out: Path,
         save_every: int = 500,
         init_digest: str | None = None,
+        teacher: Teacher | None = None,
+        processes: Processes = Processes(),  # noqa: B008 (frozen)
     ) -> None:
         """Prepare a run that has not taken a step.
 
@@ -61,9 +73,12 @@ class Trainer:
             out: its folder; made when the run begins.
             save_every: steps between two checkpoints; there is one after every epoch, too.
             init_digest: SHA-256 of the checkpoint whose weights the network starts from; None where they are random.
+            teacher: what the network is to answer like as well.
+            processes: that share the run.
 
         Raises:
-            ValueError: the training images do not fill one batch, or the network cannot have the recipe's budgets.
+            ValueError: the training images do not fill one batch, the network cannot have the recipe's budgets, a
+                teacher has no share of the loss or a share no teacher, or patience has no images to judge by.
         """
         self.network = network
         self.recipe = recipe
@@ -76,6 +91,12 @@ class Trainer:
         self.steps_per_epoch = training.batches(recipe.batch_size)
         if not self.steps_per_epoch:
             raise ValueError(f"{len(training)} training images do not fill one batch of {recipe.batch_size}")
+        if (teacher is not None) != (recipe.distillation > 0):
+            raise ValueError("a teacher needs a share of the loss, and a share of the loss needs a teacher")
+        if recipe.batch_size % processes.count or recipe.batch_size < 2 * processes.count:
+            raise ValueError(f"{processes.count} processes cannot share batches of {recipe.batch_size} images evenly")
+        if recipe.patience and not len(validation):
+            raise ValueError("patience needs held-out images, which tell whether an epoch was better")
         self.steps = recipe.epochs * self.steps_per_epoch
         self.step = 0
         self.totals = Totals()
@@ -83,6 +104,19 @@ class Trainer:
         gated_rates = [rate for rate in network.config.target_rates if rate < 1]
         # A run goes on only from where it began.
         self._origin = {"init": init_digest, "data": training.examples.digest()}
+        if teacher is not None:
+            self._origin["teacher"] = teacher.digest
+        self._teacher = teacher
+        self._processes = processes
+        self._parallel = processes.parallel(network)
+        self._class_weights = None
+        if recipe.class_weights:
+            classes = torch.from_numpy(training.examples.classes[training.indices])
+            self._class_weights = balanced_weights(classes, len(network.config.labels)).to(self.device)
+        self._mean = None
+        if recipe.ema_decay:
+            self._mean = running_mean(network, recipe.ema_decay)
+        self._held_out = HeldOut.of(validation.examples, validation.indices)
         self._targets = torch.tensor(gated_rates, device=self.device)
         self._budgets = None
         if recipe.budgets is not None:
@@ -90,40 +124,73 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether the last step is taken and the figures of its epoch are kept."""
-        return self.step == self.steps and not self.totals.steps
+        """Whether the last step is taken, or patience is at its end, and the figures of the epoch are kept."""
+        return not self.totals.steps and (self.step == self.steps or self._stalled)
+
+    @property
+    def _accuracies(self) -> list[float]:
+        """Of the held-out images after each epoch; none where there are no such images."""
+        return [row["validation_accuracy"] for row in self.history if "validation_accuracy" in row]
+
+    @property
+    def _stalled(self) -> bool:
+        """Whether no epoch was better for as long as the recipe waits."""
+        patience, accuracies = self.recipe.patience, self._accuracies
+        if patience is None or not accuracies:
+            return False
+        return len(accuracies) - 1 - int(np.argmax(accuracies)) >= patience
+
+    @property
+    def judged(self) -> AdaptiveResNet:
+        """The network that is judged and saved: the mean over the steps, where one is kept."""
+        return self.network if self._mean is None else cast(AdaptiveResNet, self._mean.module)
 
     def run(self) -> None:
         """Train from where the run stands to its end."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        with SummaryWriter(str(self.out), purge_step=len(self.history) + 1) as board:
+        leads = self._processes.leads
+        with SummaryWriter(str(self.out), purge_step=len(self.history) + 1) if leads else nullcontext() as board:
             while not self.finished:
                 if self.totals.steps < self.steps_per_epoch:  # else it was killed when only the figures were missing
                     self._train_epoch()
-                row = self._epoch_metrics()
+                row = self._processes.told(self._epoch_metrics() if leads else {})
+                is_best = row.get("validation_accuracy", 0.0) > max(self._accuracies, default=0.0)
                 self.history.append(row)
                 self.totals = Totals()
-                # Before the checkpoint: after a kill between the two, the resumed run writes the row again.
-                _write_csv(self.out / METRICS_NAME, self.history)
-                self.save()
-                for name, value in row.items():
-                    board.add_scalar(name, value, len(self.history))
-                tqdm.write(" ".join(f"{name}={value:g}" for name, value in row.items()))
+                if board is not None:
+                    self._keep(row, is_best, board)
+
+    def _keep(self, row: dict[str, float], is_best: bool, board: SummaryWriter) -> None:
+        """Write and tell the figures of an epoch, and the network after it."""
+        if is_best:
+            save(self.out / BEST_NAME, Checkpoint(self.network.config, self.judged.state_dict(), self._told()))
+        # Before the checkpoint: after a kill between the two, the resumed run writes the row again.
+        _write_csv(self.out / METRICS_NAME, self.history)
+        self.save()
+        for name, value in row.items():
+            board.add_scalar(name, value, len(self.history))
+        tqdm.write(" ".join(f"{name}={value:g}" for name, value in row.items()))
 
     def save(self) -> None:
-        """Write the checkpoint from which `resume` goes on."""
+        """Write the checkpoint from which `resume` goes on; only the first process does."""
+        if not self._processes.leads:
+            return
         state = self.optimizer.state
-        momentum = {name: state[p]["momentum_buffer"] for name, p in self.network.named_parameters() if p in state}
-        training = {
+        kept = {name: state[p]["momentum_buffer"] for name, p in self.network.named_parameters() if p in state}
+        if self._mean is not None:
+            kept |= {f"{_TRAINED}{name}": tensor for name, tensor in self.network.state_dict().items()}
+        training = self._told() | {"totals": asdict(self.totals)}
+        save(self.out / CHECKPOINT_NAME, Checkpoint(self.network.config, self.judged.state_dict(), training, kept))
+
+    def _told(self) -> dict[str, Any]:
+        """What a checkpoint tells of the run so far."""
+        return {
             "recipe": self.recipe.model_dump(),
+            "held_out": self._held_out.model_dump(mode="json"),
             "origin": self._origin,
             "steps_per_epoch": self.steps_per_epoch,
             "step": self.step,
-            "totals": asdict(self.totals),
             "history": self.history,
         }
-        checkpoint = Checkpoint(self.network.config, self.network.state_dict(), training, momentum)
-        save(self.out / CHECKPOINT_NAME, checkpoint)
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of the same network and recipe, which began with the same weights and data.
@@ -139,10 +206,19 @@ class Trainer:
             raise CheckpointError("the run in the output folder has another recipe; choose another --out")
         origin = checkpoint.training.get("origin", self._origin)
         if origin["init"] != self._origin["init"]:
-            raise CheckpointError("the run in the output folder began with another --init; choose another --out")
-        if checkpoint.training.get("steps_per_epoch") != self.steps_per_epoch or origin["data"] != self._origin["data"]:
+            raise CheckpointError("the run in the output folder began with another --from; choose another --out")
+        if origin.get("teacher") != self._origin.get("teacher"):
+            raise CheckpointError("the run in the output folder had another --teacher; choose another --out")
+        same_data = origin["data"] == self._origin["data"] and checkpoint.held_out in (None, self._held_out)
+        if checkpoint.training.get("steps_per_epoch") != self.steps_per_epoch or not same_data:
             raise CheckpointError("the run in the output folder was on other data; choose another --out")
-        self.network.load_state_dict(checkpoint.weights)
+        if self._mean is None:
+            self.network.load_state_dict(checkpoint.weights)
+        else:
+            self._mean.module.load_state_dict(checkpoint.weights)
+            self._mean.n_averaged.fill_(checkpoint.training["step"])
+            trained = {name: checkpoint.optimizer[f"{_TRAINED}{name}"] for name in checkpoint.weights}
+            self.network.load_state_dict(trained)
         for name, parameter in self.network.named_parameters():
             if name in checkpoint.optimizer:
                 self.optimizer.state[parameter]["momentum_buffer"] = checkpoint.optimizer[name].to(self.device)
@@ -153,15 +229,20 @@ class Trainer:
     def _train_epoch(self) -> None:
         """Train from the current step to the end of its epoch."""
         self.network.train()
+        if self.recipe.frozen_norms:
+            for module in self.network.modules():
+                if isinstance(module, nn.BatchNorm2d):  # those of gates have one dimension
+                    module.eval()
         epoch, first = divmod(self.step, self.steps_per_epoch)
-        batches = self.training.shuffled(self.recipe.batch_size, self.recipe.seed, epoch, first)
+        share = self._processes.share
+        batches = self.training.shuffled(self.recipe.batch_size, self.recipe.seed, epoch, first, share)
         with tqdm(
             desc=f"epoch {epoch + 1}/{self.recipe.epochs}",
             total=self.steps_per_epoch,
             initial=first,
             unit="step",
             leave=False,
-            disable=None,
+            disable=None if self._processes.leads else True,
         ) as bar:
             for batch in batches:
                 self._train_step(batch)
@@ -177,27 +258,42 @@ class Trainer:
 
     def _train_step(self, batch: Batch) -> None:
         started = time.perf_counter()
-        # Budgets and the gates' noise depend on the seed and the step alone, so that a resumed run draws the same.
-        torch.manual_seed((self.recipe.seed << 32) + self.step)
+        # Budgets and the gates' noise depend on seed, process and step alone, so that a resumed run draws the same.
+        processes = self._processes
+        torch.manual_seed((((self.recipe.seed * processes.count + processes.rank) << 32) + self.step) % 2**63)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.learning_rate(self.step, self.steps)
+            group["lr"] = group["share"] * self.recipe.learning_rate(self.step, self.steps)
         images = self._at_its_size(batch.images.to(self.device, non_blocking=True))
         classes = batch.classes.to(self.device, non_blocking=True)
+        images, targets = mixed(images, classes, len(self.network.config.labels), self.recipe.mixup)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
             if self._budgets is None:
-                output = self.network(images)
+                output = self._parallel(images)
                 compute = target_rate_loss(output.open, self._targets)
             else:
                 budgets = self._budgets.draw(len(images))
-                output = self.network(images, self._budgets.gate_offset(budgets))
+                output = self._parallel(images, self._budgets.gate_offset(budgets))
                 compute = self._budgets.loss(output.open, budgets)
+            taught = None if self._teacher is None else self._teacher.logits(images)
         weight = self.recipe.target_weight_at(self.step, self.steps)
-        loss = total_loss(output.logits, classes, compute, weight, self.recipe.label_smoothing)
+        recipe = self.recipe
+        loss = total_loss(
+            output.logits,
+            targets,
+            compute,
+            weight,
+            recipe.label_smoothing,
+            taught,
+            recipe.distillation,
+            self._class_weights,
+        )
         self.optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
         if not torch.isfinite(loss.total):
             raise FloatingPointError(f"the loss is {loss.total.item()} at step {self.step}: lower --lr")
         self.optimizer.step()
+        if self._mean is not None:
+            self._mean.update_parameters(self.network)
         self.step += 1
         self.totals.steps += 1
         self.totals.loss += loss.total.item()
@@ -226,27 +322,13 @@ class Trainer:
             "train_seconds": self.totals.seconds,
         }
         if len(self.validation):
-            result = evaluate(self.network, self.validation)
+            result = evaluate(self.judged, self.validation)
             row["validation_accuracy"] = result.accuracy
             row["validation_mac_share"] = float(result.mac_share.mean())
             rates = result.executed.mean(axis=0)
             row["validation_lowest_rate"] = float(rates.min())
             row["validation_varied_blocks"] = int(((rates > 0.02) & (rates < 0.98)).sum())
         return row
-
-
-def warm_start(network: AdaptiveResNet, checkpoint: Checkpoint) -> None:
-    """Start from the weights of a network of the same shape, with or without gates; gates it lacks stay fresh.
-
-    Raises:
-        CheckpointError: a weight outside the gates is missing or of another shape.
-    """
-    own = network.state_dict()
-    kept = {name: tensor for name, tensor in checkpoint.weights.items() if name in own}
-    missing = [name for name in own if name not in kept and ".gate." not in name]
-    if missing or any(own[name].shape != tensor.shape for name, tensor in kept.items()):
-        raise CheckpointError(f"{checkpoint.config.name} is not of the same shape as {network.config.name}")
-    network.load_state_dict(own | kept)
 
 
 def _recipe_of(checkpoint: Checkpoint) -> Recipe | None:

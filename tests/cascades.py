@@ -6,6 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
+
 from artifact.manifest import Manifest, read_manifest
 from export.artifact_writer import write_artifact
 from models.cascade import Cascade
@@ -59,6 +62,8 @@ def exported_cascade(root: Path, networks: int) -> tuple[Path, Manifest]:
 @cache
 def exported_int8_cascade(root: Path) -> tuple[Path, Manifest]:
     """A cascade of two networks and two classes, with its int8 graphs."""
+    if not torch.cpu.get_capabilities().get("avx512_vnni", False):
+        pytest.skip("without VNNI sums of 8-bit products may saturate, and these networks then agree too seldom")
     folder, first = root / "cascade in 8 bits" / "1", small_network()
     checkpoint = cascade_checkpoint(2, seed=3, sure_above=(6.0,), **FOR_INT8)
     write_artifact(checkpoint, SOURCE_DIGEST, folder, inputs(first, 40), calibration_images=inputs(first, 100, 5))

@@ -24,9 +24,8 @@ from bench.frontier.verdict import Cost, Difference, above_plain, mean_points
 from bench.report import print_result, table
 from models.answers import Images
 from models.config import preset
-from models.data import split
 from models.examples import Examples
-from models.recipe import Recipe
+from models.hold_out import split
 from models.sources import open_examples
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
@@ -85,7 +84,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _held_out(examples: Examples) -> tuple[UInt8Array, np.ndarray]:
     """Pixels and classes of the images held out of training, in an order that mixes the classes."""
-    _, indices = split(examples, Recipe().held_out)
+    _, indices = split(examples, None)
     images = Images(
         examples, np.random.default_rng(0).permutation(indices), preset("convnet-aig-20-cifar10").preprocessing
     )

@@ -20,9 +20,8 @@ from export.parity import eager_runner, onnx_runner
 from models.answers import Images
 from models.checkpoint import load, save
 from models.combine import combined, limits
-from models.data import split
 from models.examples import Examples
-from models.recipe import Recipe
+from models.hold_out import split
 from models.trainer import CHECKPOINT_NAME
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
@@ -66,7 +65,7 @@ class Training:
         told = ["--preset", f"convnet-aig-{self.depth}-cifar10", "--data", str(data), "--out", str(runs / self.name)]
         told += ["--epochs", str(self.epochs), "--seed", str(self.seed)]
         if self.init:  # a lower rate leaves of the plain network what it has learned
-            told += ["--init", str(runs / self.init / CHECKPOINT_NAME), "--lr", "0.1"]
+            told += ["--from", str(runs / self.init / CHECKPOINT_NAME), "--lr", "0.1"]
         return [sys.executable, "-m", "models.train", *told, *self.options, *([] if self.gated else ["--plain"])]
 
 
@@ -169,7 +168,7 @@ class Exporter:
         """What a gated network does at other budgets, measured once."""
         manifest = read_manifest(folder)
         if manifest.budgets is None:
-            _, held_out = split(self._examples, Recipe().held_out)
+            _, held_out = split(self._examples, None)
             images = Images(self._examples, held_out, manifest.preprocessing)
             curve = measure_budgets(onnx_runner(folder / ONNX_NAME), manifest.gating, images)
             manifest = manifest.model_copy(update={"budgets": curve})
@@ -204,7 +203,7 @@ class Exporter:
     def _export(self, path: Path, folder: Path) -> None:
         if (folder / MANIFEST_NAME).exists():
             return
-        checkpoint, (training, held_out) = load(path), split(self._examples, Recipe().held_out)
+        checkpoint, (training, held_out) = load(path), split(self._examples, None)
         verified, calibration = (
             self._spread(checkpoint.config.preprocessing, *chosen)
             for chosen in ((held_out, _VERIFIED_IMAGES), (training, _CALIBRATION_IMAGES))

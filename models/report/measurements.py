@@ -68,7 +68,7 @@ def measure(subject: Subject, answers: Answers) -> Measurements:
     if subject.ungated is not None:
         with _bar("network without gates", len(images)) as progress:
             other = answer(subject.ungated, images, progress=progress).evaluation
-            hits = other.predicted == other.classes
+            hits = other.correct
     scaled: dict[str, np.ndarray] = {}
     network = subject.trained.network if subject.trained else None
     # A cascade has no gates to soften: whether the next network is asked is no part of what the first one computes.

@@ -82,7 +82,7 @@ def respond(
         Response(
             name=perturbation.name,
             correct=predicted[:, column] == answers.classes[positions],
-            turned=predicted[:, column] != answers.predicted[positions],
+            turned=predicted[:, column] != answers.guesses.predicted[positions],
             changed_gates=changed[:, column],
             gates=len(structure.gated),
         )

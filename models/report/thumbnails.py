@@ -48,7 +48,7 @@ def draw_gallery(
 def _thumbnail(position: int, images: Images, answers: Answers, shown: bool) -> Thumbnail:
     evaluation = answers.evaluation
     executed = evaluation.executed[position]
-    predicted, true = int(evaluation.predicted[position]), int(evaluation.classes[position])
+    predicted, true = int(evaluation.guesses.predicted[position]), int(evaluation.classes[position])
     said = "right" if predicted == true else f"taken for {evaluation.labels[predicted]}"
     return Thumbnail(
         source=_data_uri(images.pixels(np.array([position]))[0]) if shown else None,

@@ -57,7 +57,7 @@ def test_every_network_sees_each_image_as_often(tmp_path: Path) -> None:
         assert training.epochs + before == (30 if "half" in training.name else 60)
         command = training.command(Path("data"), tmp_path)
         assert ("--plain" in command) == (not training.gated)
-        assert ("--init" in command) == training.gated
+        assert ("--from" in command) == training.gated
 
 
 def test_training_is_finished_with_its_last_step(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from artifact.manifest import (
     ONNX_NAME,
     PROBES_NAME,
     TORCHSCRIPT_NAME,
+    ArtifactError,
     file_digest,
     read_manifest,
     verified_file,
@@ -23,6 +25,8 @@ from export import artifact_writer
 from export.artifact_writer import write_artifact
 from export.parity import ParityError, eager_runner
 from models.checkpoint import CheckpointError
+from models.exported import read_held_out
+from models.hold_out import HELD_OUT_NAME, HeldOut
 from models.macs import count_macs
 from models.resnet import AdaptiveResNet
 from tests.networks import SOURCE_DIGEST, checkpoint_of, confident_network, exported_int8_once, inputs, small_network
@@ -94,6 +98,21 @@ def test_manifest_opens_the_gates_that_the_network_opens(
     executed = manifest.executed(output.margins.numpy(), np.zeros(12, np.float32))
     assert executed[:, 0].all()  # has no gate
     assert np.array_equal(executed[:, 1:], output.open.numpy() > 0)
+
+
+def test_artifact_tells_what_training_held_out(tmp_path: Path, network: AdaptiveResNet, images: Float32Array) -> None:
+    told = HeldOut(data="0" * 64, indices=(1, 5, 7))
+    checkpoint = replace(checkpoint_of(network), training={"held_out": told.model_dump(mode="json")})
+    manifest = write_artifact(checkpoint, SOURCE_DIGEST, tmp_path / "out", images)
+    assert read_held_out(tmp_path / "out", manifest) == told
+    (tmp_path / "out" / HELD_OUT_NAME).write_text("{}")
+    with pytest.raises(ArtifactError, match="damaged"):
+        read_held_out(tmp_path / "out", manifest)
+
+
+def test_artifact_of_a_network_that_does_not_tell_has_no_such_file(artifact: Path) -> None:
+    assert not (artifact / HELD_OUT_NAME).exists()
+    assert read_held_out(artifact, read_manifest(artifact)) is None
 
 
 def test_exporting_twice_gives_the_same_onnx_file(tmp_path: Path, images: Float32Array, artifact: Path) -> None:

@@ -19,6 +19,7 @@ from models.resnet import AdaptiveResNet
 from models.sources import open_examples
 from tests.cascades import cascade
 from tests.conftest import MakeFolders
+from tests.hold_out import told_held_out
 from tests.networks import checkpoint_of, small_config, small_network
 
 LABELS = small_config().labels
@@ -75,9 +76,8 @@ def test_network_without_gates_has_no_budgets(images: Images) -> None:
 
 
 def _checkpoint(tmp_path: Path, data: Path, network: AdaptiveResNet, held_out: int) -> Path:
-    training = {"recipe": {"held_out": held_out}, "origin": {"data": open_examples(data).digest()}}
     path = tmp_path / "checkpoint.safetensors"
-    save(path, Checkpoint(network.config, network.state_dict(), training))
+    save(path, Checkpoint(network.config, network.state_dict(), told_held_out(data, held_out)))
     return path
 
 

@@ -17,7 +17,7 @@ from export.calibration import Quantisation, calibrate
 from export.inference import InferenceNetwork
 from export.profile import measure_profile
 from models import checkpoint
-from models.data import split
+from models.hold_out import split
 from models.resnet import AdaptiveResNet
 from models.sources import open_examples
 from tests.conftest import MakeFolders
@@ -204,7 +204,7 @@ def test_int8_graph_without_images_is_one_line_of_error(
         (["--images", str(fields), "--count", "40"], "every image to calibrate on is one to verify on"),
         (["--images", str(fields), "--calibration-images", str(tmp_path / "nowhere")], "nowhere does not exist"),
         (["--images", str(fields), "--calibration-count", "0"], "--calibration-count"),
-        (["--images", str(fields), "--held-out", "100"], "cannot hold out 100 images"),
+        (["--images", str(fields), "--held-out", "100"], "cannot hold out 100 of 40 images"),
     ):
         assert main([str(confident), "--out", str(tmp_path / "out"), "--int8", *arguments]) == 1
         _assert_one_line(capsys, complaint)
@@ -245,7 +245,7 @@ def _published(folder: Path) -> Path:
         (_damaged, "is not a checkpoint"),
         (_unfitting, "do not fit"),
         (_not_a_number, "differs by nan"),
-        (_published, "which does not say its network: add --preset"),
+        (_published, "does not say its network, as others saved it: add --preset"),
     ],
     ids=["missing", "damaged", "of another shape", "with a NaN", "published, but no preset named"],
 )

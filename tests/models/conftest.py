@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +24,16 @@ from models.trainer import METRICS_NAME
 MakeConfig = Callable[..., ModelConfig]
 MakeNetwork = Callable[..., AdaptiveResNet]
 MakeDataset = Callable[..., Dataset]
-PublishedWeights = Callable[[AdaptiveResNet], dict[str, torch.Tensor]]
+
+
+class Malicious:
+    """Unpickling this makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.folder),)
 
 
 def metrics(run: Path) -> list[dict[str, str]]:
@@ -35,6 +46,43 @@ def metrics(run: Path) -> list[dict[str, str]]:
 def same_tensors(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     """Whether both hold the same names with the same values, to the bit."""
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def published_weights(network: AdaptiveResNet) -> dict[str, torch.Tensor]:
+    """A network's weights as the research code names and shapes them."""
+    published = {}
+    convolutions = {"basic": 2, "bottleneck": 3}[network.config.block]
+
+    def put(theirs: str, module: nn.Module) -> None:
+        published.update({f"module.{theirs}.{name}": tensor for name, tensor in module.state_dict().items()})
+
+    put("conv1", network.stem[0])
+    put("bn1", network.stem[1])
+    blocks = iter(network.blocks.values())
+    for stage, count in enumerate(network.config.stage_blocks, 1):
+        for position in range(count):
+            block, theirs = next(blocks), f"layer{stage}.{position}"
+            for number in range(1, convolutions + 1):
+                put(f"{theirs}.conv{number}", block.residual[3 * number - 3])
+                put(f"{theirs}.bn{number}", block.residual[3 * number - 2])
+            put(f"{theirs}.shortcut", block.shortcut)
+            if block.gate is None:
+                continue
+            for name, module in (("fc1", block.gate.fc1), ("fc1bn", block.gate.bn), ("fc2", block.gate.fc2)):
+                put(f"{theirs}.{name}", module)
+                if name != "fc1bn":
+                    published[f"module.{theirs}.{name}.weight"] = module.weight.detach()[:, :, None, None]
+    put("linear", network.classifier)
+    return published
+
+
+def torchvision_weights(network: AdaptiveResNet) -> dict[str, torch.Tensor]:
+    """The weights of a network without gates under torchvision's names, which are timm's too."""
+    theirs = {}
+    for name, tensor in published_weights(network).items():
+        name = name.removeprefix("module.").replace(".shortcut.", ".downsample.")
+        theirs[re.sub("^linear", "fc", name)] = tensor.clone()
+    return theirs
 
 
 @pytest.fixture(autouse=True)
@@ -116,34 +164,3 @@ def make_dataset(examples: Examples, config: ModelConfig) -> MakeDataset:
         return Dataset(examples, chosen, config.preprocessing, load_pixels(examples, config.preprocessing)[1])
 
     return make
-
-
-@pytest.fixture
-def published_weights() -> PublishedWeights:
-    """A network's weights as the research code names and shapes them."""
-
-    def weights(network: AdaptiveResNet) -> dict[str, torch.Tensor]:
-        published = {}
-        convolutions = {"basic": 2, "bottleneck": 3}[network.config.block]
-
-        def put(theirs: str, module: nn.Module) -> None:
-            published.update({f"module.{theirs}.{name}": tensor for name, tensor in module.state_dict().items()})
-
-        put("conv1", network.stem[0])
-        put("bn1", network.stem[1])
-        blocks = iter(network.blocks.values())
-        for stage, count in enumerate(network.config.stage_blocks, 1):
-            for position in range(count):
-                block, theirs = next(blocks), f"layer{stage}.{position}"
-                for number in range(1, convolutions + 1):
-                    put(f"{theirs}.conv{number}", block.residual[3 * number - 3])
-                    put(f"{theirs}.bn{number}", block.residual[3 * number - 2])
-                put(f"{theirs}.shortcut", block.shortcut)
-                for name, module in (("fc1", block.gate.fc1), ("fc1bn", block.gate.bn), ("fc2", block.gate.fc2)):
-                    put(f"{theirs}.{name}", module)
-                    if name != "fc1bn":
-                        published[f"module.{theirs}.{name}.weight"] = module.weight.detach()[:, :, None, None]
-        put("linear", network.classifier)
-        return published
-
-    return weights

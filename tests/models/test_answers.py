@@ -32,7 +32,7 @@ def trained() -> TrainedClassifier:
 
 def test_artifact_answers_as_its_checkpoint_does(images: Images, trained: TrainedClassifier, artifact: Path) -> None:
     first, second = answer(trained, images), answer(ExportedClassifier(artifact), images)
-    assert np.array_equal(first.evaluation.predicted, second.evaluation.predicted)
+    assert np.array_equal(first.evaluation.guesses.predicted, second.evaluation.guesses.predicted)
     assert np.array_equal(first.evaluation.executed, second.evaluation.executed)
     np.testing.assert_allclose(first.evaluation.margins, second.evaluation.margins, atol=1e-4)
     np.testing.assert_allclose(first.evaluation.mac_share, second.evaluation.mac_share)
@@ -44,7 +44,7 @@ def test_answers_are_about_the_chosen_images_in_order(images: Images, trained: T
     evaluation = answer(trained, images).evaluation
     assert evaluation.classes.tolist() == [index % 6 for index in range(0, 80, 2)]
     logits, margins = trained.run(images.pixels(np.array([39, 3])))
-    assert evaluation.predicted[[39, 3]].tolist() == logits.argmax(axis=1).tolist()
+    assert evaluation.guesses.predicted[[39, 3]].tolist() == logits.argmax(axis=1).tolist()
     np.testing.assert_allclose(evaluation.margins[[39, 3]], margins, atol=1e-5)
     assert images.name(39) == "ant/78.png"
 

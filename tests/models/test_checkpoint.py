@@ -1,31 +1,17 @@
 from __future__ import annotations
 
-import os
 import pickle
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 import models.checkpoint
-from models.checkpoint import Checkpoint, CheckpointError, load, load_published, rename_published, save
-from models.config import ModelConfig
+from models.checkpoint import Checkpoint, CheckpointError, load, save
 from models.resnet import AdaptiveResNet
-from tests.models.conftest import MakeConfig, MakeNetwork, PublishedWeights
-
-
-class _Malicious:
-    """Unpickling this makes a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, (str(self.folder),)
+from tests.models.conftest import MakeConfig, Malicious
 
 
 @pytest.fixture
@@ -116,132 +102,30 @@ def test_folder_is_not_a_checkpoint(tmp_path: Path) -> None:
 
 def test_loading_a_malicious_pickle_executes_nothing(path: Path, tmp_path: Path) -> None:
     trap = tmp_path / "trap"
-    path.write_bytes(pickle.dumps(_Malicious(trap)))
+    path.write_bytes(pickle.dumps(Malicious(trap)))
     with pytest.raises(CheckpointError):
         load(path)
     assert not trap.exists()
 
 
 def test_weights_must_fit_the_config(checkpoint: Checkpoint, make_config: MakeConfig) -> None:
-    wider = make_config(stage_widths=(4, 8, 32))
-    with pytest.raises(CheckpointError, match="do not fit small"):
-        Checkpoint(wider, checkpoint.weights).network()
-
-
-# The published checkpoints.
-
-
-def _published_logits(weights: dict[str, Tensor], config: ModelConfig, x: Tensor) -> Tensor:
-    """What the research code computes without noise, from its own names: gates as 1x1 convolutions."""
-    weights = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
-
-    def norm(x: Tensor, name: str) -> Tensor:
-        mean, variance = weights[f"{name}.running_mean"], weights[f"{name}.running_var"]
-        return F.batch_norm(x, mean, variance, weights[f"{name}.weight"], weights[f"{name}.bias"])
-
-    x = F.relu(norm(F.conv2d(x, weights["conv1.weight"], padding=1), "bn1"))
-    for stage, count in enumerate(config.stage_blocks, 1):
-        for position in range(count):
-            block, stride = f"layer{stage}.{position}", 2 if stage > 1 and position == 0 else 1
-            hidden = F.conv2d(
-                x.mean((2, 3), keepdim=True), weights[f"{block}.fc1.weight"], weights[f"{block}.fc1.bias"]
-            )
-            hidden = F.relu(norm(hidden, f"{block}.fc1bn"))
-            skip, execute = F.conv2d(hidden, weights[f"{block}.fc2.weight"], weights[f"{block}.fc2.bias"]).unbind(1)
-            residual = F.conv2d(x, weights[f"{block}.conv1.weight"], stride=stride, padding=1)
-            residual = F.conv2d(F.relu(norm(residual, f"{block}.bn1")), weights[f"{block}.conv2.weight"], padding=1)
-            if f"{block}.shortcut.0.weight" in weights:
-                x = norm(F.conv2d(x, weights[f"{block}.shortcut.0.weight"], stride=stride), f"{block}.shortcut.1")
-            x = F.relu(x + norm(residual, f"{block}.bn2") * (execute > skip)[:, None])
-    return F.linear(x.mean((2, 3)), weights["linear.weight"], weights["linear.bias"])
-
-
-@pytest.mark.parametrize("block", ["basic", "bottleneck"])
-@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
-def test_every_published_name_maps_to_one_of_ours(
-    make_network: MakeNetwork, published_weights: PublishedWeights, block: str, stem: str
-) -> None:
-    network = make_network(block=block, stem=stem, stage_blocks=(2, 1, 2), target_rates=(0.5,) * 5)
-    renamed = rename_published(published_weights(network))
-    own = network.state_dict()
-    assert renamed.keys() == own.keys()
-    assert all(torch.equal(renamed[name], own[name]) for name in own)
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_published_checkpoint_answers_as_the_research_code_without_noise(
-    make_network: MakeNetwork, published_weights: PublishedWeights, images: Tensor, tmp_path: Path, zipped: bool
-) -> None:
-    network = make_network(stage_blocks=(2, 1, 1), target_rates=(0.5,) * 4)
-    published, path = published_weights(network), tmp_path / "model_best.pth.tar"
-    content = {"epoch": 3, "state_dict": published, "best_prec1": 93.5}
-    torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    loaded = load_published(path, network.config).network()
-    torch.testing.assert_close(loaded(images).logits, _published_logits(published, network.config, images))
-    assert 0 < loaded(images).open.mean() < 1
-
-
-@pytest.mark.parametrize(
-    ("stem", "std"), [("cifar", (0.2023, 0.1994, 0.2010)), ("imagenet", (0.25, 0.25, 0.25))], ids=["cifar", "imagenet"]
-)
-def test_published_cifar_network_is_given_the_normalisation_it_was_trained_with(
-    make_network: MakeNetwork,
-    published_weights: PublishedWeights,
-    tmp_path: Path,
-    stem: str,
-    std: tuple[float, float, float],
-) -> None:
-    network, path = make_network(stem=stem), tmp_path / "model_best.pth.tar"
-    torch.save({"state_dict": published_weights(network)}, path)
-    own, loaded = network.config.preprocessing, load_published(path, network.config).config.preprocessing
-    assert loaded.std == std
-    assert (loaded.resize, loaded.crop) == (own.resize, own.crop)
-    # Of numbers that a preset has used already, nothing may stay behind.
-    black = np.zeros((1, 1, 3), np.uint8)
-    own.normalise(black)
-    again = load_published(path, network.config).config.preprocessing
-    np.testing.assert_allclose(again.normalise(black)[:, 0, 0], -np.divide(again.mean, std), rtol=1e-6)
-
-
-def test_loading_a_malicious_published_checkpoint_executes_nothing(tmp_path: Path, config: ModelConfig) -> None:
-    trap, path = tmp_path / "trap", tmp_path / "model_best.pth.tar"
-    for zipped in (True, False):
-        torch.save({"state_dict": _Malicious(trap)}, path, _use_new_zipfile_serialization=zipped)
-        with pytest.raises(CheckpointError, match="not a published checkpoint"):
-            load_published(path, config)
-        assert not trap.exists()
-
-
-@pytest.mark.parametrize("content", [{}, {"state_dict": [1]}, {"state_dict": {"conv1.weight": 1}}, {"epoch": 1}, [1]])
-def test_file_without_weights_is_not_a_published_checkpoint(
-    tmp_path: Path, config: ModelConfig, content: object
-) -> None:
-    torch.save(content, tmp_path / "model_best.pth.tar")
-    with pytest.raises(CheckpointError, match="not a published checkpoint"):
-        load_published(tmp_path / "model_best.pth.tar", config)
-
-
-def test_missing_or_damaged_published_checkpoint_is_refused(tmp_path: Path, config: ModelConfig) -> None:
-    path = tmp_path / "model_best.pth.tar"
-    with pytest.raises(CheckpointError):
-        load_published(path, config)
-    torch.save({"state_dict": {"conv1.weight": torch.zeros(4, 3, 3, 3)}}, path)
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(CheckpointError):
-        load_published(path, config)
-
-
-def test_unknown_published_name_is_refused() -> None:
-    with pytest.raises(CheckpointError, match="unknown weight 'features"):
-        rename_published({"module.features.0.weight": torch.zeros(1)})
-
-
-def test_published_checkpoint_of_another_network_is_refused(
-    make_network: MakeNetwork, make_config: MakeConfig, published_weights: PublishedWeights
-) -> None:
-    weights = rename_published(published_weights(make_network()))
-    with pytest.raises(CheckpointError, match="do not fit"):
-        Checkpoint(make_config(stage_blocks=(1, 1, 2), target_rates=(0.5,) * 4), weights).network()
+    names = [name for name in checkpoint.weights if name.startswith("blocks.stage3_block1.residual")]
+    missing = {name: tensor for name, tensor in checkpoint.weights.items() if name not in names}
+    wider, shallower = (
+        make_config(stage_widths=(4, 8, 32)),
+        make_config(stage_blocks=(1, 1), stage_widths=(4, 8), target_rates=(0.5, 0.5)),
+    )
+    for config, weights, problem in (
+        (wider, checkpoint.weights, f"{names[0]} is (16, 8, 3, 3), not (32, 8, 3, 3); "),
+        (shallower, checkpoint.weights, "it has no blocks.stage3_block1.residual.0.weight, "),
+        (
+            checkpoint.config,
+            missing,
+            f"it has {names[0]}, {names[1]}, {names[2]} and {len(names) - 3} more, which they lack",
+        ),
+    ):
+        with pytest.raises(CheckpointError, match=re.escape(f"the weights do not fit small: {problem}")):
+            Checkpoint(config, weights).network()
 
 
 def test_error_tells_what_was_probably_meant(tmp_path: Path) -> None:

@@ -13,11 +13,10 @@ from models.checkpoint import Checkpoint, CheckpointError, load, save
 from models.combine import combined, limits, main
 from models.config import CascadeConfig
 from models.evaluate import main as evaluate
-from models.recipe import Recipe
 from models.resnet import AdaptiveResNet
-from models.sources import open_examples
 from tests.cascades import cascade_checkpoint
 from tests.conftest import MakeFolders
+from tests.hold_out import told_held_out
 from tests.models.conftest import MakeNetwork
 
 
@@ -29,7 +28,7 @@ def data(tmp_path: Path, make_class_folders: MakeFolders) -> Path:
 @pytest.fixture
 def networks(tmp_path: Path, data: Path, make_network: MakeNetwork) -> list[Path]:
     """Two checkpoints whose training held out 20 of the images."""
-    training = {"recipe": Recipe(held_out=20).model_dump(), "origin": {"data": open_examples(data).digest()}}
+    training = told_held_out(data, 20)
     paths = [tmp_path / "small.safetensors", tmp_path / "large.safetensors"]
     for path in paths:
         network = make_network().eval()
@@ -51,7 +50,7 @@ def test_cascade_asks_the_next_network_for_its_share_of_the_held_out_images(
     path = tmp_path / "out" / "checkpoint.safetensors"
     checkpoint = load(path)
     assert isinstance(checkpoint.config, CascadeConfig)
-    assert (checkpoint.config.name, checkpoint.held_out) == ("pair", 20)
+    assert (checkpoint.config.name, checkpoint.training) == ("pair", told_held_out(data, 20))
     assert evaluate([str(path), "--data", str(data), "--out", str(tmp_path / "pictures")]) == 0
     assert '"network2": 0.3' in capsys.readouterr().out.splitlines()[-1]
 
@@ -67,10 +66,10 @@ def test_cascade_is_never_overwritten(
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda told: {**told, "recipe": {"held_out": 10}}, "same --held-out"),
-        (lambda told: {**told, "recipe": {"held_out": 0}}, "same --held-out"),
-        (lambda _: {}, "same --held-out"),
-        (lambda told: {**told, "origin": {"data": "0" * 64}}, "trained on other images"),
+        (lambda told: told | {"indices": (0, 1)}, "same images held out"),
+        (lambda told: told | {"indices": ()}, "same images held out"),
+        (lambda told: told | {"data": "0" * 64}, "same images held out"),
+        (lambda _: None, "same images held out"),
     ],
 )
 def test_networks_that_were_trained_on_other_images_are_refused(
@@ -82,7 +81,7 @@ def test_networks_that_were_trained_on_other_images_are_refused(
     complaint: str,
 ) -> None:
     large = load(networks[1])
-    save(networks[1], replace(large, training=change(large.training)))
+    save(networks[1], replace(large, training={"held_out": change(large.training["held_out"])}))
     assert _combine(networks, data, tmp_path / "out", "--share", "0.3") == 1
     assert complaint in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

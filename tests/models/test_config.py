@@ -7,6 +7,15 @@ from models.config import CIFAR10_LABELS, PRESETS, ModelConfig, preset
 from tests.models.conftest import MakeConfig
 
 
+def test_image_size_is_resized_in_proportion() -> None:
+    for name, size, expected in (
+        ("convnet-aig-50-imagenet", 160, (183, 160)),
+        ("convnet-aig-20-cifar10", 24, (24, 24)),
+    ):
+        preprocessing = preset(name).with_image_size(size).preprocessing
+        assert (preprocessing.resize, preprocessing.crop) == expected
+
+
 def test_presets_are_the_networks_of_the_paper_and_their_relations() -> None:
     depths = [f"{depth}-cifar10" for depth in (8, 14, 20, 26, 32, 38, 56, 110)]
     depths += [f"{depth}-imagenet" for depth in (18, 34, 50, 101, 152)]

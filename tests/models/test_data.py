@@ -9,7 +9,7 @@ from PIL import Image
 
 from artifact.preprocessing import Preprocessing
 from models.config import ModelConfig
-from models.data import Dataset, load_pixels, split
+from models.data import Dataset, load_pixels
 from models.examples import DataError, Examples
 from models.sources import open_examples
 from tests.conftest import MakeFolders
@@ -32,7 +32,12 @@ class _RecordingPixels:
     def fitted(self, indices: np.ndarray) -> np.ndarray:
         raise AssertionError(f"images {indices} are for training, and augmented")
 
-    def augmented(self, indices: np.ndarray, mirrored: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    augmentation = "none"
+
+    def augmented(
+        self, indices: np.ndarray, mirrored: np.ndarray, random: np.random.Generator, share: slice
+    ) -> np.ndarray:
+        assert share == slice(None)
         self.seen.extend(indices.tolist())
         self.mirrored.extend(mirrored.tolist())
         self.drawn.append(random.random())
@@ -41,38 +46,6 @@ class _RecordingPixels:
 
 def _equal(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
     return len(first) == len(second) and all(map(torch.equal, first, second))
-
-
-def test_split_is_the_same_every_time_and_has_every_image_once(examples: Examples) -> None:
-    training, held_out = split(examples, 10)
-    again = split(examples, 10)
-    assert np.array_equal(training, again[0])
-    assert np.array_equal(held_out, again[1])
-    assert sorted([*training, *held_out]) == list(range(60))
-
-
-def test_split_holds_out_as_many_of_each_class(examples: Examples) -> None:
-    _, held_out = split(examples, 10)
-    assert np.bincount(examples.classes[held_out]).tolist() == [5, 5]
-
-
-def test_split_spreads_the_held_out_images_over_each_class(examples: Examples) -> None:
-    _, held_out = split(examples, 10)
-    assert held_out.tolist() == [0, 1, 12, 13, 24, 25, 36, 37, 48, 49]
-
-
-def test_split_may_hold_out_nothing(examples: Examples) -> None:
-    training, held_out = split(examples, 0)
-    assert len(training) == 60
-    assert len(held_out) == 0
-
-
-@pytest.mark.parametrize("held_out", [1, 60, 1000])
-def test_split_that_leaves_a_class_empty_is_refused(examples: Examples, held_out: int) -> None:
-    with pytest.raises(ValueError, match=r"cannot hold out .*: give another --held-out"):
-        split(examples, held_out)
-    with pytest.raises(ValueError, match=r"cannot hold out .*: do without"):
-        split(examples, held_out, "do without")
 
 
 def test_ordered_batches_are_what_the_service_would_see(

@@ -7,19 +7,22 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from models.bad_images import readable
 from models.checkpoint import Checkpoint, load, save
 from models.classifier import TrainedClassifier
 from models.config import preset
-from models.data import Dataset, load_pixels, split
+from models.data import Dataset, load_pixels
 from models.evaluate import main
 from models.evaluation import Evaluation, evaluate
-from models.recipe import Recipe
+from models.hold_out import HeldOut, split
 from models.resnet import AdaptiveResNet
 from models.sources import open_examples
 from tests.conftest import MakeFolders
-from tests.models.conftest import MakeNetwork, PublishedWeights
+from tests.hold_out import told_held_out
+from tests.models.conftest import MakeNetwork, published_weights
+from tests.networks import checkpoint_of, colour_fields, confident_network
 
 pytestmark = pytest.mark.slow
 
@@ -64,43 +67,39 @@ def test_last_line_is_the_evaluation_of_the_held_out_images(
     assert summary["images"] == 9
 
 
-def _tell_held_out(path: Path, count: int) -> None:
+def _tell_held_out(path: Path, data: Path, count: int) -> None:
     """Have the checkpoint tell that its training held out so many images."""
-    save(path, replace(load(path), training={"recipe": Recipe(held_out=count).model_dump()}))
+    save(path, replace(load(path), training=told_held_out(data, count)))
 
 
-def test_as_many_images_are_evaluated_as_training_held_out(
+def test_images_are_evaluated_that_training_held_out(
     checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _tell_held_out(checkpoint, 12)
+    _tell_held_out(checkpoint, data, 12)
     for more in ([], ["--held-out", "12"]):
         summary, _ = _run(capsys, checkpoint, "--data", data, *more)
         assert (summary["images"], summary["split"]) == (12, "held-out")
     assert main([str(checkpoint), "--data", str(data), "--held-out", "9"]) == 1
-    _assert_one_line(capsys, "checkpoint.safetensors held out 12 images, not 9: leave out --held-out, or give --all")
+    _assert_one_line(capsys, "training of small held out 12 images, not 9: leave out --held-out, or give --all")
     assert _run(capsys, checkpoint, "--data", data, "--all")[0]["images"] == 30
 
 
 def test_network_whose_training_held_out_nothing_is_evaluated_on_all_images(
     checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _tell_held_out(checkpoint, 0)
+    _tell_held_out(checkpoint, data, 0)
     for more in ([], ["--held-out", "9"]):
         assert main([str(checkpoint), "--data", str(data), *more]) == 1
-        _assert_one_line(capsys, "the training of checkpoint.safetensors held out no images: give --all")
+        _assert_one_line(capsys, "the training of small held out no images: give --all")
     assert _run(capsys, checkpoint, "--data", data, "--all")[0]["images"] == 30
 
 
-def test_more_held_out_images_than_there_are_ask_for_other_arguments(
+def test_network_that_does_not_tell_is_evaluated_on_what_training_would_hold_out(
     checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(checkpoint), "--data", str(data)]) == 1
-    _assert_one_line(capsys, "cannot hold out 5000 images")
+    assert _run(capsys, checkpoint, "--data", data)[0]["images"] == 6
     assert main([str(checkpoint), "--data", str(data), "--held-out", "60"]) == 1
-    _assert_one_line(capsys, "classes of 10: give another --held-out, or give --all")
-    _tell_held_out(checkpoint, 60)
-    assert main([str(checkpoint), "--data", str(data)]) == 1
-    _assert_one_line(capsys, "classes of 10: give --all")
+    _assert_one_line(capsys, "cannot hold out 60 of 30 images and leave some of each class: give another")
 
 
 def test_all_images_are_evaluated_when_asked_for(
@@ -123,14 +122,36 @@ def test_people_read_about_the_whole_every_block_and_every_class(
     checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     summary, output = _run(capsys, checkpoint, "--data", data, "--all")
-    assert f"accuracy            {summary['accuracy']:.2%}" in output
+    low, high = summary["accuracy_interval"]
+    assert f"accuracy            {summary['accuracy']:.2%}, with 95% confidence {low:.1%} to {high:.1%}" in output
+    assert f"calibration error   {summary['expected_calibration_error']:.1%}; " in output
+    confused = summary["confusions"][0]
+    assert f"{confused['images']:6}  {confused['class']} taken for {confused['predicted']}\n" in output
     assert f"mean share of MACs  {summary['mac_share']:.1%}" in output
     for name, rate in summary["execution_rates"].items():
         assert f"{name}  {rate:>14.1%}" in output
     for label, figures in summary["classes"].items():
         (line,) = [line for line in output.splitlines() if line.startswith(label)]
         cells = [f"{100 * rate:.0f}" for rate in figures["execution_rates"].values()]
-        assert line.split() == [label, "10", f"{figures['accuracy']:.1%}", f"{figures['mac_share']:.1%}", *cells]
+        assert line.split() == [label, "10", *["too", "few", "to", "say"], f"{figures['mac_share']:.1%}", *cells]
+
+
+def test_of_a_few_images_nothing_is_concluded(checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summary, output = _run(capsys, checkpoint, "--data", data, "--held-out", 9)
+    right = round(9 * summary["accuracy"])
+    assert f"accuracy            {right} of 9 images: too few to say\n" in output
+    assert "calibration error" not in output
+
+
+def test_precision_and_recall_are_told_of_classes_with_enough_images(
+    checkpoint: Path, tmp_path: Path, make_class_folders: MakeFolders, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = make_class_folders(tmp_path / "more", ("cat", "dog", "eel"), each=25, side=16)
+    summary, output = _run(capsys, checkpoint, "--data", data, "--all")
+    for label, figures in summary["classes"].items():
+        (line,) = [line for line in output.splitlines() if line.startswith(label)]
+        told = [figures[name] for name in ("precision", "recall", "f1")]
+        assert line.split()[1:5] == ["25", *("none" if value is None else f"{value:.1%}" for value in told)]
 
 
 def test_rates_of_many_blocks_are_told_in_tenths(
@@ -143,10 +164,32 @@ def test_rates_of_many_blocks_are_told_in_tenths(
     assert line.endswith("******** ******** *******0")
 
 
+def test_calibrated_checkpoint_is_written_where_it_is_wanted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network, data = confident_network(), tmp_path / "data"
+    pixels = colour_fields(280)
+    predicted = network(torch.from_numpy(network.config.preprocessing.normalise(pixels))).logits.argmax(dim=1)
+    for number, image in enumerate(pixels):  # it is right about three of four
+        folder = data / network.config.labels[(int(predicted[number]) + (number % 4 == 0)) % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{number:03d}.png")
+    checkpoint, out = tmp_path / "checkpoint.safetensors", tmp_path / "calibrated.safetensors"
+    save(checkpoint, checkpoint_of(network))
+    summary, output = _run(capsys, checkpoint, "--data", data, "--all", "--calibrate", out)
+    assert f"\ntemperature {summary['temperature']:.3f}: the calibration error goes from" in output
+    assert summary["calibrated_error"] < summary["expected_calibration_error"]
+    ratio = load(checkpoint).weights["classifier.weight"] / load(out).weights["classifier.weight"]
+    torch.testing.assert_close(ratio, torch.full_like(ratio, summary["temperature"]))
+    assert load(out).training == {"temperature": summary["temperature"]}
+    assert main([str(checkpoint), "--data", str(data), "--all", "--calibrate", str(out)]) == 1
+    _assert_one_line(capsys, f"{out} exists: choose another --calibrate")
+
+
 def test_pictures_lie_beside_the_checkpoint_or_where_they_are_wanted(
     checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = ["compute-spread.png", "execution-rates.png"]
+    names = ["compute-spread.png", "confusions.png", "execution-rates.png"]
     _run(capsys, checkpoint, "--data", data, "--all")
     assert sorted(path.name for path in (checkpoint.parent / "evaluation").iterdir()) == names
     _, output = _run(capsys, checkpoint, "--data", data, "--all", "--out", tmp_path / "wanted")
@@ -255,11 +298,11 @@ def test_held_out_images_of_other_data_than_that_of_the_training_are_not_known(
     (data / "dog" / "000.png").write_bytes(b"not an image")
     examples = readable(open_examples(data), load(checkpoint).config.preprocessing, "skip")
     capsys.readouterr()
-    training = {"recipe": Recipe(held_out=9).model_dump(), "origin": {"init": None, "data": examples.digest()}}
+    training = {"held_out": HeldOut.of(examples, split(examples, 9)[1]).model_dump()}
     save(checkpoint, replace(load(checkpoint), training=training))
     assert _run(capsys, checkpoint, "--data", data, "--bad-images", "skip")[0]["images"] == 9
     assert main([str(checkpoint), "--data", str(data)]) == 1
-    _assert_one_line(capsys, "checkpoint.safetensors was trained on other images")
+    _assert_one_line(capsys, "small was trained on other images")
     (data / "dog" / "000.png").unlink()
     assert _run(capsys, checkpoint, "--data", data, "--all")[0]["images"] == 29
 
@@ -282,7 +325,6 @@ def test_published_checkpoint_needs_the_name_of_its_network(
 def test_published_checkpoint_is_evaluated(
     tmp_path: Path,
     make_class_folders: MakeFolders,
-    published_weights: PublishedWeights,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     config = preset("convnet-aig-20-cifar10")

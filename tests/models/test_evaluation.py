@@ -9,6 +9,7 @@ import torch
 from models.evaluation import Evaluation, evaluate
 from models.macs import count_macs
 from models.resnet import AdaptiveResNet
+from tests.guesses import guessed
 from tests.models.conftest import MakeDataset, MakeNetwork
 
 
@@ -19,7 +20,7 @@ def evaluation() -> Evaluation:
         labels=("cat", "dog", "eel"),
         block_names=("stage1_block1", "stage1_block2", "stage2_block1"),
         classes=np.array([0, 0, 1, 1]),
-        predicted=np.array([0, 1, 1, 1]),
+        guesses=guessed(np.array([0, 1, 1, 1]), np.array([0, 0, 1, 1])),
         executed=np.array([[1, 0, 0], [1, 1, 0], [1, 1, 1], [1, 0, 0]], bool),
         margins=np.array([[-1, -1], [1, -1], [1, 1], [-1, -1]], np.float32),
         mac_share=np.array([0.4, 0.6, 1.0, 0.4]),
@@ -28,7 +29,7 @@ def evaluation() -> Evaluation:
 
 def test_accuracy_is_the_share_of_correct_answers(evaluation: Evaluation) -> None:
     assert evaluation.accuracy == 0.75
-    np.testing.assert_array_equal(evaluation.class_accuracies, [0.5, 1.0, np.nan])
+    np.testing.assert_array_equal(evaluation.scores.recall, [0.5, 1.0, np.nan])
 
 
 def test_rates_and_compute_are_told_by_class(evaluation: Evaluation) -> None:
@@ -40,13 +41,21 @@ def test_summary_is_what_a_machine_can_read(evaluation: Evaluation) -> None:
     summary = json.loads(json.dumps(evaluation.summary(), allow_nan=False))
     assert summary["images"] == 4
     assert summary["accuracy"] == 0.75
+    assert summary["accuracy_interval"] == pytest.approx([0.3006, 0.9544], abs=1e-4)  # Wilson's, of 3 in 4
+    assert summary["top_5_accuracy"] is None
+    assert summary["macro_f1"] == pytest.approx((2 / 3 + 0.8) / 2)
+    assert summary["mean_confidence"] == pytest.approx(0.9)
+    assert summary["expected_calibration_error"] == pytest.approx(0.15)
+    assert summary["confusions"] == [{"class": "cat", "predicted": "dog", "images": 1}]
     assert summary["mac_share"] == pytest.approx(0.6)
     assert summary["executed_share"] == pytest.approx(7 / 12)
     assert summary["distinct_paths"] == 3
     assert summary["execution_rates"] == {"stage1_block1": 1.0, "stage1_block2": 0.5, "stage2_block1": 0.25}
     assert summary["classes"]["dog"] == {
         "images": 2,
-        "accuracy": 1.0,
+        "precision": pytest.approx(2 / 3),
+        "recall": 1.0,
+        "f1": pytest.approx(0.8),
         "mac_share": 0.7,
         "execution_rates": {"stage1_block1": 1.0, "stage1_block2": 0.5, "stage2_block1": 0.5},
     }
@@ -59,14 +68,14 @@ def test_network_is_run_over_every_image(network: AdaptiveResNet, make_dataset: 
     output = network(next(iter(dataset.ordered(3))).images)
     assert result.labels == ("dark", "light")
     assert result.classes.tolist() == [0, 1, 0]
-    assert result.predicted.tolist() == output.logits.argmax(1).tolist()
+    assert result.guesses.predicted.tolist() == output.logits.argmax(1).tolist()
     assert np.array_equal(result.executed, output.open.numpy() > 0)
     assert np.array_equal(result.margins, output.margins.detach().numpy())
 
 
 def test_result_does_not_depend_on_the_batch_size(network: AdaptiveResNet, make_dataset: MakeDataset) -> None:
     first, second = (evaluate(network, make_dataset(), batch_size) for batch_size in (60, 7))
-    assert np.array_equal(first.predicted, second.predicted)
+    assert np.array_equal(first.guesses.predicted, second.guesses.predicted)
     assert np.array_equal(first.executed, second.executed)
     np.testing.assert_allclose(first.margins, second.margins, rtol=1e-4, atol=1e-5)
 

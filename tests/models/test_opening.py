@@ -6,13 +6,27 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from artifact.manifest import ArtifactError
-from models.checkpoint import CheckpointError, save
+from models.cascade import Cascade
+from models.checkpoint import Checkpoint, CheckpointError, save
 from models.classifier import TrainedClassifier
+from models.config import CascadeConfig, numbered_labels, preset
 from models.examples import DataError
 from models.exported import ExportedClassifier
-from models.opening import open_checkpoint, open_either, open_exported, open_trained, require_source, require_ungated
+from models.opening import (
+    Told,
+    open_checkpoint,
+    open_either,
+    open_exported,
+    open_source,
+    open_trained,
+    require_source,
+    require_ungated,
+)
+from models.resnet import AdaptiveResNet
+from tests.models.conftest import torchvision_weights
 from tests.networks import checkpoint_of, small_network
 
 CPU = torch.device("cpu")
@@ -25,19 +39,53 @@ def checkpoint(tmp_path: Path) -> Path:
     return tmp_path / "checkpoint.safetensors"
 
 
-def test_preset_is_for_published_checkpoints_and_for_all_of_them(checkpoint: Path, tmp_path: Path) -> None:
+def test_preset_is_for_weights_that_others_saved_and_for_all_of_them(checkpoint: Path, tmp_path: Path) -> None:
     published = tmp_path / "model_best.pth.tar"
     published.write_bytes(b"no checkpoint")
     with pytest.raises(CheckpointError, match="add --preset"):
         open_checkpoint(published)
     with pytest.raises(CheckpointError, match="leave out --preset"):
-        open_checkpoint(checkpoint, "convnet-aig-20-cifar10")
+        open_checkpoint(checkpoint, Told("convnet-aig-20-cifar10"))
     for path in (published, checkpoint):
         with pytest.raises(ValueError, match="unknown preset 'resnet'"):
-            open_checkpoint(path, "resnet")
-    with pytest.raises(CheckpointError, match="not a published checkpoint"):
-        open_checkpoint(published, "convnet-aig-20-cifar10")
+            open_checkpoint(path, Told("resnet"))
+    with pytest.raises(CheckpointError, match="no weights that can be read safely"):
+        open_checkpoint(published, Told("convnet-aig-20-cifar10"))
     assert open_checkpoint(checkpoint).config == small_network().config
+
+
+@pytest.fixture
+def others(tmp_path: Path) -> Path:
+    """Weights of a ResNet of 18 layers and 5 classes, under torchvision's names."""
+    config = preset("convnet-aig-18-imagenet").without_gates().with_labels(numbered_labels(5))
+    path = tmp_path / "resnet18.safetensors"
+    save_file(torchvision_weights(AdaptiveResNet(config)), path)
+    return path
+
+
+def test_gates_and_classes_are_as_they_are_told(others: Path) -> None:
+    name = "convnet-aig-18-imagenet"
+    with pytest.raises(CheckpointError, match=r"does not say its network, as others saved it: add --preset"):
+        open_checkpoint(others)
+    with pytest.raises(CheckpointError, match=r"resnet18\.safetensors has no gates: add --plain"):
+        open_checkpoint(others, Told(name))
+    with pytest.raises(CheckpointError, match="has 5 classes, and 2 are named"):
+        open_checkpoint(others, Told(name, plain=True, labels=("cat", "dog")))
+    for labels, expected in ((None, numbered_labels(5)), (tuple("abcde"), tuple("abcde"))):
+        checkpoint = open_checkpoint(others, Told(name, plain=True, labels=labels))
+        assert (checkpoint.config.name, checkpoint.config.labels) == (f"{name}-plain", expected)
+
+
+def test_training_starts_from_either_kind(others: Path, checkpoint: Path, tmp_path: Path) -> None:
+    assert open_source(checkpoint, small_network().config, None).config == small_network().config
+    assert not open_source(others, preset("convnet-aig-18-imagenet"), None).config.gated
+    with pytest.raises(CheckpointError, match="strides are in the 3x3 convolutions: leave out --bottleneck-stride"):
+        open_source(checkpoint, small_network().config, "1x1")
+    first = checkpoint_of(small_network())
+    network = Cascade(CascadeConfig(name="pair", networks=(first.config,) * 2, sure_above=(1.0,)))
+    save(tmp_path / "cascade.safetensors", Checkpoint(network.config, network.state_dict()))
+    with pytest.raises(CheckpointError, match="is a cascade"):
+        open_source(tmp_path / "cascade.safetensors", first.config, None)
 
 
 def test_kind_is_told_from_what_lies_there(checkpoint: Path, artifact: Path) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from models.evaluation import Evaluation
 from models.pictures import draw_compute_spread, draw_execution_rates, shown_classes, write_pictures
+from tests.guesses import guessed
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +25,7 @@ def _evaluation(images: int, classes: int, blocks: int) -> Evaluation:
             f"stage{1 + 2 * index // blocks}_block{1 + index % (blocks // 2)}" for index in range(blocks)
         ),
         classes=true,
-        predicted=random.integers(0, classes, images),
+        guesses=guessed(random.integers(0, classes, images), true),
         executed=executed,
         margins=np.zeros((images, blocks), np.float32),
         mac_share=0.1 + 0.9 * executed.mean(axis=1),
@@ -36,7 +37,7 @@ def test_pictures_are_written_whatever_the_network_and_the_data(
     tmp_path: Path, images: int, classes: int, blocks: int
 ) -> None:
     paths = write_pictures(_evaluation(images, classes, blocks), tmp_path / "new" / "folder", "network")
-    assert [path.name for path in paths] == ["execution-rates.png", "compute-spread.png"]
+    assert [path.name for path in paths] == ["execution-rates.png", "compute-spread.png", "confusions.png"]
     for path in paths:
         with Image.open(path) as picture:
             assert min(picture.size) > 300
@@ -46,7 +47,7 @@ def test_pictures_of_a_network_that_spends_the_same_on_every_image(tmp_path: Pat
     evaluation = _evaluation(50, 5, 4)
     evaluation.executed[:] = True
     evaluation.mac_share[:] = 1.0
-    assert len(write_pictures(evaluation, tmp_path, "plain")) == 2
+    assert len(write_pictures(evaluation, tmp_path, "plain")) == 3
 
 
 def test_heat_map_shows_every_class_from_least_to_most_compute() -> None:
@@ -78,8 +79,7 @@ def test_class_without_images_is_not_shown() -> None:
 def test_spread_counts_every_image_and_hides_the_accuracy_of_small_bins() -> None:
     evaluation = _evaluation(100, 2, 4)
     evaluation.mac_share[:] = [0.5] * 60 + [0.75] * 21 + [0.9] * 19
-    evaluation.predicted[:] = evaluation.classes
-    evaluation.predicted[:30] = 1 - evaluation.classes[:30]
+    evaluation.guesses.ranks[:] = [1] * 30 + [0] * 70
     bars, accuracy = draw_compute_spread(evaluation, "network").axes
     heights = [int(bar.get_height()) for bar in bars.patches if bar.get_height()]
     assert heights == [60, 21, 19]

@@ -74,6 +74,14 @@ def test_norms_and_biases_have_no_weight_decay(network: AdaptiveResNet) -> None:
             assert decay[id(parameter)] == (0.1 if is_weight else 0.0), (module, name)
 
 
+def test_backbone_has_its_share_of_the_learning_rate(network: AdaptiveResNet) -> None:
+    optimizer = make_optimizer(network, Recipe(backbone_lr=0.1))
+    shares = {parameter: group["share"] for group in optimizer.param_groups for parameter in group["params"]}
+    for name, parameter in network.named_parameters():
+        assert shares[parameter] == (1.0 if ".gate." in name or name.startswith("classifier.") else 0.1), name
+    assert len(shares) == len([*network.parameters()])
+
+
 def test_optimizer_without_momentum_is_plain_descent(network: AdaptiveResNet) -> None:
     assert make_optimizer(network, Recipe(momentum=0)).defaults["nesterov"] is False
 

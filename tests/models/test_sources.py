@@ -68,6 +68,42 @@ def test_class_folders_may_lie_in_a_folder_of_their_own(folder: Path, tmp_path: 
     assert open_examples(tmp_path / "above").names[0] == "cat/000.png"
 
 
+@pytest.mark.parametrize("tarred", [True, False])
+@pytest.mark.parametrize("above", ["", "images"])
+def test_images_in_a_val_folder_are_for_validation(folder: Path, tmp_path: Path, tarred: bool, above: str) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(folder, data / above / "train")
+    shutil.copytree(folder / "dog", data / above / "val" / "dog")
+    if tarred:
+        with tarfile.open(tmp_path / "data.tar", "w") as archive:
+            archive.add(data, ".")
+        data = tmp_path / "data.tar"
+    examples = open_examples(data)
+    assert examples.labels == LABELS
+    assert examples.validation is not None
+    assert [examples.names[index] for index in np.flatnonzero(examples.validation)] == [
+        f"val/dog/{number:03d}.png" for number in range(4)
+    ]
+    assert examples.names[0] == "train/cat/000.png"
+    assert examples.classes[examples.validation].tolist() == [1] * 4
+    assert open_examples(folder).validation is None
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("train", "val", "test"), ("train", "more/val"), ("a", "val")])
+def test_class_folders_in_other_folders_must_not_be_mixed(folder: Path, tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        shutil.copytree(folder, tmp_path / "data" / name)
+    with pytest.raises(DataError, match=r"in several folders .*: name one of them, or call two train and val"):
+        open_examples(tmp_path / "data")
+
+
+def test_class_that_is_for_validation_only_is_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "data" / "val")
+    shutil.copytree(folder / "cat", tmp_path / "data" / "train" / "cat")
+    with pytest.raises(DataError, match=r"holds classes in val only \(dog, eel\)"):
+        open_examples(tmp_path / "data")
+
+
 def test_order_does_not_depend_on_the_order_in_which_files_were_written(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "backwards.tar"
     with tarfile.open(path, "w") as archive:

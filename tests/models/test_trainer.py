@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import replace
@@ -9,18 +10,22 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
+from models import trainer as trainer_module
 from models.budgets import Budgets
 from models.checkpoint import Checkpoint, CheckpointError, load
-from models.config import ModelConfig
-from models.data import Batch, split
+from models.data import Batch
 from models.evaluation import evaluate
 from models.examples import Examples
+from models.hold_out import split
+from models.processes import Processes
 from models.recipe import Recipe
 from models.resnet import AdaptiveResNet
 from models.structure import Structure
-from models.trainer import CHECKPOINT_NAME, Trainer, warm_start
-from tests.models.conftest import MakeConfig, MakeDataset, MakeNetwork, metrics, same_tensors
+from models.teacher import Teacher
+from models.trainer import BEST_NAME, CHECKPOINT_NAME, Trainer
+from tests.models.conftest import MakeConfig, MakeDataset, metrics, same_tensors
 
 pytestmark = pytest.mark.slow
 
@@ -36,13 +41,17 @@ def make_trainer(examples: Examples, make_config: MakeConfig, make_dataset: Make
         rate: float = 0.5,
         save_every: int = 500,
         init_digest: str | None = None,
+        teacher: Teacher | None = None,
+        processes: Processes = Processes(),  # noqa: B008 (frozen)
         **changes: object,
     ) -> Trainer:
         recipe = Recipe.model_validate({"epochs": 3, "batch_size": 8, "peak_lr": 0.1, "held_out": 10} | changes)
         torch.manual_seed(recipe.seed)
         network = AdaptiveResNet(make_config().with_target_rates(rate))
         training, validation = map(make_dataset, split(examples, recipe.held_out))
-        return Trainer(network, recipe, training, validation, tmp_path / out, save_every, init_digest)
+        return Trainer(
+            network, recipe, training, validation, tmp_path / out, save_every, init_digest, teacher, processes
+        )
 
     return make
 
@@ -85,13 +94,16 @@ def test_budgets_train_gates_that_follow_the_offset(make_trainer: MakeTrainer) -
     trainer.run()
     network, structure = trainer.network.train(), Structure.of_config(trainer.network.config)
     budgets = Budgets(structure, torch.full((3,), 0.5), 0.4, 1.0)
-    x = next(trainer.training.ordered(50)).images
+    x = next(trainer.training.ordered(50)).images.repeat(8, 1, 1, 1)  # gates are drawn: the mean of many draws
     torch.manual_seed(1)
+    spent = []
     for budget in (0.5, 0.7, 1.0):
         opened = network(x, budgets.gate_offset(torch.full((len(x),), budget))).open
         executed = structure.executed(opened.detach().numpy() > 0)
-        spent = structure.spent_macs(executed).mean() / structure.total_macs
-        assert spent == pytest.approx(budget, abs=0.1)
+        spent.append(structure.spent_macs(executed).mean() / structure.total_macs)
+    # Over 10 seeds the first is 0.557, with a standard deviation of 0.019, and the second 0.696 with 0.023.
+    assert spent == pytest.approx([0.5, 0.7, 1.0], abs=0.13)
+    assert spent[1] - spent[0] > 0.05
 
 
 def test_same_seed_gives_the_same_weights_and_figures(make_trainer: MakeTrainer) -> None:
@@ -227,7 +239,7 @@ def test_run_that_began_with_another_checkpoint_is_not_resumed(make_trainer: Mak
     make_trainer(epochs=1, init_digest="0").run()
     for init_digest in ("1", None):
         other = make_trainer(epochs=1, init_digest=init_digest)
-        with pytest.raises(CheckpointError, match="began with another --init"):
+        with pytest.raises(CheckpointError, match="began with another --from"):
             other.resume(load(other.out / CHECKPOINT_NAME))
     same = make_trainer(epochs=1, init_digest="0")
     same.resume(load(same.out / CHECKPOINT_NAME))
@@ -288,6 +300,145 @@ def test_gates_learn_their_target_rate_and_still_differ_between_images(make_trai
     assert len(np.unique(result.executed, axis=0)) > 1
 
 
+def test_backbone_may_stay_as_it_is(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(backbone_lr=0.0, frozen_norms=True)
+    before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
+    trainer.run()
+    for name, tensor in _weights(trainer).items():
+        head = ".gate." in name or name.startswith("classifier.")
+        assert torch.equal(tensor, before[name]) is not head, name
+
+
+def test_statistics_of_frozen_norms_stay(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(frozen_norms=True)
+    trainer.run()
+    norms = {name: each for name, each in trainer.network.named_modules() if isinstance(each, nn.BatchNorm2d)}
+    assert norms
+    for norm in norms.values():
+        assert int(norm.num_batches_tracked) == 0
+        assert not torch.equal(norm.weight, torch.ones_like(norm.weight))
+    assert int(trainer.network.blocks["stage1_block1"].gate.bn.num_batches_tracked) == trainer.steps
+
+
+def test_mean_of_the_weights_is_judged_and_saved(make_trainer: MakeTrainer) -> None:
+    trainer, seen = make_trainer(ema_decay=0.9), []
+    trainer.optimizer.register_step_post_hook(
+        lambda *_: seen.append(trainer.network.classifier.weight.detach().clone())
+    )
+    trainer.run()
+    mean = seen[0]
+    for number, weight in enumerate(seen[1:], 1):
+        kept = min(0.9, (1 + number) / (10 + number))
+        mean = kept * mean + (1 - kept) * weight
+    saved = load(trainer.out / CHECKPOINT_NAME)
+    torch.testing.assert_close(saved.weights["classifier.weight"], mean)
+    assert not torch.allclose(mean, seen[-1])
+    accuracy = evaluate(saved.network(), trainer.validation).accuracy
+    assert accuracy == trainer.history[-1]["validation_accuracy"]
+
+
+def test_run_with_a_mean_and_a_teacher_resumes_where_it_was(make_trainer: MakeTrainer) -> None:
+    def make(name: str) -> Trainer:
+        torch.manual_seed(5)
+        teacher = Teacher(AdaptiveResNet(make_trainer().network.config), "0" * 64)
+        return make_trainer(name, ema_decay=0.9, distillation=0.5, teacher=teacher)
+
+    whole, killed = make("whole"), make("killed")
+    whole.run()
+    killed.save_every = 3
+    count = itertools.count()
+
+    def die(*_: object) -> None:
+        if next(count) == 7:
+            raise KeyboardInterrupt
+
+    killed.optimizer.register_step_post_hook(die)
+    with pytest.raises(KeyboardInterrupt):
+        killed.run()
+    resumed = make("killed")
+    resumed.resume(load(resumed.out / CHECKPOINT_NAME))
+    assert 0 < resumed.step < whole.steps
+    resumed.run()
+    assert same_tensors(load(resumed.out / CHECKPOINT_NAME).weights, load(whole.out / CHECKPOINT_NAME).weights)
+    assert same_tensors(_weights(resumed), _weights(whole))
+
+
+def test_network_learns_from_its_teacher_alone(make_trainer: MakeTrainer) -> None:
+    taught = make_trainer("teacher", epochs=8)
+    taught.run()
+    network = taught.network.eval()
+    network.classifier.weight.data.neg_()  # so it teaches the opposite of what the labels say
+    network.classifier.bias.data.neg_()
+    student = make_trainer("student", epochs=8, distillation=1.0, teacher=Teacher(network, "0" * 64))
+    student.run()
+    assert float(metrics(taught.out)[-1]["train_accuracy"]) > 0.75
+    assert float(metrics(student.out)[-1]["train_accuracy"]) < 0.4
+
+
+def test_teacher_and_its_share_of_the_loss_go_together(make_trainer: MakeTrainer) -> None:
+    teacher = Teacher(make_trainer().network, "0" * 64)
+    for more in ({"teacher": teacher}, {"distillation": 0.5}):
+        with pytest.raises(ValueError, match="a teacher needs a share of the loss"):
+            make_trainer(**more)
+
+
+def test_run_with_another_teacher_is_not_resumed(make_trainer: MakeTrainer) -> None:
+    network = make_trainer().network
+    make_trainer(epochs=1, distillation=0.5, teacher=Teacher(network, "0" * 64)).run()
+    other = make_trainer(epochs=1, distillation=0.5, teacher=Teacher(network, "1" * 64))
+    with pytest.raises(CheckpointError, match="had another --teacher"):
+        other.resume(load(other.out / CHECKPOINT_NAME))
+
+
+def test_best_epoch_is_kept_and_patience_ends_the_run(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, real = make_trainer(epochs=9, patience=3), Trainer._epoch_metrics
+    accuracies = iter([0.5, 0.7, 0.6, 0.7, 0.6])
+    weights = []
+
+    def judged(self: Trainer) -> dict[str, float]:
+        weights.append({name: tensor.clone() for name, tensor in self.network.state_dict().items()})
+        return real(self) | {"validation_accuracy": next(accuracies)}
+
+    monkeypatch.setattr(Trainer, "_epoch_metrics", judged)
+    trainer.run()
+    assert len(trainer.history) == 5
+    assert trainer.finished
+    best = load(trainer.out / BEST_NAME)
+    assert same_tensors(best.weights, weights[1])
+    assert best.training["history"][-1]["validation_accuracy"] == 0.7
+    again = make_trainer(epochs=9, patience=3)
+    again.resume(load(trainer.out / CHECKPOINT_NAME))
+    assert again.finished
+
+
+def test_rare_classes_count_for_more(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    real = trainer_module.total_loss
+
+    def noting(*arguments: object) -> object:
+        seen.append(arguments[-1])
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trainer_module, "total_loss", noting)
+    trainer = make_trainer(epochs=1, class_weights=True, mixup=0.3)
+    counts = np.bincount(trainer.training.examples.classes[trainer.training.indices])
+    trainer.run()
+    assert seen[0].tolist() == pytest.approx((50 / (2 * counts)).tolist())
+
+
+@pytest.mark.parametrize("batch_size", [7, 2])
+def test_batches_that_cannot_be_shared_evenly_are_refused(make_trainer: MakeTrainer, batch_size: int) -> None:
+    with pytest.raises(ValueError, match=f"2 processes cannot share batches of {batch_size} images evenly"):
+        make_trainer(batch_size=batch_size, processes=Processes(0, 2))
+
+
+def test_patience_needs_held_out_images(make_trainer: MakeTrainer) -> None:
+    with pytest.raises(ValueError, match="patience needs held-out images"):
+        make_trainer(held_out=0, patience=2)
+
+
 def test_network_without_gates_trains(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(rate=1.0)
     trainer.run()
@@ -299,21 +450,3 @@ def test_bf16_trains(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(precision="bf16", epochs=1)
     trainer.run()
     assert all(tensor.dtype != torch.bfloat16 for tensor in _weights(trainer).values())
-
-
-def test_warm_start_takes_a_plain_network_and_keeps_fresh_gates(
-    make_network: MakeNetwork, make_config: MakeConfig
-) -> None:
-    plain = make_network(target_rates=(1.0, 1.0, 1.0))
-    network = AdaptiveResNet(make_config())
-    fresh = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    warm_start(network, Checkpoint(plain.config, plain.state_dict()))
-    for name, tensor in network.state_dict().items():
-        assert torch.equal(tensor, fresh[name] if ".gate." in name else plain.state_dict()[name]), name
-
-
-def test_warm_start_from_another_shape_is_refused(make_network: MakeNetwork, config: ModelConfig) -> None:
-    for changes in ({"stage_widths": (4, 8, 32)}, {"stage_blocks": (1, 1), "stage_widths": (4, 8)}):
-        other = make_network(**changes, target_rates=(1.0,) * len(changes.get("stage_blocks", (1, 1, 1))))
-        with pytest.raises(CheckpointError, match="not of the same shape"):
-            warm_start(AdaptiveResNet(config), Checkpoint(other.config, other.state_dict()))

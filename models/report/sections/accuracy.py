@@ -28,7 +28,7 @@ _METHOD = (
 def describe_accuracy(subject: Subject, measured: Measurements) -> Section:
     """The section on accuracy and compute."""
     evaluation = measured.answers.evaluation
-    hits = evaluation.predicted == evaluation.classes
+    hits = evaluation.correct
     figures: dict[str, Any] = {
         "images": len(hits),
         "accuracy": json_estimate(intervals.share(hits)),

@@ -140,6 +140,6 @@ def _table(evaluation: Evaluation, means: Mapping[str, Estimate]) -> Table:
     rows = []
     for label, mean in means.items():
         index = evaluation.labels.index(label)
-        accuracy, cost = evaluation.class_accuracies[index], evaluation.class_mac_shares[index]
+        accuracy, cost = evaluation.scores.recall[index], evaluation.class_mac_shares[index]
         rows.append((label, number_interval(mean), percent(cost), percent(accuracy)))
     return Table(("class", "blocks (95% interval)", "MACs", "accuracy"), tuple(rows), "Depth, compute and accuracy")

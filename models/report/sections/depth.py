@@ -91,7 +91,7 @@ def describe_depth(subject: Subject, measured: Measurements) -> Section:
 def relate_difficulty(evaluation: Evaluation, losses: np.ndarray) -> Difficulty:
     """How depth goes with difficulty, losses being (N,) cross-entropies."""
     blocks = evaluation.executed.sum(axis=1).astype(float)
-    right = evaluation.predicted == evaluation.classes
+    right = evaluation.correct
     excess, rank = np.empty(len(blocks)), np.empty(len(blocks))  # against the class's mean; from 0, easiest, to 1
     for index in np.unique(evaluation.classes):
         members = np.flatnonzero(evaluation.classes == index)
@@ -107,7 +107,7 @@ def relate_difficulty(evaluation: Evaluation, losses: np.ndarray) -> Difficulty:
 def accuracy_by_blocks(evaluation: Evaluation) -> dict[int, tuple[int, Estimate]]:
     """Number of images and their accuracy by number of blocks executed, rising."""
     blocks = evaluation.executed.sum(axis=1)
-    hits = evaluation.predicted == evaluation.classes
+    hits = evaluation.correct
     return {
         int(count): (int((blocks == count).sum()), intervals.share(hits[blocks == count]))
         for count in np.unique(blocks)

@@ -20,6 +20,7 @@ from models.report.measurements import Attacks, Measurements
 from models.report.response import Response
 from models.report.subject import Groups, Subject
 from models.resnet import AdaptiveResNet
+from tests.guesses import guessed
 
 LABELS = ("cat", "dog", "eel", "fox")
 
@@ -75,7 +76,7 @@ def measured(
         labels=structure.labels,
         block_names=structure.block_names,
         classes=classes,
-        predicted=np.where(hits, classes, (classes + 1) % len(LABELS)),
+        guesses=guessed(np.where(hits, classes, (classes + 1) % len(LABELS)), classes),
         executed=executed,
         margins=np.where(decisions, margin, -margin).astype(np.float32),
         mac_share=structure.mac_share(executed),

@@ -38,4 +38,4 @@ def test_budget_tells_what_the_network_does_at_its_offset(hand_built: TrainedCla
     assert [budget.label for budget in budgets] == ["all gates closed", "-2.5", "0", "+3.5"]
     evaluation = answer(hand_built, grey).evaluation
     np.testing.assert_allclose(budgets[2].mac_share, evaluation.mac_share)
-    assert budgets[2].correct.tolist() == (evaluation.predicted == evaluation.classes).tolist()
+    assert budgets[2].correct.tolist() == evaluation.correct.tolist()

@@ -14,6 +14,7 @@ from export.artifact_writer import write_artifact
 from models.checkpoint import load, save
 from models.evaluate import main
 from tests.conftest import MakeFolders
+from tests.hold_out import told_held_out
 from tests.models.report.test_page import Elements, external_references
 from tests.networks import checkpoint_of, inputs, small_network
 
@@ -120,7 +121,7 @@ def test_neither_checkpoint_nor_artifact_is_a_usage_error(data: Path, capsys: py
 def test_preset_of_an_artifact_is_a_usage_error(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--artifact", "exported", "--data", str(data), "--preset", "convnet-aig-20-cifar10"])
-    assert "--preset is for a published CHECKPOINT" in capsys.readouterr().err
+    assert "--preset is for a CHECKPOINT that others saved" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--ungated", "--groups"])
@@ -152,24 +153,23 @@ def test_networks_are_compared_on_images_held_out_of_both_trainings(
 ) -> None:
     for name, rate, held_out in (("gated", 0.5, 60), ("plain", 1.0, 30)):
         checkpoint = checkpoint_of(small_network(target_rates=(rate,) * 5))
-        training = {"recipe": {"held_out": held_out}}
-        save(tmp_path / f"{name}.safetensors", replace(checkpoint, training=training))
+        save(tmp_path / f"{name}.safetensors", replace(checkpoint, training=told_held_out(data, held_out)))
     gated, plain = tmp_path / "gated.safetensors", tmp_path / "plain.safetensors"
     write_artifact(load(gated), file_digest(gated), tmp_path / "artifact", inputs(small_network(), 12))
     report = ["--data", str(data), "--report", str(tmp_path / "out"), "--ungated", str(plain)]
     for network in ([str(gated)], [str(gated), "--artifact", str(tmp_path / "artifact")]):
         assert main([*network, *report]) == 1
-        message = "error: the training of plain.safetensors held out 30 images, not 60: give --all\n"
+        message = "error: the training of plain.safetensors held out others than that of small: give --all\n"
         assert capsys.readouterr().err == message
-    _, figures = _report(capsys, tmp_path / "out", "--artifact", tmp_path / "artifact", *report[:2], "--held-out", 30)
-    assert figures["accuracy"]["images"] == 30
+    _, figures = _report(capsys, tmp_path / "out", "--artifact", tmp_path / "artifact", *report[:2])
+    assert figures["accuracy"]["images"] == 60
 
 
 def test_artifact_is_evaluated_with_as_many_images_as_its_checkpoint_tells(
     networks: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = tmp_path / "told.safetensors"
-    save(checkpoint, replace(load(networks / "gated.safetensors"), training={"recipe": {"held_out": 60}}))
+    save(checkpoint, replace(load(networks / "gated.safetensors"), training=told_held_out(data, 60)))
     write_artifact(load(checkpoint), file_digest(checkpoint), tmp_path / "artifact", inputs(small_network(), 12))
     assert main([str(checkpoint), "--artifact", str(tmp_path / "artifact"), "--data", str(data)]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["images"] == 60

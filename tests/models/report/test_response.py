@@ -42,4 +42,4 @@ def test_only_the_gate_that_looks_at_brightness_minds_it(hand_built: TrainedClas
     assert upside_down.same_path_share.value == 0
     assert same.changed_gates.tolist() == [0] * 20
     assert not same.turned.any()
-    assert same.correct.tolist() == (evaluation.predicted == evaluation.classes)[positions].tolist()
+    assert same.correct.tolist() == (evaluation.guesses.predicted == evaluation.classes)[positions].tolist()
