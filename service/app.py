@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
+from pydantic_settings import SettingsError
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Mount
@@ -52,8 +53,10 @@ from service.http.route_names import RouteNames
 from service.http.routes import metrics_router, router
 from service.http.security_headers import SecurityHeaders
 from service.http.turns import InTurn, RequestTurns
-from service.images.workers import begin_pool
+from service.images.workers import begin_pool, observed_devices
 from service.observability.access_log import AccessLog
+from service.observability.device_metrics import DeviceMetrics
+from service.observability.device_readings import DeviceReadings, open_nvml
 from service.observability.metrics import Metrics
 from service.observability.opening import open_tracing
 from service.observability.process_metrics import ProcessMetrics
@@ -62,6 +65,7 @@ from service.repository.folder import ModelFolder, default_model
 from service.repository.models import Models
 from service.repository.opening import Opening
 from service.repository.repository import Repository
+from service.repository.whole import Whole
 from service.settings import Settings, read_settings
 from service.ui import page
 
@@ -104,6 +108,8 @@ def application() -> Service:
         ArtifactError, EngineError, KeyFileError, SettingsError, ValidationError: something that is set cannot be used.
     """
     settings = read_settings()
+    if (settings.frontends or 1) > 1:
+        raise SettingsError("--frontends is of python -m service; here it is the server's business")
     folder, manifest = default_model(settings)
     keys = KeyFile(settings.api_keys) if settings.api_keys else None
     tracing = open_tracing(settings)
@@ -111,7 +117,12 @@ def application() -> Service:
 
 
 def create_app(
-    settings: Settings, pool: WorkerPool, keys: KeySource | None = None, tracing: Tracing | None = None
+    settings: Settings,
+    pool: WorkerPool,
+    keys: KeySource | None = None,
+    tracing: Tracing | None = None,
+    nvml: Callable[[], Any] = open_nvml,
+    whole: Whole | None = None,
 ) -> Service:
     """Make the application.
 
@@ -120,18 +131,26 @@ def create_app(
         pool: of workers that take image files, and the model they run; started and closed with the application.
         keys: of the API, which may change meanwhile; None where none is asked for.
         tracing: makes spans of requests, if it is given; closed with the application.
+        nvml: opens what tells of GPUs, where they run models.
+        whole: the service, where this is one of several processes that are it.
     """
     metrics = Metrics()
     metrics.start_at_zero(["/classify", "/classify/batch"], errors.NOT_THE_CLIENTS_FAULT)
     scheduling = LoopPriority()
     crew = Crew(pool.workers, on_loss=metrics.count_lost_worker)
-    metrics.registry.register(ProcessMetrics(crew.pids))
+    prefix = f"{whole.name}-" if whole else ""
+    metrics.registry.register(ProcessMetrics(lambda: {prefix + name: pid for name, pid in crew.pids().items()}))
+    devices = observed_devices(settings, pool)
+    readings = DeviceReadings(devices, nvml) if devices else None
+    if readings:
+        metrics.registry.register(DeviceMetrics(readings.latest))
     opening = Opening(settings, crew, metrics, BodyBudget(settings.max_pending_bytes), scheduling.note_overload)
     context = opening.context(pool.model)
     metrics.show(context.counts)
     models = Models(context)
     folder = ModelFolder(settings.model_repository) if settings.model_repository else None
-    repository = Repository(folder, models, opening, pool.workshop, crew, settings.max_models, settings.drain_seconds)
+    most, drain_s = settings.max_models, settings.drain_seconds
+    repository = Repository(folder, models, opening, pool.workshop, crew, most, drain_s, whole)
     metrics.ready.set_function(lambda: repository.problem is None)
     ledger = Ledger(keys, KeyMetrics(metrics.registry)) if keys else None
     access_log = AccessLog() if settings.logs_requests else None
@@ -144,7 +163,7 @@ def create_app(
         return observed(Access(app, ledger, is_open) if ledger else app, routes)
 
     grpc = open_grpc(settings, repository, around_calls, ledger)
-    others = _others(context, repository, _lifespan(context, repository, scheduling, tracing, grpc))
+    others = _others(context, repository, _lifespan(context, repository, scheduling, tracing, grpc, readings))
     describe_api(others, settings, context.manifest.budgets, with_keys=keys is not None)
 
     # From the inside out.
@@ -214,15 +233,20 @@ def _lifespan(
     scheduling: LoopPriority,
     tracing: Tracing | None,
     grpc: GrpcServer | None,
+    readings: DeviceReadings | None,
 ) -> Lifespan[FastAPI]:
     settings, crew, model = context.settings, context.engine.crew, context.engine.model
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        with ExitStack() as open_meanwhile:
-            if settings.metrics_port:
+        async with AsyncExitStack() as open_meanwhile:
+            if repository.whole:
+                await open_meanwhile.enter_async_context(repository.whole.running(repository))
+            elif settings.metrics_port:
                 registry, host, port = context.metrics.registry, settings.metrics_host, settings.metrics_port
                 open_meanwhile.enter_context(metrics_port(registry, host, port))
+            if readings:
+                open_meanwhile.enter_context(readings.kept_fresh())
             await crew.start()
             _log.info(
                 "%s %s runs in %s on %s in %s, %d workers, batches of at most %d",
@@ -236,6 +260,8 @@ def _lifespan(
             )
             context.rechecks.begin()
             repository.begin(watched=settings.watch_models == "on")
+            if repository.whole:  # others take the connections until this can answer for every model
+                await repository.wait_until_begun()
             with scheduling.favouring_workers():
                 async with grpc.running() if grpc else nullcontext():
                     yield
@@ -243,6 +269,8 @@ def _lifespan(
             for each in repository.models:
                 each.rechecks.end()
             await crew.stop(settings.drain_seconds)
+            if repository.workshop:
+                await run_in_threadpool(repository.workshop.close)
             if tracing:
                 await run_in_threadpool(tracing.close)
 

@@ -21,7 +21,10 @@ from service.engine.runtimes.tuning import PolicyWishes
 LogFormat = Literal["text", "json"]
 
 MOST_GRPC_CONNECTIONS = 256
-"""That there may be at a time; others are closed."""
+"""That there may be at a time, in each front end; others are closed."""
+
+WORKERS_A_FRONT_END = 16
+"""That one event loop has no trouble to keep busy."""
 
 # Pillow itself warns of images above this many pixels.
 _PILLOW_LIMIT = 89_478_485
@@ -45,6 +48,13 @@ def _require_origins(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 _Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_require_origins)]
+
+
+def _require_device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+(,\d+)*)?", value):
+        said = "Input should be auto, cpu, cuda, or cuda with numbers of devices, as cuda:0,1"
+        raise PydanticCustomError("device", said)
+    return value
 
 
 def _upper(value: object) -> object:
@@ -73,6 +83,7 @@ _Formats = Annotated[
 ]
 _Weights = Annotated[dict[str, Annotated[float, Field(gt=0, le=1000)]], NoDecode, BeforeValidator(_weights)]
 _Hosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), Field(min_length=1)]
+_Device = Annotated[str, AfterValidator(_require_device)]
 _RootPath = Annotated[str, Field(pattern=r"^(/[0-9A-Za-z_~-][0-9A-Za-z._~-]*)*$")]
 
 
@@ -121,8 +132,17 @@ class Settings(BaseSettings):
         default=None,
         description="folder for compiled code and measurements of this machine (default: beside the model)",
     )
-    device: Device = Field(default="auto", description="auto takes CUDA where it works, else the CPU")
+    device: _Device = Field(
+        default="auto",
+        description="cpu, cuda, or cuda:0,1 for several devices; auto takes CUDA where it works, else the CPU",
+    )
     workers: int | None = Field(default=None, ge=1, description="inference processes (default: measured)")
+    frontends: int | None = Field(
+        default=None,
+        ge=1,
+        description="server processes that share the port, the workers and the limits (default: one for every "
+        f"{WORKERS_A_FRONT_END} workers or cores, at least one; one with --api-keys and on GPUs)",
+    )
     max_batch: int | None = Field(default=None, ge=1, description="most images run together (default: measured)")
     max_wait_ms: float | None = Field(
         default=None, ge=0, description="longest wait for a batch to fill, in ms (default: 0; measured on a GPU)"
@@ -213,6 +233,20 @@ class Settings(BaseSettings):
     )
 
     @property
+    def device_kind(self) -> Device:
+        """What `device` names, without numbers."""
+        kind = self.device.partition(":")[0]
+        return "cuda" if kind == "cuda" else "cpu" if kind == "cpu" else "auto"
+
+    @property
+    def cuda_devices(self) -> tuple[int, ...]:
+        """The devices that are asked for by name."""
+        kind, _, numbers = self.device.partition(":")
+        if kind != "cuda":
+            return ()
+        return tuple(dict.fromkeys(int(number) for number in numbers.split(","))) if numbers else (0,)
+
+    @property
     def policy_wishes(self) -> PolicyWishes:
         """What is set of how batches form."""
         return PolicyWishes(self.workers, self.max_batch, self.max_wait_ms)
@@ -241,8 +275,23 @@ OF_A_MODEL = (
 )
 """The settings that matter where images are classified without a server."""
 
+OF_A_DATASET = (
+    *(name for name in OF_A_MODEL if name not in ("default_budget", "deadline_ms")),
+    "workers",
+    "max_batch",
+    "isolation",
+    "stuck_seconds",
+    "log_level",
+)
+"""Those that matter where a dataset is classified."""
+
 # Of the compose file and of the benchmarks.
 _OTHER_VARIABLES = {"AIG_BENCH_MODEL", "AIG_CPUS", "AIG_MEMORY"}
+
+
+def share(total: int, number: int, count: int) -> int:
+    """Part `number` of a limit, as even as can be; all `count` parts together are the limit."""
+    return total // count + (number < total % count)
 
 
 def read_settings(flags: dict[str, Any] | None = None) -> Settings:

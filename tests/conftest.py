@@ -20,6 +20,7 @@ MakeFolders = Callable[..., Path]
 _OF_FOLDER = {
     "e2e": "slow",
     "fuzz": "fuzz",
+    "gpu": "gpu",
     "hostile": "slow",
     "service/engine/runtimes": "slow",
     "service/engine/workers": "slow",

@@ -12,7 +12,7 @@ from artifact.manifest import Block, Manifest, Verification
 from artifact.preprocessing import Float32Array, Preprocessing
 from service.engine.runtimes.base import Candidate, Precision
 
-PATIENCE_S = 30.0  # far longer than anything takes; only a hang gets here
+PATIENCE_S = 90.0  # far longer than anything takes; only a hang gets here
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -112,7 +112,7 @@ class Attackers:
         if answer is None:
             return
         if hostile.broken and answer.outcome == "http_400":
-            self._harness.ledger.note_left(hostile.route)
+            self._harness.ledger.note_broken(hostile.route)
         elif hostile.counted:
             self._harness.ledger.note(hostile.route, answer, self._harness.max_images + 1)
         if answer.outcome not in hostile.outcomes or not answer.body:

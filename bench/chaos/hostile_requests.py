@@ -32,7 +32,8 @@ class HostileRequest:
         route: under which it is counted.
         outcomes: the errors it may be given.
         dribbled: whether it is sent in small pieces, and then not to its end.
-        broken: whether its body turns into what is no HTTP: it is answered, and counted as if its client had left.
+        broken: whether its body turns into what is no HTTP: it is answered, and counted as malformed or as if
+            its client had left.
         counted: whether it is a request at all.
         unanswered: whether its connection is closed without a word.
     """

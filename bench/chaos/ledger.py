@@ -77,6 +77,7 @@ class Ledger:
         requests: that were answered, by route and outcome.
         images: that were answered, by outcome.
         left: requests whose heads were sent in full by clients that then left, by route: each is counted once.
+        broken: those of them whose bodies were no HTTP in the end: they may be counted as malformed.
         images_left: images of these, each of which may be counted once.
         images_doubtful: images of refused batches, which are counted alone or all, as they were refused by the head or
             after they had been read.
@@ -86,6 +87,7 @@ class Ledger:
     requests: Counter[tuple[str, str]] = field(default_factory=Counter)
     images: Counter[str] = field(default_factory=Counter)
     left: Counter[str] = field(default_factory=Counter)
+    broken: Counter[str] = field(default_factory=Counter)
     images_left: int = 0
     images_doubtful: int = 0
     losses: Counter[str] = field(default_factory=Counter)
@@ -107,6 +109,11 @@ class Ledger:
         self.left[route] += 1
         self.images_left += images
 
+    def note_broken(self, route: str) -> None:
+        """Note a request whose body was no HTTP in the end."""
+        self.note_left(route)
+        self.broken[route] += 1
+
     @property
     def total(self) -> int:
         """Requests that must have been counted."""
@@ -124,7 +131,8 @@ class Ledger:
         surplus: Counter[str] = Counter()
         for route, outcome in sorted(self.requests | counted.requests):
             seen, told = self.requests[route, outcome], counted.requests[route, outcome]
-            if told < seen or (told > seen and outcome not in _LEFT):
+            most = seen + self.broken[route] if outcome == "malformed_request" else seen
+            if told < seen or (told > most and outcome not in _LEFT):
                 yield f"{route} {outcome}: {seen} seen, {told} counted"
             surplus[route] += told - seen
         for route in sorted(surplus | self.left):

@@ -8,6 +8,7 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from docker.grafana import style
 from docker.grafana.degradation import budget_limit, rechecked
+from docker.grafana.devices import devices
 from docker.grafana.latency import latency, mean_parts, parts
 from docker.grafana.page import ADAPTIVITY_UID, OPERATION_UID, add_row, page
 from docker.grafana.panels import (
@@ -43,6 +44,7 @@ def build() -> dashboard.Dashboard:
     add_row(board, "Queue and batches", [_queue(), _batch_sizes()])
     add_row(board, "Degraded answers", [budget_limit(), rechecked()])
     add_row(board, "Processes", [_cpu(), _memory(), _restarts()])
+    add_row(board, "GPU", devices())
     add_row(board, "Alerts", [_alerts()])
     return board
 

@@ -14,6 +14,8 @@ from artifact.manifest import read_manifest
 from docs.hooks.repository import ROOT
 from service.access.keys import ApiKey
 from service.access.metrics import KeyMetrics
+from service.observability.device_metrics import DeviceMetrics
+from service.observability.device_readings import Quantity, Reading
 from service.observability.metrics import Metrics
 from service.observability.model_metrics import ModelMetrics
 from service.observability.process_metrics import ProcessMetrics
@@ -91,4 +93,6 @@ def _registry() -> CollectorRegistry:
     of_keys.count_request(key.name, "ok")
     of_keys.count_image(key.name, 1, manifest)
     metrics.registry.register(ProcessMetrics(lambda: {"service": os.getpid()}))
+    reading = Reading("NVIDIA H200", "GPU-0", dict.fromkeys(get_args(Quantity), 0.0))
+    metrics.registry.register(DeviceMetrics(lambda: {0: reading}))
     return metrics.registry

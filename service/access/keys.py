@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import secrets
 import tomllib
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.settings import share
 
 # By which scanners of source code recognise one that was committed.
 _PREFIX = "aig_"
@@ -53,6 +56,29 @@ class ApiKey(BaseModel):
     burst_images: int | None = Field(default=None, ge=1)
     macs_per_window: int | None = Field(default=None, ge=1)
     window_seconds: float = Field(default=3600, gt=0)
+
+    def part(self, number: int, count: int) -> ApiKey:
+        """Its limits in one of several processes; those of all together are the limits of the key.
+
+        Raises:
+            KeyFileError: one cannot be divided into so many.
+        """
+        burst = self.burst_images or (math.ceil(self.images_per_second) if self.images_per_second else None)
+        totals = {
+            "requests_at_once": self.requests_at_once,
+            "burst_images": burst,
+            "macs_per_window": self.macs_per_window,
+        }
+        parts: dict[str, float] = {}
+        for limit, total in totals.items():
+            if total is None:
+                continue
+            if total < count:
+                raise KeyFileError(f"{limit} of the key {self.name} is {total}, too few for {count} front ends")
+            parts[limit] = share(total, number, count)
+        if self.images_per_second:
+            parts["images_per_second"] = self.images_per_second / count
+        return self.model_copy(update=parts)
 
 
 class KeySource(Protocol):

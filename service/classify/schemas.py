@@ -177,7 +177,7 @@ class BatchClassification:
 
 
 class Choices(BaseModel):
-    """Where each choice comes from: "set" by the operator, or "measured" on this machine."""
+    """Where each choice comes from: "set" by the operator, "measured" on this machine, or "fixed"."""
 
     runtime: Source
     workers: Source

@@ -149,6 +149,29 @@ class Crew:
             await self._until(lambda old=old: not (old.busy or old.starting))  # type: ignore[misc]
             await old.end()
 
+    async def resize(self, count: int, make_worker: Callable[[], Worker]) -> None:
+        """Have so many workers, at least one: begin others, or end the last ones when they have run what they have.
+
+        Args:
+            count: of the workers.
+            make_worker: makes one that runs all models that have been enlisted.
+        """
+        if not self.running:
+            return
+        for _ in range(count - len(self._supervisors)):
+            supervisor = Supervisor(make_worker(), self._around)
+            self._supervisors.append(supervisor)
+            supervisor.revive()
+        leaving = self._supervisors[max(1, count) :]
+        del self._supervisors[max(1, count) :]
+        for engine in self._engines.values():
+            engine.lane.count_on(len(self._supervisors))
+        for supervisor in leaving:
+            supervisor.retire()
+        for supervisor in leaving:
+            await self._until(lambda left=supervisor: not (left.busy or left.starting))  # type: ignore[misc]
+            await supervisor.end()
+
     async def _begun(self, worker: Worker, warm_up: Iterable[Runnable]) -> Supervisor:
         """Have a worker begin that has run some models once."""
         self._joining, supervisor = worker, Supervisor(worker, self._around)

@@ -70,3 +70,21 @@ class NoWorker(EngineError):  # noqa: N818
 
 class RuntimeUnavailable(EngineError):  # noqa: N818
     """A runtime or device is not there, cannot open the model, or gives other answers; the message says why."""
+
+
+class DeviceLost(EngineError):  # noqa: N818
+    """A GPU does not do what it should any more; only another process can use it again."""
+
+
+class DeviceOutOfMemory(EngineError):  # noqa: N818
+    """A GPU has less memory left than was asked for."""
+
+
+def device_error(error: Exception) -> EngineError:
+    """What a library's error on a GPU means: too little memory for this batch, or a device that is lost.
+
+    After nearly every other error CUDA fails all that this process asks of it (CUDA Runtime API, "Sticky errors").
+    """
+    told = str(error)
+    lacks_memory = any(word in told.lower() for word in ("out of memory", "failed to allocate memory"))
+    return DeviceOutOfMemory(told) if lacks_memory else DeviceLost(told)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import resource
 import signal
 import sys
+from collections.abc import Container
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,6 +28,19 @@ def end_with_parent() -> None:
     """Have this process killed when the thread that started it ends, even while it is suspended or runs no Python."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def bury_orphans(own: Container[int | None]) -> None:
+    """Have processes go that have ended, and that this one has not started: those of processes that have ended.
+
+    They come to the first process of a container, and are there until it asks how they ended.
+
+    Args:
+        own: processes that somebody else waits for.
+    """
+    with suppress(ChildProcessError):  # there are none
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid not in own:
+            os.waitpid(ended.si_pid, 0)
 
 
 def forbid_new_privileges() -> None:

@@ -21,6 +21,7 @@ import orjson
 from starlette.types import ASGIApp
 from starlette.types import Message as AsgiMessage
 
+from service.classify.body_budget import Share
 from service.grpc.methods import Call
 from service.grpc.statuses import status_code
 
@@ -56,22 +57,23 @@ def path_of(method: str) -> str:
     return f"/{SERVICE}/{method}"
 
 
-async def answered(app: ASGIApp, method: str, message: bytes, context: Context) -> Told:
+async def answered(app: ASGIApp, method: str, message: bytes, held: Share, context: Context) -> Told:
     """Have a call answered.
 
     Args:
         app: answers it, see `Methods`, with what stands around requests.
         method: that is called.
         message: that was sent, as it came.
+        held: what it takes of the memory for all messages.
         context: of the call.
 
     Raises:
         CancelledError: the client has left; what it left behind is tidied up meanwhile.
     """
     remaining_s = context.time_remaining()
-    call = Call(
-        method, message, math.inf if remaining_s is None else time.perf_counter() + remaining_s, asyncio.Event()
-    )
+    ends_at = math.inf if remaining_s is None else time.perf_counter() + remaining_s
+    call = Call(method, message, ends_at, asyncio.Event(), held)
+    del message  # the call lets go of it once it is read
     # A task of its own: it ends in its own time where gRPC ends this one.
     exchange = asyncio.get_running_loop().create_task(_exchanged(app, call, context))
     try:

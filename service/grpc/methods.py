@@ -10,6 +10,7 @@ from typing import Any
 from google.protobuf.message import DecodeError, Message
 from starlette.types import Receive, Scope, Send
 
+from service.classify.body_budget import Share
 from service.classify.budgets import Wish
 from service.classify.deadlines import Deadline
 from service.classify.request import ClassifyRequest
@@ -64,6 +65,7 @@ class Call:
         message: that was sent, as it came: who may send it is asked before it is read.
         ends_at: when the client waits no longer, in seconds of `time.perf_counter`.
         departed: set when the client has left.
+        held: what the message takes of the memory for all of them, until it is read.
         answer: to be sent, once there is one.
     """
 
@@ -71,6 +73,7 @@ class Call:
     message: bytes
     ends_at: float
     departed: asyncio.Event
+    held: Share
     answer: Any = None
 
 
@@ -109,6 +112,7 @@ class Methods:
         require_quickly_read(call.message)
         try:
             message = kind.FromString(call.message)
+            call.message = b""  # it may be large
         except DecodeError as error:
             raise invalid("the message cannot be read") from error
         call.answer = await method(message, scope)
@@ -156,13 +160,16 @@ class Methods:
         request.admit()
         limits = Limits(settings.max_images, settings.max_bytes)
         inference = Inference(read_request(message), served.manifest, limits)
+        pieces, raw = raw_bytes(message), bool(message.raw_input_contents)
+        message.Clear()  # it has the same bytes again
+        call.held.give_back()
         head = Head(scope)
         within = head.deadline(state["record"].started_at, settings.deadline_ms)
         deadline = Deadline(min(within.at, call.ends_at))
-        transport = MessageTransport(raw_bytes(message), call.departed)
+        transport = MessageTransport(pieces, call.departed)
         classified = await request.classify(RawBody(inference), transport, deadline, Wish(head.budget))
         answer = answer_of(inference, served.manifest, classified)
-        return answer_message(answer, raw=bool(message.raw_input_contents))
+        return answer_message(answer, raw=raw)
 
 
 class MessageTransport:

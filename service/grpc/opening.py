@@ -51,4 +51,4 @@ def open_grpc(settings: Settings, repository: Repository, around: Around, ledger
         return ledger is None or path in open_paths or (presented is not None and ledger.find(presented) is not None)
 
     app = around(ErrorAnswers(methods), routes, open_paths.__contains__)
-    return GrpcServer(app, settings, lambda: repository.problem is None, may_call)
+    return GrpcServer(app, settings, lambda: repository.problem is None, may_call, repository.opening.memory)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,23 +10,29 @@ from typing import Any
 import grpc
 
 from service.http.addresses import network_of
+from service.http.fair_queue import FairQueue
 
 Context = grpc.aio.ServicerContext[Any, Any]
-# To wait for its turn and to come as a whole, a message has so long, in seconds.
+# To wait for its turn and to come as a whole, a message has at most so long, in seconds.
 LONGEST_S = 10.0
 
 
 class Reading:
     """Lets so many messages come at a time, and of one address half as many.
 
+    Where more wait, the next turn is that of the address that has had the fewest.
+
     Args:
         most: messages.
+        to_come_s: how long a message has to come once it has its turn, in seconds.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most, self._most_of_one = most, max(1, most // 2)
-        self._of_address: Counter[str] = Counter()
-        self._done = asyncio.Condition()
+    def __init__(self, most: int, to_come_s: float = LONGEST_S) -> None:
+        self._free, self._most_of_one = most, max(1, most // 2)
+        self._to_come_s = to_come_s
+        self._waiting: FairQueue[asyncio.Future[None]] = FairQueue()
+        # Of each address: its own turns, and how many calls use or want one.
+        self._lines: dict[str, tuple[asyncio.Semaphore, int]] = {}
 
     async def message(self, context: Context, address: str) -> bytes | None:
         """The next message of a call; None at its end.
@@ -35,22 +40,54 @@ class Reading:
         Raises:
             TimeoutError: it did not come, or had no turn, in time.
         """
-        async with asyncio.timeout(LONGEST_S), self._turn(network_of(address)):
+        async with asyncio.timeout(LONGEST_S), self._turn(network_of(address)), asyncio.timeout(self._to_come_s):
             message: Any = await context.read()
             return None if message is grpc.aio.EOF else message
 
     @asynccontextmanager
     async def _turn(self, address: str) -> AsyncIterator[None]:
-        async with self._done:
-            await self._done.wait_for(lambda: self._has_room(address))
-            self._of_address[address] += 1
-        try:
-            yield
-        finally:
-            self._of_address[address] -= 1
-            self._of_address += Counter()  # forgets those that have none
-            async with self._done:
-                self._done.notify_all()
+        async with self._line(address):
+            await self._take(address)
+            try:
+                yield
+            finally:
+                self._give_back()
 
-    def _has_room(self, address: str) -> bool:
-        return self._of_address.total() < self._most and self._of_address[address] < self._most_of_one
+    @asynccontextmanager
+    async def _line(self, address: str) -> AsyncIterator[None]:
+        line, calls = self._lines.get(address) or (asyncio.Semaphore(self._most_of_one), 0)
+        self._lines[address] = line, calls + 1
+        try:
+            async with line:
+                yield
+        finally:
+            _, calls = self._lines.pop(address)
+            if calls > 1:
+                self._lines[address] = line, calls - 1
+
+    async def _take(self, address: str) -> None:
+        if self._free:
+            self._free -= 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.push(address, turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # it had come just then
+                self._give_back()
+            raise
+
+    def _give_back(self) -> None:
+        """Let the next one have it who still waits."""
+        self._free += 1
+        while self._waiting and self._free:
+            self._waiting.serve(self._give)
+
+    def _give(self, turn: asyncio.Future[None]) -> float:
+        """Give a turn to who still waits for it; return what that costs."""
+        if turn.done():
+            return 0.0
+        self._free -= 1
+        turn.set_result(None)
+        return 1.0

@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -26,12 +26,14 @@ _ATTACH_FILTER, _RETURN = 26, 0x06  # SO_ATTACH_FILTER of socket(7), and its ins
 
 
 @contextmanager
-def taken_port(hosts: Sequence[str], port: int) -> Iterator[list[socket.socket]]:
+def taken_port(hosts: Sequence[str], port: int, shared: bool = False) -> Iterator[list[socket.socket]]:
     """A socket for each address of some hosts. Until one is listened on, connections to it are refused.
 
     Args:
         hosts: names or addresses.
         port: 0 takes one that is free, the same at every address.
+        shared: with other processes of this user that say so too; the system spreads connections over those that
+            listen.
 
     Raises:
         SettingsError: the port is taken, or a host is not this machine.
@@ -50,6 +52,8 @@ def taken_port(hosts: Sequence[str], port: int) -> Iterator[list[socket.socket]]
                     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # or a restart would have to wait
                     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNREAD_BYTES)
                     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _AHEAD_BYTES)
+                    if shared:
+                        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
                     if family == socket.AF_INET6:
                         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4 has a socket of its own
                     chosen = port or (listeners[0].getsockname()[1] if listeners else 0)
@@ -59,6 +63,27 @@ def taken_port(hosts: Sequence[str], port: int) -> Iterator[list[socket.socket]]
                 remedy = _REMEDIES.get(error.errno or 0, "")
                 raise SettingsError(f"cannot listen on port {port} of {host}: {error.strerror}{remedy}") from error
         yield listeners
+
+
+@contextmanager
+def claimed(listeners: Iterable[socket.socket]) -> Iterator[None]:
+    """Keep others who would share a port from sharing these; the system itself would let another service do so.
+
+    What is claimed is the name of a socket that has no path, which the system gives up with the process (unix(7)).
+
+    Raises:
+        SettingsError: somebody has claimed one.
+    """
+    with ExitStack() as open_meanwhile:
+        for listener in listeners:
+            host, port = listener.getsockname()[:2]
+            claim = open_meanwhile.enter_context(socket.socket(socket.AF_UNIX))
+            try:
+                claim.bind(f"\0convnet-aig-serving/{host}/{port}")
+            except OSError as error:
+                remedy = _REMEDIES.get(error.errno or 0, "")
+                raise SettingsError(f"cannot listen on port {port} of {host}: {error.strerror}{remedy}") from error
+        yield
 
 
 @contextmanager

@@ -6,9 +6,10 @@ import time
 from http import HTTPMethod
 from typing import TYPE_CHECKING
 
+from h11 import LocalProtocolError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import answer
+from service.errors import OF_HTTP, answer
 from service.http.error_forms import error_writer
 from service.http.forwarded_prefix import path_below
 from service.http.request_ids import HEADER, request_id
@@ -63,6 +64,9 @@ class Observation:
         try:
             await answer(self._app, scope, receive, _identified(send, record))
             outcome = record.result
+        except LocalProtocolError:  # what came was no HTTP in the end, and uvicorn has said so
+            record.status, outcome = 400, OF_HTTP[400]
+            raise
         finally:
             record.outcome = outcome
             route = self._routes.name(scope)

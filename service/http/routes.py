@@ -65,4 +65,5 @@ async def metrics(request: Request, served: Served) -> Response:
     account: Account | None = request.scope["state"].get("account")
     if account and not account.key.metrics:  # asked here, where it is certain which route this is
         raise ApiError(403, "forbidden", "this API key does not open /metrics")
-    return Response(served.models.default.metrics.render(), media_type=CONTENT_TYPE)
+    told = await served.whole.metrics() if served.whole else served.opening.metrics.render()
+    return Response(told, media_type=CONTENT_TYPE)

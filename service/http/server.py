@@ -10,7 +10,7 @@ import resource
 import signal
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -48,14 +48,18 @@ class HttpServer:
         app: the application.
         context: what it serves from.
         turns: in which its requests are begun with.
+        on_listening: called when it listens; by default it is logged where.
 
     Attributes:
         door: by which connections come.
     """
 
-    def __init__(self, app: ASGIApp, context: Context, turns: RequestTurns) -> None:
+    def __init__(
+        self, app: ASGIApp, context: Context, turns: RequestTurns, on_listening: Callable[[], None] | None = None
+    ) -> None:
         settings = context.settings
         self._context = context
+        self._on_listening = on_listening or self._log_urls
         others = _OTHER_FILES + (MOST_GRPC_CONNECTIONS if settings.grpc_port else 0)
         files = _files_allowed(settings.max_connections + others)
         most = max(1, min(settings.max_connections, files - others))
@@ -140,8 +144,11 @@ class HttpServer:
         gc.freeze()  # what there is now stays, and need not be looked through again whenever garbage is collected
         self._loop = asyncio.get_running_loop()
         self._heed_signals()  # instead of uvicorn
-        _log.info("Uvicorn running on %s (Press CTRL+C to quit)", ", ".join(map(url, self._listeners)))
+        self._on_listening()
         return True
+
+    def _log_urls(self) -> None:
+        _log.info("Uvicorn running on %s (Press CTRL+C to quit)", ", ".join(map(url, self._listeners)))
 
     def _heed_signals(self) -> dict[signal.Signals, Any]:
         """Have signals stop the server; return the handlers they had."""

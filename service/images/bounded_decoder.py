@@ -15,9 +15,10 @@ import struct
 import subprocess
 import sys
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
@@ -31,6 +32,8 @@ from service.images.decoding import IMAGE_ERRORS, CorruptImage, ImageDecoder, Im
 from service.settings import Settings
 
 _log = logging.getLogger(__name__)
+
+Kept = TypeVar("Kept")
 
 # Between the two: the number of an image, its bytes, and the processor time that it may take; then that number again,
 # what came of it, and a detail of that.
@@ -88,27 +91,35 @@ class BoundedDecoder:
         """The processes that wait for an image. Each has a child, which decodes and is ended where that is dear."""
         return [process.pid for process in self._idle]
 
-    def decode(self, data: bytes) -> Float32Array:
-        """Return the network's input, (3, H, W), of an image that is not dear.
+    def pixels(self, data: bytes) -> UInt8Array:
+        """Return the pixels, (H, W, 3), of an image that is not dear.
 
         Raises:
             ImageError: see `ImageDecoder.decode`; and ImageTooCostly, where it takes more than the bounds, or is dear.
             UnexpectedError: the decoder has a fault.
             WorkerLost: there is no process to decode in.
         """
-        return self._decoded(data, min(ORDINARY_S, self._bounds.cpu_s))
+        return self._decoded(data, min(ORDINARY_S, self._bounds.cpu_s), np.array)
+
+    def pixels_of_dear(self, data: bytes) -> UInt8Array:
+        """The pixels of an image that may take the longest time that is allowed."""
+        return self._decoded(data, self._bounds.cpu_s, np.array)
+
+    def decode(self, data: bytes) -> Float32Array:
+        """Return the network's input, (3, H, W), of an image that is not dear."""
+        return self._decoded(data, min(ORDINARY_S, self._bounds.cpu_s), self._decoder.preprocessing.normalise)
 
     def decode_dear(self, data: bytes) -> Float32Array:
-        """Decode an image with the longest time that is allowed."""
-        return self._decoded(data, self._bounds.cpu_s)
+        """The network's input of an image that may take the longest time that is allowed."""
+        return self._decoded(data, self._bounds.cpu_s, self._decoder.preprocessing.normalise)
 
-    def _decoded(self, data: bytes, cpu_s: float) -> Float32Array:
+    def _decoded(self, data: bytes, cpu_s: float, taken: Callable[[UInt8Array], Kept]) -> Kept:
         self._decoder.check_bytes(data)
         try:
             try:
-                return self._decode_in(self._any_process(), data, cpu_s)
+                return self._decode_in(self._any_process(), data, cpu_s, taken)
             except DecoderLost:  # through nobody's fault
-                return self._decode_in(_Process(self._decoder, self._bounds), data, cpu_s)
+                return self._decode_in(_Process(self._decoder, self._bounds), data, cpu_s, taken)
         except (DecoderLost, OSError) as error:
             _log.error("an image cannot be decoded, as there is no process for it: %s", error or "it ends at once")
             raise WorkerLost("died") from error
@@ -119,9 +130,9 @@ class BoundedDecoder:
         except IndexError:
             return _Process(self._decoder, self._bounds)
 
-    def _decode_in(self, process: _Process, data: bytes, cpu_s: float) -> Float32Array:
+    def _decode_in(self, process: _Process, data: bytes, cpu_s: float, taken: Callable[[UInt8Array], Kept]) -> Kept:
         try:
-            pixels = self._decoder.preprocessing.normalise(process.fit(data, cpu_s))
+            kept = taken(process.fit(data, cpu_s))
         except DecoderLost:
             process.close()
             raise
@@ -129,7 +140,7 @@ class BoundedDecoder:
             self._idle.append(process)
             raise
         self._idle.append(process)
-        return pixels
+        return kept
 
     def close(self) -> None:
         """End the processes."""

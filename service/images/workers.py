@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from pathlib import Path
 
 from artifact.manifest import Manifest
 from artifact.probes import read_probes
+from service.engine.devices.process import DeviceProcess, cuda_name
 from service.engine.ipc.codec import OutcomeCodec
+from service.engine.nvidia_driver import settled_device, warn_of_its_lack
 from service.engine.runtimes.base import Runtime, description
+from service.engine.runtimes.registry import RUNTIMES
 from service.engine.runtimes.selection import open_runtime
 from service.engine.runtimes.tuning import tune
 from service.engine.workers.local import LocalWorker
@@ -18,6 +22,9 @@ from service.engine.workers.thread import ThreadWorker
 from service.images.bounded_decoder import bounded_decoder
 from service.images.decoding import IMAGE_ERRORS
 from service.settings import Settings
+
+DEVICE_MODULE = "service.images.device_main"
+"""What the process of a device runs."""
 
 
 def begin_pool(settings: Settings, folder: Path, manifest: Manifest) -> Callable[[], WorkerPool]:
@@ -33,10 +40,35 @@ def begin_pool(settings: Settings, folder: Path, manifest: Manifest) -> Callable
 
 
 def local_worker(settings: Settings, folder: Path) -> tuple[Runtime, LocalWorker]:
-    """A model and a worker that runs it, in this process."""
-    runtime = open_runtime(folder, settings.runtime, settings.device, settings.precision, settings.cache)
+    """A model and a worker that runs it, in this process.
+
+    Raises:
+        ArtifactError, RuntimeUnavailable: see `open_runtime`.
+    """
+    warn_of_its_lack(settings.device_kind)
+    device = settled_device(settings.device_kind)
+    runtime = open_runtime(folder, settings.runtime, device, settings.precision, settings.cache)
     decoder = bounded_decoder(settings, runtime.manifest)
     return runtime, LocalWorker(runtime, decoder.decode, prepare_dear=decoder.decode_dear)
+
+
+def cuda_devices(settings: Settings) -> tuple[int, ...]:
+    """Which devices run models, in processes of their own; none where the CPU does.
+
+    Raises:
+        RuntimeUnavailable: a GPU is asked for, and there is no driver for one.
+    """
+    runtime = settings.runtime
+    if (runtime != "auto" and "cuda" not in RUNTIMES[runtime].devices) or settled_device(settings.device_kind) == "cpu":
+        return ()
+    return settings.cuda_devices or (0,)
+
+
+def observed_devices(settings: Settings, pool: WorkerPool) -> dict[int, str]:
+    """What CUDA calls the devices that run the first model in processes of their own, by their numbers."""
+    if settings.isolation == "thread" or pool.model.runtime.device != "cuda":
+        return {}
+    return {number: cuda_name(number) for number in cuda_devices(settings)}
 
 
 class ProcessWorkshop:
@@ -49,6 +81,10 @@ class ProcessWorkshop:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._candidate: WorkerProcess | None = None
+        options = settings.model_dump(mode="json")
+        warn_of_its_lack(settings.device_kind)
+        self._devices = [DeviceProcess(DEVICE_MODULE, number, options) for number in cuda_devices(settings)]
+        self._next_device = cycle(self._devices or [None])
 
     def prove(self, source: ModelSource) -> Model:
         """See `Workshop`: in a process of its own, which is ended."""
@@ -66,6 +102,11 @@ class ProcessWorkshop:
         if candidate := self._candidate:
             candidate.abort()
 
+    def close(self) -> None:
+        """See `Workshop`."""
+        for device in self._devices:
+            device.close()
+
     def worker(self, models: Sequence[ModelSource]) -> WorkerProcess:
         """A worker, not launched yet, that serves no others than these models."""
         told = [
@@ -77,6 +118,7 @@ class ProcessWorkshop:
             {"settings": self._settings.model_dump(mode="json"), "models": told},
             {each.number: OutcomeCodec(each.manifest, IMAGE_ERRORS) for each in models},
             self._settings.stuck_seconds,
+            next(self._next_device),
         )
 
 
@@ -106,6 +148,9 @@ class ThreadWorkshop:
 
     def give_up(self) -> None:
         """Do nothing: what runs in this process cannot be stopped."""
+
+    def close(self) -> None:
+        """Do nothing: threads have nothing else in common."""
 
     def worker(self, models: Sequence[ModelSource]) -> ThreadWorker:
         """A worker that runs these models; those that no worker is made for any more are let go."""

@@ -30,8 +30,12 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 @contextmanager
-def logged(log_format: LogFormat, log_level: str, stream: TextIO | None = None) -> Iterator[None]:
+def logged(
+    log_format: LogFormat, log_level: str, stream: TextIO | None = None, frontend: int | None = None
+) -> Iterator[None]:
     """Send everything that is logged, warned of or uncaught to a stream, else the standard error, in one format.
+
+    Where several front ends write to the same stream, each line has the number of its own.
 
     Only the service and uvicorn may write below warnings: Pillow, for one, would log what stands in an image. What it
     warns of in images is left out too: a client could have a line written for every text it can make it say.
@@ -42,6 +46,8 @@ def logged(log_format: LogFormat, log_level: str, stream: TextIO | None = None) 
     """
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter("%(levelprefix)s %(message)s"))
+    if frontend is not None:
+        handler.addFilter(_Numbered(frontend))
     root = logging.getLogger()
     own = [logging.getLogger(name) for name in ("service", "uvicorn")]
     levels = [logger.level for logger in own]
@@ -62,6 +68,18 @@ def logged(log_format: LogFormat, log_level: str, stream: TextIO | None = None) 
         for logger, level in zip(own, levels, strict=True):
             logger.setLevel(level)
         root.removeHandler(handler)
+
+
+class _Numbered(logging.Filter):
+    """Writes onto each record which front end it is of."""
+
+    def __init__(self, frontend: int) -> None:
+        super().__init__()
+        self._frontend = frontend
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.frontend = self._frontend
+        return True
 
 
 class TextFormatter(DefaultFormatter):
@@ -115,6 +133,7 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
         "trace_id": request and request.trace_id,
         "span_id": request and request.span_id,
         **getattr(record, "fields", {}),
+        "frontend": getattr(record, "frontend", None),
     }
     return {name: value for name, value in known.items() if value is not None}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,10 +34,6 @@ class ModelFolder:
             key=lambda model: (model[0], version_order(model[1])),
         )
 
-    def newest(self, name: str) -> str | None:
-        """The newest version of a model; None where there is none."""
-        return next((version for found, version in reversed(self.versions()) if found == name), None)
-
     def stamp(self, name: str, version: str) -> int:
         """Changes with the files of a version; 0 where there are none."""
         files = (self.path / name / version).glob("*")
@@ -64,8 +61,13 @@ def version_order(version: str) -> tuple[int, str]:
     return (int(version), "") if version.isascii() and version.isdecimal() else (-1, version)
 
 
-def default_model(settings: Settings) -> tuple[Path, Manifest]:
+def default_model(settings: Settings, served: Sequence[tuple[str, str]] | None = None) -> tuple[Path, Manifest]:
     """The model that answers where a request names none.
+
+    Args:
+        settings: of the service.
+        served: what other processes of it serve, first of all a version of their default model: it is the newest of
+            these, whatever else is in the folder by now. None where there are no others.
 
     Raises:
         ArtifactError: there is none, or it is damaged.
@@ -76,8 +78,9 @@ def default_model(settings: Settings) -> tuple[Path, Manifest]:
     if settings.model_repository is None:
         return settings.model, read_manifest(settings.model)
     folder = ModelFolder(settings.model_repository)
-    name = settings.default_model or next((name for name, _ in folder.versions()), None)
-    version = None if name is None else folder.newest(name)
+    there = folder.versions() if served is None else served
+    name = settings.default_model or next((name for name, _ in there), None)
+    version = max((version for found, version in there if found == name), key=version_order, default=None)
     if name is None or version is None:
         wanted = "" if name is None else f" called {name}"
         raise ArtifactError(f"there is no model{wanted} in {folder.path}, which should have <name>/<version>/ folders")

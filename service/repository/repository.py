@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from fastapi import Request
+from prometheus_client import CollectorRegistry
 from pydantic_settings import SettingsError
 
 from artifact.manifest import ArtifactError
@@ -26,6 +27,7 @@ from service.errors import ApiError
 from service.repository.folder import ModelFolder
 from service.repository.models import Models, ModelState
 from service.repository.opening import Opening
+from service.repository.whole import Whole
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ class Repository:
         crew: runs the models.
         most: versions served at a time.
         drain_s: longest time for a version that goes to finish what waits for it, in seconds.
+        whole: the service, where this process is one of several that are it.
     """
 
     folder: ModelFolder | None
@@ -55,9 +58,10 @@ class Repository:
     crew: Crew
     most: int
     drain_s: float
+    whole: Whole | None = None
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _following: asyncio.Task[None] | None = None
-    _begun: bool = False
+    _begun: asyncio.Event = field(default_factory=asyncio.Event)
     _numbers: int = 0  # the first model has that
     _failed: dict[tuple[str, str], int] = field(default_factory=dict)  # with the stamps that they had
 
@@ -71,6 +75,10 @@ class Repository:
         Raises:
             ApiError: it cannot be; the message says why.
         """
+        await (self.whole.change("load", name, version) if self.whole else self.load_here(name, version))
+
+    async def load_here(self, name: str, version: str | None = None) -> None:
+        """The same, in this process alone."""
         async with self._lock:
             there = await asyncio.to_thread(self._its_folder().versions)
             found = [each for each in there if each[0] == name and version in (None, each[1])]
@@ -87,6 +95,10 @@ class Repository:
         Raises:
             ApiError: none is served, or no version of the default model would be left.
         """
+        await (self.whole.change("unload", name, version) if self.whole else self.unload_here(name, version))
+
+    async def unload_here(self, name: str, version: str | None = None) -> None:
+        """The same, in this process alone."""
         async with self._lock:
             self._its_folder()
             of_name = [each for each in self.models if each.manifest.name == name]
@@ -99,11 +111,15 @@ class Repository:
                 self.models.remove(each)
             await self._dismiss(leaving)
 
-    async def load_all(self) -> None:
-        """Serve what is in the folder as it is there: load what is new or has changed, unload what is gone."""
+    async def load_all(self, only: Sequence[tuple[str, str]] | None = None) -> None:
+        """Serve what is in the folder as it is there: load what is new or has changed, unload what is gone.
+
+        Args:
+            only: these versions; by default all.
+        """
         async with self._lock:
             changed, there = await asyncio.to_thread(self._changes, self._its_folder())
-            await self._load(changed)
+            await self._load([each for each in changed if only is None or each in only])
             served = {(each.manifest.name, each.manifest.version): each for each in self.models}
             gone = [each for model, each in served.items() if model not in there and each is not self.models.default]
             for each in gone:
@@ -125,25 +141,50 @@ class Repository:
             with suppress(asyncio.CancelledError):
                 await self._following
 
+    async def wait_until_begun(self) -> None:
+        """Wait until what is in the folder at first is served, as far as it can be."""
+        if self._following:
+            await self._begun.wait()
+
     @property
     def problem(self) -> str | None:
         """Why no request should be sent here now; None where the service is ready."""
-        if self._following is not None and not self._begun:
+        return self.own_problem or (self.whole.problem if self.whole else None)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the service ends here."""
+        return self.crew.leaving or not self.crew.running
+
+    @property
+    def served(self) -> list[tuple[str, str]] | None:
+        """Name and version of all that is served; None where that is one model, for good."""
+        return [(each.manifest.name, each.manifest.version) for each in self.models] if self.folder else None
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """The metrics of the service."""
+        return self.opening.metrics.registry
+
+    @property
+    def own_problem(self) -> str | None:
+        """The same of this process alone."""
+        if self._following is not None and not self._begun.is_set():
             return "loading models"
         return self.models.default.engine.problem
 
     async def _follow(self, folder: ModelFolder, watched: bool) -> None:
-        await self._load_all_logged()
-        self._begun = True
+        await self._load_all_logged(self.whole.models if self.whole else None)
+        self._begun.set()
         if watched:
             from watchfiles import awatch  # its package need not be installed
 
             async for _ in awatch(folder.path, recursive=True):
                 await self._load_all_logged()
 
-    async def _load_all_logged(self) -> None:
+    async def _load_all_logged(self, only: Sequence[tuple[str, str]] | None = None) -> None:
         try:
-            await self.load_all()
+            await self.load_all(only)
         except Exception:  # lest it be the last time
             _log.exception("the models could not be looked through")
 

@@ -10,7 +10,15 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
-from bench.charts import SkippingPoint, frontier_chart, goodput_chart, latency_chart, skipping_chart, throughput_chart
+from bench.charts import (
+    SkippingPoint,
+    autoscaling_chart,
+    frontier_chart,
+    goodput_chart,
+    latency_chart,
+    skipping_chart,
+    throughput_chart,
+)
 
 _OURS = "this service"
 _RESULTS = {
@@ -32,6 +40,7 @@ def _charts(folder: Path) -> list[Figure]:
         frontier_chart(
             {_OURS: {20.0: 0.9, 60.0: 0.92}, "another": {15.0: 0.88}}, folder / "frontier.png", _OURS, "MACs"
         ),
+        autoscaling_chart({"another": {-1: 50, 0: 50}, _OURS: {-1: 40, 0: 90}}, folder / "autoscaling.png", _OURS),
     ]
 
 
@@ -44,7 +53,7 @@ def charts(tmp_path_factory: pytest.TempPathFactory) -> list[Figure]:
     for path in folder.iterdir():
         with Image.open(path) as picture:
             assert picture.size[0] >= 900
-    assert len(list(folder.iterdir())) == 5
+    assert len(list(folder.iterdir())) == 6
     return figures
 
 

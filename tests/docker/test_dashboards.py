@@ -15,6 +15,7 @@ from docker.grafana.__main__ import DASHBOARDS, PAGES, main
 from docker.grafana.blocks import in_network_order
 from docker.grafana.operation import FAULTS, REFUSAL
 from service.errors import NOT_THE_CLIENTS_FAULT
+from service.observability.device_metrics import DeviceMetrics
 from service.observability.metrics import Metrics
 from service.observability.model_metrics import ModelMetrics
 from service.observability.process_metrics import ProcessMetrics
@@ -66,6 +67,7 @@ def _exported() -> set[str]:
     metrics.show(ModelMetrics(read_manifest(MODEL)))
     registry = metrics.registry
     registry.register(ProcessMetrics(dict))
+    registry.register(DeviceMetrics(dict))
     families = registry.collect()
     return {family.name + suffix for family in families for suffix in SUFFIXES[family.type]}
 

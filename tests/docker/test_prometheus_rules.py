@@ -12,6 +12,7 @@ import pytest
 
 from artifact.manifest import ExecutionProfile
 from service.errors import NOT_THE_CLIENTS_FAULT
+from service.observability.device_metrics import DeviceMetrics
 from service.observability.metrics import Metrics
 from service.observability.model_metrics import ModelMetrics
 from tests.runtimes import PATIENCE_S, echo_manifest
@@ -106,6 +107,7 @@ def test_rules_ask_only_for_metrics_that_the_service_has() -> None:
     profiled = echo_manifest().model_copy(update={"profile": ExecutionProfile(images=100, rates=(1, 0.5, 0.5))})
     metrics = Metrics()
     metrics.show(ModelMetrics(profiled))
+    metrics.registry.register(DeviceMetrics(dict))
     told = set(re.findall(r"^# TYPE (\w+)", metrics.render().decode(), re.MULTILINE))
     assert len(asked) > 10
     assert asked - told == set()

@@ -12,8 +12,9 @@ from typing import Any
 
 import httpx
 
-# What Grafana puts in the place of its own variables, for a window that a young Prometheus can fill.
-_VARIABLES = {"$__rate_interval": "10s", "$__interval": "5s", "$__range": "1m"}
+# What Grafana puts in the place of its own variables, for a window that a young Prometheus can fill, and of the model
+# that is chosen.
+_VARIABLES = {"$__rate_interval": "10s", "$__interval": "5s", "$__range": "1m", "$model": "convnet-aig-38-cifar10"}
 _WINDOW_S, _STEP_S = 30, 1
 
 

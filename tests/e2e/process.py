@@ -28,13 +28,18 @@ def environment() -> dict[str, str]:
 class ServerProcess:
     """`python -m service` on a free port.
 
+    Args:
+        model: folder of the artifact.
+        flags: of the command `serve`.
+        module: in the place of `service`.
+
     Attributes:
         lines: what it wrote to its standard error.
     """
 
-    def __init__(self, model: Path, *flags: str) -> None:
+    def __init__(self, model: Path, *flags: str, module: str = "service") -> None:
         self.lines: list[str] = []
-        command = [sys.executable, "-m", "service", "serve", "--model", str(model), "--port", "0", *flags]
+        command = [sys.executable, "-m", module, "serve", "--model", str(model), "--port", "0", *flags]
         self._process = subprocess.Popen(
             command,
             cwd=ROOT,

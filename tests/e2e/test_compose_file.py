@@ -109,7 +109,7 @@ def test_gpu_takes_the_place_of_the_cpu_and_never_falls_back() -> None:
     assert app["build"]["args"]["RUNTIME"] == "gpu"
     assert app["image"] != _configured()["app"]["image"]
     (device,) = app["deploy"]["resources"]["reservations"]["devices"]
-    assert (device["driver"], device["count"], device["capabilities"]) == ("nvidia", 1, ["gpu"])
+    assert (device["driver"], device["count"], device["capabilities"]) == ("nvidia", 1, ["gpu", "compute", "utility"])
 
 
 def test_nginx_is_there_where_it_is_asked_for_and_reads_no_secret_but_its_certificates() -> None:

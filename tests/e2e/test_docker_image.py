@@ -12,8 +12,8 @@ from tests.e2e.stack import DOWNLOAD_S, Stack, docker
 
 pytestmark = pytest.mark.timeout(2 * DOWNLOAD_S)  # building downloads
 
-# A third of it is LLVM, which comes with the code for all processors.
-_LARGEST_BYTES = 550_000_000
+# Almost half of it is LLVM, which comes with the code for all processors.
+_MOST_ADDED_BYTES = 380_000_000
 
 
 def _inspect(stack: Stack) -> dict[str, Any]:
@@ -27,8 +27,9 @@ def _inside(stack: Stack, *command: str, setting: str = "AIG_LOG_LEVEL=info") ->
     return subprocess.run(whole, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_image_is_small(stack: Stack) -> None:
-    assert _inspect(stack)["Size"] < _LARGEST_BYTES
+def test_image_adds_little_to_its_base(stack: Stack) -> None:
+    base = json.loads(docker("image", "inspect", "python:3.12-slim-bookworm"))[0]
+    assert _inspect(stack)["Size"] - base["Size"] < _MOST_ADDED_BYTES
 
 
 def test_image_holds_nothing_to_build_install_or_train_with(stack: Stack) -> None:
@@ -93,7 +94,8 @@ def test_gpu_that_is_not_there_is_told_and_not_replaced_by_the_cpu(stack: Stack)
     refused = _inside(stack, "python", "-m", "service", setting="AIG_DEVICE=cuda")
     assert refused.returncode == 1
     assert refused.stderr.splitlines() == [
-        "ERROR:    this ONNX Runtime has no CUDA; install the gpu extra instead of the cpu one"
+        "error: no GPU can be used: this machine shows no NVIDIA driver (in a container: start it with its GPUs); "
+        "--device auto serves with the CPU"
     ]
 
 

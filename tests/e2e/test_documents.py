@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow.dataset as ds
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -15,6 +17,7 @@ from docs.hooks.tables import metrics
 from service.__main__ import main
 from service.classify.budgets import AS_TRAINED
 from service.classify.graph import describe
+from service.dataset.files import IMAGE_SUFFIXES
 from service.engine.runtimes.selection import open_runtime
 from service.engine.workers.local import LocalWorker
 from service.images.decoding import ImageDecoder
@@ -81,4 +84,37 @@ def test_metrics_page_has_every_metric_of_the_server(server: ServerProcess) -> N
     with server.client() as client:
         text = client.get("/metrics").text
     served = {family.name for family in text_string_to_metric_families(text)}
-    assert served | {name for name in listed if name.startswith("aig_key_")} == listed
+    of_others = {name for name in listed if name.startswith(("aig_device_", "aig_key_"))}  # with GPUs, and with keys
+    assert served | of_others == listed
+
+
+def test_commands_of_datasets_offline_do_what_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs" / "offline.md").read_text(encoding="utf-8")
+    command = re.search(r"\.venv/bin/python -m service (classify-dataset \S+) (\S+)", page)
+    assert command
+    monkeypatch.chdir(ROOT)
+    how = ["--runtime", "onnx", "--isolation", "thread", "--workers", "1", "--max-batch", "1"]
+    assert main([*command[1].split(), str(tmp_path / command[2]), *how]) == 0
+    assert "7 images, 0 with errors" in capsys.readouterr().err
+    columns = re.findall(
+        r"^\| (`\w+`(?:, `\w+`)*) \| .*$", page.split("| column | content |")[1].split("\n\n")[0], re.M
+    )
+    named = [name.strip("`") for each in columns for name in each.split(", ")]
+    table = ds.dataset(tmp_path / command[2]).to_table()
+    assert table.schema.names == named
+    metadata = re.search(r"schema has (.+?),\s+the names", page, re.DOTALL)
+    assert metadata
+    told = set(table.schema.metadata or {})
+    assert {name.encode() for name in re.findall(r"`(\w+)`", metadata[1])} <= told
+    monkeypatch.chdir(tmp_path)
+    exec(re.sub(r"\.to_pandas\(\)", "", page.split("```python", 1)[1].split("```", 1)[0]), {})  # pandas is not needed
+    assert "airplane" in capsys.readouterr().out
+
+
+def test_endings_that_the_page_names_are_those_of_images() -> None:
+    page = (ROOT / "docs" / "offline.md").read_text(encoding="utf-8")
+    told = re.search(r"ends like one: (.+?)\. A list", page, re.DOTALL)
+    assert told
+    assert set(re.findall(r"`(\.\w+)`", told[1])) == set(IMAGE_SUFFIXES)

@@ -110,7 +110,7 @@ def test_page_waits_for_a_service_that_is_not_there_yet(visitor: Visitor) -> Non
 
 
 # The page does not wait for answers that it gave up, sends no JSON and no tensors, and does not change models.
-NEVER_SEEN = {"client_gone", "invalid_inference_request", "invalid_tensor", "json_too_large"} | {
+NEVER_SEEN = {"client_gone", "front_end_missing", "invalid_inference_request", "invalid_tensor", "json_too_large"} | {
     *("model_failed", "model_in_use", "no_repository", "not_ready"),
 }
 

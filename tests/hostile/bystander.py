@@ -16,7 +16,7 @@ from tests.image_files import pngs
 
 # How long others may wait for /healthz, how long the server may keep connections of an attack, in seconds, and how much
 # larger its processes may be afterwards, in megabytes.
-LONGEST_WAIT_S, LONGEST_OPEN_S, MOST_MB = 0.5, 15.0, 50.0
+LONGEST_WAIT_S, LONGEST_OPEN_S, MOST_MB = 1.0, 15.0, 50.0
 # The files that the server may have open for who watches.
 _WATCHING = 2
 

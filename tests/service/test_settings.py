@@ -11,7 +11,7 @@ from pydantic_settings import SettingsError
 
 from service.__main__ import main
 from service.app import application
-from service.engine.runtimes.base import Device, Precision, RuntimeName
+from service.engine.runtimes.base import Precision, RuntimeName
 from service.engine.runtimes.tuning import PolicyWishes
 from service.settings import OF_A_MODEL, LogFormat, Settings, read_settings
 from tests.e2e.process import ROOT
@@ -82,6 +82,9 @@ def test_settings_of_a_model_are_settings() -> None:
         ("port", "eighty"),
         ("runtime", "tensorflow"),
         ("device", "tpu"),
+        ("device", "cuda:"),
+        ("device", "cuda:0,"),
+        ("device", "cpu:0"),
         ("workers", "0"),
         ("max_batch", "0"),
         ("max_wait_ms", "-1"),
@@ -138,9 +141,9 @@ def test_every_setting_has_a_flag_and_a_description(capsys: pytest.CaptureFixtur
         assert field.description
         assert field.description.split("(")[0].strip() in words
     assert "(default: none) (" not in words
-    for values in (RuntimeName, Precision, Device, LogFormat):
+    for values in (RuntimeName, Precision, LogFormat):
         assert f" {{{','.join(get_args(values))}}} " in words
-    assert words.count("{") == 2 * 9  # in the usage, and beside its description
+    assert words.count("{") == 2 * 8  # in the usage, and beside its description
 
 
 @pytest.mark.parametrize(
@@ -198,3 +201,18 @@ def test_model_may_be_named_by_environment(monkeypatch: pytest.MonkeyPatch) -> N
 )
 def test_requests_are_logged_where_programs_read_or_it_is_asked_for(settings: dict[str, str], logged: bool) -> None:
     assert Settings(**settings).logs_requests == logged
+
+
+@pytest.mark.parametrize(
+    ("device", "kind", "devices"),
+    [
+        ("auto", "auto", ()),
+        ("cpu", "cpu", ()),
+        ("cuda", "cuda", (0,)),
+        ("cuda:3", "cuda", (3,)),
+        ("cuda:1,0,1", "cuda", (1, 0)),
+    ],
+)
+def test_devices_are_named_by_number(device: str, kind: str, devices: tuple[int, ...]) -> None:
+    settings = Settings(device=device)
+    assert (settings.device_kind, settings.cuda_devices) == (kind, devices)

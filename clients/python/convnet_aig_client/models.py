@@ -100,7 +100,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """Where each choice comes from: "set" by the operator, or "measured" on the machine."""
+    """Where each choice comes from: "set" by the operator, "measured" on the machine, or "fixed"."""
 
     runtime: str
     workers: str

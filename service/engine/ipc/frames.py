@@ -14,6 +14,17 @@ def framed(*parts: bytes) -> bytes:
     return b"".join((_LENGTH.pack(sum(map(len, parts))), *parts))
 
 
+def unframed(frame: bytes) -> bytes:
+    """What is in one frame, which came as a whole.
+
+    Raises:
+        ValueError: it did not.
+    """
+    if len(frame) < _LENGTH.size or _LENGTH.unpack_from(frame)[0] != len(frame) - _LENGTH.size:
+        raise ValueError(f"{len(frame)} bytes are no frame")
+    return frame[_LENGTH.size :]
+
+
 class Frames:
     """Takes bytes as they come and gives frames.
 

@@ -10,7 +10,8 @@ Where several models want the workers, each counts on its own part of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from service.engine.errors import EngineError, EngineStopped, Overloaded
@@ -88,8 +89,8 @@ class Lane:
         self._workers = workers
         self._objective = objective
         self._clock = clock
-        self.queue = JobQueue(capacity, lambda: policy.workers * self._part, longest_s, clock)
-        self.dear_queue = JobQueue(capacity, lambda: max(1, policy.workers // 2) * self._part, longest_s, clock)
+        self.queue = JobQueue(capacity, lambda: self.policy.workers * self._part, longest_s, clock)
+        self.dear_queue = JobQueue(capacity, lambda: max(1, self.policy.workers // 2) * self._part, longest_s, clock)
         self._full_batches = ServiceTime()
         self._overload = Overload(clock, on_overload)
         self._closed = False
@@ -160,6 +161,17 @@ class Lane:
                 self._overload.note_accepted(self._load)
             self.queue.put(job)
         self._workers.dispatch()
+
+    def submit_batch(self, jobs: Sequence[PendingJob]) -> None:
+        """Queue jobs that others have let in and put together, and only then hand them out."""
+        self.came_at = self._clock()
+        for job in jobs:
+            (self.dear_queue if job.dear else self.queue).put(job)
+        self._workers.dispatch()
+
+    def count_on(self, workers: int) -> None:
+        """Expect so many workers from now on."""
+        self.policy = replace(self.policy, workers=workers)
 
     def close(self) -> None:
         """Take no more jobs, and hand out what there is without waiting for company."""

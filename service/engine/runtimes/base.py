@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
 
 from artifact.agreement import LogitsAndMargins
 from artifact.manifest import MANIFEST_NAME, Manifest, read_manifest, verified_file
@@ -12,8 +16,8 @@ from artifact.preprocessing import Float32Array
 from service.engine.runtimes.machine_cache import MachineCache
 
 Device = Literal["auto", "cpu", "cuda"]
-RuntimeName = Literal["auto", "onnx", "compiled", "openvino", "int8", "torchscript"]
-Precision = Literal["fp32", "bf16", "int8"]  # from the highest down
+RuntimeName = Literal["auto", "cuda", "onnx", "compiled", "openvino", "int8", "torchscript"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]  # from the highest down
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
@@ -93,6 +97,34 @@ class Runtime(Protocol):
 
     def run(self, images: Float32Array, gate_offset: Float32Array) -> LogitsAndMargins:
         """Classify images (N, 3, H, W) with gate offsets (N,); return logits (N, classes) and margins (N, G)."""
+
+
+@runtime_checkable
+class Closing(Protocol):
+    """A runtime that holds what others could use."""
+
+    def close(self) -> None:
+        """Give it back; nothing can be run any more."""
+
+
+@runtime_checkable
+class DeviceRuntime(Closing, Protocol):
+    """A runtime on a device that copies images by itself, from where they lie.
+
+    Attributes:
+        largest: most images in a batch.
+    """
+
+    largest: int
+
+    def run_parts(self, parts: Sequence[npt.NDArray[Any]], gate_offset: Float32Array) -> LogitsAndMargins:
+        """Run a batch whose images lie in several arrays: all (N, side, side, 3) uint8, or all (N, 3, side, side)."""
+
+    def pin(self, memory: npt.NDArray[np.uint8]) -> None:
+        """Keep memory in its place, so that the device can copy from it while others compute."""
+
+    def unpin(self, memory: npt.NDArray[np.uint8]) -> None:
+        """Let it go."""
 
 
 def description(runtime: Runtime) -> RuntimeDescription:

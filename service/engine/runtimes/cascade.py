@@ -8,7 +8,7 @@ from artifact.agreement import LogitsAndMargins
 from artifact.cascade import run_cascade
 from artifact.manifest import Manifest
 from artifact.preprocessing import Float32Array
-from service.engine.runtimes.base import Candidate, Runtime
+from service.engine.runtimes.base import Candidate, Closing, Runtime
 
 
 class CascadeRuntime:
@@ -26,6 +26,7 @@ class CascadeRuntime:
         self.name, self.device, self.precision = first.name, first.device, first.precision
         self.runs_batches = first.runs_batches
         self.manifest = manifest
+        self._networks = networks
         self._runs = [network.run for network in networks]
         self._gates = [len(network.manifest.gated_indices) for network in networks]
         self._sure_above = [member.sure_above for member in manifest.members if member.sure_above is not None]
@@ -34,3 +35,9 @@ class CascadeRuntime:
         """See `Runtime.run`."""
         threshold = self.manifest.gate_threshold
         return run_cascade(self._runs, self._gates, self._sure_above, threshold, images, gate_offset)
+
+    def close(self) -> None:
+        """See `Closing`."""
+        for network in self._networks:
+            if isinstance(network, Closing):
+                network.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from artifact.agreement import LogitsAndMargins
 from artifact.manifest import INPUT_NAMES, ONNX_NAME, OUTPUT_NAMES, Manifest
 from artifact.onnx_options import configure
 from artifact.preprocessing import Float32Array
-from service.engine.errors import RuntimeUnavailable
+from service.engine.errors import RuntimeUnavailable, device_error
 from service.engine.runtimes.base import Candidate, Device, Model, Precision
 from service.engine.runtimes.onnx_file import verified_onnx_file
 
@@ -21,6 +21,17 @@ except ImportError as error:
     raise RuntimeUnavailable("the onnx runtime needs ONNX Runtime, which is not installed") from error
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_MEMORY = "cuda"
+_ON_GPU = {
+    # By default products on a GPU are of TF32, which has 10 bits where fp32 has 23.
+    "use_tf32": "0",
+    # A search tries every algorithm whenever a shape is new, and gates make new shapes all the time.
+    "cudnn_conv_algo_search": "HEURISTIC",
+    # Memory is taken as it is needed. By default each step doubles it, and what is taken is never given back.
+    "arena_extend_strategy": "kSameAsRequested",
+    # In bytes; by default one model may take all that there is. A batch for which this is too little is run in halves.
+    "gpu_mem_limit": str(8 << 30),
+}
 Provider = str | tuple[str, dict[str, str]]
 """The name of one of ONNX Runtime's devices, perhaps with settings."""
 
@@ -46,8 +57,25 @@ class OnnxRuntime:
     def run(self, images: Float32Array, gate_offset: Float32Array) -> LogitsAndMargins:
         """See `Runtime.run`."""
         inputs = dict(zip(INPUT_NAMES, (images, gate_offset), strict=True))
-        logits, margins = self._session.run(OUTPUT_NAMES, inputs)
+        if self.device == "cpu":
+            logits, margins = self._session.run(OUTPUT_NAMES, inputs)
+            return logits, margins
+        try:
+            logits, margins = self._bound(inputs)
+        except Exception as error:  # its exceptions share no public base class
+            raise device_error(error) from error
         return logits, margins
+
+    def _bound(self, inputs: Mapping[str, Float32Array]) -> list[Float32Array]:
+        """Run what lies on the device. Unlike `run` of the session, this never tries the CPU where the device fails."""
+        binding = self._session.io_binding()
+        for name, values in inputs.items():
+            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(values, _MEMORY, 0))
+        for name in OUTPUT_NAMES:
+            binding.bind_output(name)
+        self._session.run_with_iobinding(binding)
+        outputs: list[Float32Array] = binding.copy_outputs_to_cpu()
+        return outputs
 
 
 def open_model(model: Model, device: Device, _: Precision) -> OnnxRuntime:
@@ -81,8 +109,7 @@ def _providers(device: str) -> list[Provider]:
     if device == "cpu" or not cuda_present():
         return [_CPU]
     onnxruntime.preload_dlls()  # finds the CUDA libraries that were installed as Python packages
-    # By default products on a GPU are of TF32, which has 10 bits where fp32 has 23.
-    return [(_CUDA, {"use_tf32": "0"}), _CPU]
+    return [(_CUDA, dict(_ON_GPU)), _CPU]
 
 
 def open_session(

@@ -16,7 +16,7 @@ from service.engine.runtimes.cascade import CascadeRuntime
 
 @dataclass(frozen=True)
 class RuntimeKind:
-    """One way to run a model.
+    """One way to run a model. Those for GPUs are tried in the order in which they stand here.
 
     Attributes:
         name: to ask for it.
@@ -58,6 +58,7 @@ class RuntimeKind:
 
 _HERE = "service.engine.runtimes"
 _KINDS = (
+    RuntimeKind("cuda", f"{_HERE}.cuda.runtime", ("cuda",), ("fp32", "fp16", "bf16")),
     RuntimeKind("onnx", f"{_HERE}.onnx", ("cpu", "cuda"), ("fp32",), takes_any_graph=True),
     RuntimeKind("compiled", f"{_HERE}.compiled.runtime", ("cpu",), ("fp32", "bf16", "int8")),
     RuntimeKind("openvino", f"{_HERE}.openvino", ("cpu",), ("fp32", "bf16")),

@@ -9,8 +9,8 @@ import logging
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,9 @@ from pydantic import TypeAdapter
 
 from artifact.manifest import ArtifactError, Manifest, read_manifest
 from artifact.probes import Probes
-from service.engine.errors import RuntimeUnavailable
-from service.engine.runtimes.base import PRECISIONS, Candidate, Device, Model, Precision, Runtime, RuntimeName
+from service.engine.errors import DeviceLost, RuntimeUnavailable
+from service.engine.nvidia_driver import made_for_gpus
+from service.engine.runtimes.base import PRECISIONS, Candidate, Closing, Device, Model, Precision, Runtime, RuntimeName
 from service.engine.runtimes.machine_cache import machine_cache
 from service.engine.runtimes.proof import Proof
 from service.engine.runtimes.registry import RUNTIMES, RuntimeKind
@@ -56,10 +57,9 @@ def open_runtime(
     proof = Proof(model)
     if runtime != "auto":
         return _asked_for(RUNTIMES[runtime], device, precision, model, proof)
-    if device == "cuda" or (device == "auto" and _made_for_gpus()):
-        kind = next(kind for kind in RUNTIMES.values() if kind.automatic and "cuda" in kind.devices)
+    if device == "cuda" or (device == "auto" and made_for_gpus()):
         try:
-            return _asked_for(kind, "cuda", precision, model, proof)
+            return _first_on_gpu(precision, model, proof)
         except RuntimeUnavailable as error:
             if device == "cuda":
                 raise
@@ -77,19 +77,37 @@ def _asked_for(kind: RuntimeKind, device: Device, precision: Precision, model: M
         raise RuntimeUnavailable(f"the {kind.name} runtime is for CPUs, not for CUDA")
     # Of a runtime that is asked for by name, a precision below what else would be allowed is meant too.
     lowest = (kind.allowed(precision) or kind.precisions[:1])[-1]
-    runtime = kind.open(model, device, lowest)
+    try:
+        runtime = kind.open(model, device, lowest)
+    except DeviceLost as error:
+        raise RuntimeUnavailable(f"the GPU failed while {kind.name} was opened: {error}") from error
     if problem := proof.problem(runtime):
+        if isinstance(runtime, Closing):
+            with suppress(DeviceLost):  # that may be the problem
+                runtime.close()
         raise RuntimeUnavailable(f"{runtime.name} in {runtime.precision} is not right for this model here: {problem}")
     return runtime
 
 
-def _made_for_gpus() -> bool:
-    """Whether the ONNX Runtime that is installed is one for GPUs."""
-    try:
-        version("onnxruntime-gpu")
-    except PackageNotFoundError:
-        return False
-    return True
+def _first_on_gpu(precision: Precision, model: Model, proof: Proof) -> Runtime:
+    """The first runtime for GPUs that is right, the fastest kinds first, each in the fastest precision first.
+
+    Raises:
+        RuntimeUnavailable: none is.
+    """
+    tried: list[Candidate] = []
+    for kind in RUNTIMES.values():
+        highest, *lower = kind.allowed(precision) or kind.precisions[:1]
+        for each in (*lower, highest) if "cuda" in kind.devices else ():
+            try:
+                runtime = _asked_for(kind, "cuda", each, model, proof)
+            except RuntimeUnavailable as error:
+                tried.append(Candidate(kind.name, each, problem=str(error)))
+                continue
+            for candidate in tried:
+                _log.warning("%s in %s is left out: %s", candidate.runtime, candidate.precision, candidate.problem)
+            return _with_candidates(runtime, [*tried, Candidate(kind.name, each)])
+    raise RuntimeUnavailable("; ".join(dict.fromkeys(f"{each.runtime}: {each.problem}" for each in tried)))
 
 
 def _fastest(model: Model, precision: Precision, proof: Proof) -> Runtime:

@@ -7,7 +7,7 @@ from pathlib import Path
 from artifact.agreement import LogitsAndMargins
 from artifact.manifest import TORCHSCRIPT_NAME, Manifest, verified_file
 from artifact.preprocessing import Float32Array
-from service.engine.errors import RuntimeUnavailable
+from service.engine.errors import RuntimeUnavailable, device_error
 from service.engine.runtimes.base import Candidate, Device, Model, Precision
 
 try:
@@ -41,10 +41,15 @@ class TorchScriptRuntime:
 
     def run(self, images: Float32Array, gate_offset: Float32Array) -> LogitsAndMargins:
         """See `Runtime.run`."""
-        with torch.inference_mode():
-            inputs = (torch.from_numpy(array).to(self.device) for array in (images, gate_offset))
-            logits, margins = self._module(*inputs)
-            return logits.cpu().numpy(), margins.cpu().numpy()
+        try:
+            with torch.inference_mode():
+                inputs = (torch.from_numpy(array).to(self.device) for array in (images, gate_offset))
+                logits, margins = self._module(*inputs)
+                return logits.cpu().numpy(), margins.cpu().numpy()
+        except RuntimeError as error:
+            if self.device == "cuda":
+                raise device_error(error) from error
+            raise
 
 
 def open_model(model: Model, device: Device, _: Precision) -> TorchScriptRuntime:

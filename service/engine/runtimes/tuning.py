@@ -15,13 +15,12 @@ from artifact.preprocessing import Float32Array
 from service.engine.errors import InferenceFailed
 from service.engine.runtimes.base import Runtime
 
-Source = Literal["set", "measured"]
+Source = Literal["set", "measured", "fixed"]
 
 _SECONDS_EACH = 0.05
 # A larger number must win by this much: more threads and larger batches cost memory and, for some, time.
 _GAIN = 1.05
-_MOST_THREADS_ON_GPU, _LARGEST_BATCH = 4, {"cpu": 16, "cuda": 64}
-_LONGEST_WAIT_MS = 5.0
+_LARGEST_BATCH = {"cpu": 16, "cuda": 32}
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,9 @@ class Tuning:
 def tune(runtime: Runtime, images: Float32Array, wishes: PolicyWishes) -> Tuning:
     """Measure what the user has not set.
 
-    A batch is worth forming only where its images together take less time than one by one, and worth waiting for only
-    on a GPU, then for as long as one image takes.
+    A batch is worth forming only where its images together take less time than one by one. It is not worth waiting for:
+    a CPU has something to do at once, and the process of a GPU merges what comes while it runs. Workers that have a GPU
+    run their models decode, one on each core.
 
     Args:
         runtime: opened for the model.
@@ -77,15 +77,15 @@ def tune(runtime: Runtime, images: Float32Array, wishes: PolicyWishes) -> Tuning
     try:
         _run(runtime, images[:1])  # what is slow the first time is no measure
         max_batch = wishes.max_batch or _best_batch(runtime, images)
-        workers = wishes.workers or _best_threads(runtime, images, max_batch)
-        max_wait_ms = _best_wait_ms(runtime, images, max_batch) if wishes.max_wait_ms is None else wishes.max_wait_ms
+        decode_alone = runtime.device == "cuda"
+        workers = wishes.workers or (usable_cores() if decode_alone else _best_threads(runtime, images, max_batch))
     except Exception as error:  # whatever a runtime raises
         raise InferenceFailed from error
     return Tuning(
-        BatchPolicy(workers, max_batch, max_wait_ms),
-        workers="set" if wishes.workers else "measured",
+        BatchPolicy(workers, max_batch, wishes.max_wait_ms or 0.0),
+        workers="set" if wishes.workers else "fixed" if decode_alone else "measured",
         max_batch="set" if wishes.max_batch else "measured",
-        max_wait_ms="measured" if wishes.max_wait_ms is None else "set",
+        max_wait_ms="fixed" if wishes.max_wait_ms is None else "set",
     )
 
 
@@ -102,27 +102,19 @@ def _best_batch(runtime: Runtime, images: Float32Array) -> int:
 
 
 def _best_threads(runtime: Runtime, images: Float32Array, batch: int) -> int:
-    """As many threads as together run (almost) the most images a second: few of them on a GPU.
+    """As many threads as together run (almost) the most images a second.
 
-    On a CPU it is one for every core, unless fewer are clearly faster: on a machine that is busy while this measures,
-    the second thread may gain nothing now, and be missed for good.
+    It is one for every core, unless fewer are clearly faster: on a machine that is busy while this measures, the second
+    thread may gain nothing now, and be missed for good.
     """
     batch_images = np.resize(images, (batch, *images.shape[1:]))
-    counts = _doubling(_MOST_THREADS_ON_GPU) if runtime.device == "cuda" else _doubling(usable_cores())[::-1]
 
     def images_per_s(count: int) -> float:
         with ThreadPoolExecutor(count) as pool:
             taken = [pool.submit(_seconds, lambda: _run(runtime, batch_images)) for _ in range(count)]
             return sum(1 / seconds.result() for seconds in taken)
 
-    return _preferred(counts, images_per_s)
-
-
-def _best_wait_ms(runtime: Runtime, images: Float32Array, max_batch: int) -> float:
-    """On a GPU that gains by batches, as long as one image takes; a CPU has something to do at once."""
-    if runtime.device != "cuda" or max_batch == 1:
-        return 0.0
-    return min(_LONGEST_WAIT_MS, 1000 * _seconds(lambda: _run(runtime, images[:1])))
+    return _preferred(_doubling(usable_cores())[::-1], images_per_s)
 
 
 def _preferred(sizes: Sequence[int], speed: Callable[[int], float]) -> int:

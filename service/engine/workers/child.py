@@ -6,6 +6,7 @@ import logging
 import os
 import select
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Thread
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import orjson
 
 from artifact.manifest import ArtifactError
-from service.engine.errors import InferenceFailed, RuntimeUnavailable
+from service.engine.errors import DeviceLost, InferenceFailed, RuntimeUnavailable
 from service.engine.ipc import codec as wire
 from service.engine.ipc.frames import Frames, framed, receive
 from service.engine.ipc.handshake import Opened, Refusal
@@ -59,6 +60,18 @@ def serve(
     forbid_new_privileges()
     Thread(target=_end_without_service, args=(connection,), daemon=True).start()
     set_policy("SCHED_OTHER")  # the service's loop, from which it may come, may stand back for it
+    try:
+        _serve(connection, open_models, failures)
+    except DeviceLost as error:  # whoever is started in this one's place has it again
+        _log.error("this process ends, since its device is lost: %s", error)
+        sys.exit(1)
+
+
+def _serve(
+    connection: socket.socket,
+    open_models: Callable[[dict[str, object]], Sequence[OpenModel]],
+    failures: Sequence[type[Exception]],
+) -> None:
     frames = Frames()
     with suppress(EOFError, ConnectionError):  # the service is gone
         try:

@@ -7,23 +7,29 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from artifact.agreement import LogitsAndMargins
 from artifact.manifest import ALWAYS, NEVER, Manifest
 from artifact.preprocessing import Float32Array
-from service.engine.errors import DeadlineExceeded, InferenceFailed, InvalidTensor
+from service.engine.errors import DeadlineExceeded, DeviceLost, InferenceFailed, InvalidTensor
 from service.engine.job import Answer, ImageJob, Outcome
 from service.engine.runtimes.base import Runtime
 
 _log = logging.getLogger(__name__)
 
 
+Images = npt.NDArray[Any]
+"""Float32 (3, H, W) each, or uint8 (H, W, 3) each."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Prepared:
     row: int
-    images: Float32Array  # (1, 3, H, W)
+    images: Images  # (1, 3, H, W), or (1, H, W, 3) pixels
     gate_offset: float
     decode_s: float
     is_tensor: bool
@@ -34,22 +40,26 @@ class LocalWorker:
 
     Args:
         runtime: runs the model.
-        prepare: from an image file to one network input (3, H, W); what it raises becomes that image's outcome.
+        prepare: from an image file to one network input (3, H, W), or to its pixels (H, W, 3), which the runtime
+            takes as well; what it raises becomes that image's outcome.
         clock: the one that the jobs' times are told in.
         prepare_dear: the same for jobs that are dear; by default the same function.
+        prepares_pixels: whether it is pixels, which are not run together with tensors.
     """
 
     def __init__(
         self,
         runtime: Runtime,
-        prepare: Callable[[bytes], Float32Array],
+        prepare: Callable[[bytes], Images],
         clock: Callable[[], float] = time.monotonic,
-        prepare_dear: Callable[[bytes], Float32Array] | None = None,
+        prepare_dear: Callable[[bytes], Images] | None = None,
+        prepares_pixels: bool = False,
     ) -> None:
         self._runtime = runtime
         self._prepare = prepare
         self._prepare_dear = prepare_dear or prepare
         self._clock = clock
+        self._prepares_pixels = prepares_pixels
 
     @property
     def manifest(self) -> Manifest:
@@ -61,16 +71,23 @@ class LocalWorker:
 
         Raises:
             InferenceFailed: it does not run.
+            DeviceLost: the device does not work any more.
         """
         side = self._runtime.manifest.input_size
         images = np.zeros((batch_size, 3, side, side), np.float32)
         try:
             self._outputs(images, np.resize(np.array([ALWAYS, NEVER], np.float32), batch_size))
+        except DeviceLost:
+            raise
         except Exception as error:  # whatever a runtime raises
             raise InferenceFailed from error
 
     def work(self, jobs: Sequence[ImageJob]) -> list[Outcome]:
-        """The outcome of each job: a failure is its own and nobody else's."""
+        """The outcome of each job: a failure is its own and nobody else's.
+
+        Raises:
+            DeviceLost: the device does not work any more, for this process.
+        """
         started = self._clock()
         outcomes: list[Outcome] = [DeadlineExceeded()] * len(jobs)
         prepared = []
@@ -87,16 +104,21 @@ class LocalWorker:
             # An answer that would come too late is not worth its compute either.
             if ended < job.deadline:
                 prepared.append(_Prepared(row, images, job.gate_offset, ended - begun, job.is_tensor))
-        self._run([started - job.queued_at for job in jobs], prepared, outcomes)
+        queue_s = [started - job.queued_at for job in jobs]
+        if self._prepares_pixels:
+            tensors = [each for each in prepared if each.is_tensor]
+            self._run(queue_s, tensors, outcomes)
+            prepared = [each for each in prepared if not each.is_tensor]
+        self._run(queue_s, prepared, outcomes)
         return outcomes
 
-    def _input(self, job: ImageJob) -> Float32Array:
-        """What the network takes of a job, (3, H, W)."""
+    def _input(self, job: ImageJob) -> Images:
+        """What the runtime takes of a job."""
         if job.is_tensor:
             return _tensor(job.image, self._runtime.manifest.input_size)
         return (self._prepare_dear if job.dear else self._prepare)(job.image)
 
-    def _outputs(self, images: Float32Array, offsets: Float32Array) -> LogitsAndMargins:
+    def _outputs(self, images: Images, offsets: Float32Array) -> LogitsAndMargins:
         logits, margins = self._runtime.run(images, offsets)
         # In plain Python: for the few values of an image NumPy takes three times as long.
         if not (all(map(math.isfinite, logits.ravel().tolist())) and all(map(math.isfinite, margins.ravel().tolist()))):
@@ -114,6 +136,8 @@ class LocalWorker:
             logits, margins = self._outputs(images, offsets)
             executed = self._runtime.manifest.executed(margins, offsets)
             macs = self._runtime.manifest.spent_macs(executed)
+        except DeviceLost:
+            raise
         except Exception as error:  # whatever a runtime raises
             if len(batch) > 1:
                 _log.warning("a batch of %d failed; running its images one by one", len(batch), exc_info=error)

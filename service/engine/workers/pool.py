@@ -62,6 +62,9 @@ class Workshop(Protocol):
     def worker(self, models: Sequence[Model]) -> Worker:
         """A worker that runs these models, not started yet."""
 
+    def close(self) -> None:
+        """End what workers had in common; there are none any more."""
+
 
 @dataclass(frozen=True)
 class WorkerPool:

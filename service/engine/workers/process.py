@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 
 import orjson
 
+from service.engine.child_process import start_module
+from service.engine.devices.process import DeviceProcess
 from service.engine.errors import RuntimeUnavailable, WorkerLost
 from service.engine.ipc import codec as wire
 from service.engine.ipc.dialogue import Dialogue
@@ -18,7 +19,6 @@ from service.engine.ipc.frames import Frames, framed, receive
 from service.engine.ipc.handshake import REPLY, Opened, Refusal
 from service.engine.job import Answered, ImageJob
 from service.engine.operating_system import is_suspended
-from service.engine.workers.printed import log_printed
 
 _log = logging.getLogger(__name__)
 
@@ -27,26 +27,32 @@ _LONGEST_START_S = 120.0
 _LONGEST_END_S = 1.0
 # Far more than the answers of any batch, in bytes; a process that says it sends more is not itself any more.
 _LONGEST_REPLY = 1 << 26
-_STANDARD_ERROR = 2
 
 
 class WorkerProcess:
     """Starts `python -m MODULE` and gives it work over a socket.
 
     Args:
-        module: calls `process_side.serve`; its arguments are the file descriptors of the socket and of the log.
+        module: calls `process_side.serve`; its arguments are the descriptors of the socket and of the log.
         options: for the module, JSON.
         codecs: of the outcomes of every model, by its number.
         stuck_s: longest time a batch may take, in seconds; a process that needs longer is lost.
+        device: that runs its models; it is given the descriptor of a connection to that, after the socket's.
     """
 
     def __init__(
-        self, module: str, options: Mapping[str, object], codecs: Mapping[int, wire.OutcomeCodec], stuck_s: float
+        self,
+        module: str,
+        options: Mapping[str, object],
+        codecs: Mapping[int, wire.OutcomeCodec],
+        stuck_s: float,
+        device: DeviceProcess | None = None,
     ) -> None:
         self._module = module
         self._options = options
         self._codecs = codecs
         self._stuck_s = stuck_s
+        self._device = device
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._frames = Frames()
@@ -85,8 +91,12 @@ class WorkerProcess:
         self.close()
         try:
             self._socket, there = socket.socketpair()
-            with there:
-                self._process = self._popen(there)
+            with ExitStack() as passed:
+                connections = [there, *([self._device.connect()] if self._device else [])]
+                for connection in connections:
+                    passed.enter_context(connection)
+                descriptors = [connection.fileno() for connection in connections]
+                self._process = start_module(self._module, descriptors, "worker process")
             self._frames = Frames(_LONGEST_REPLY)
             self._socket.settimeout(_LONGEST_START_S)
             self._socket.sendall(framed(orjson.dumps({**self._options, "tune": tune})))
@@ -95,22 +105,6 @@ class WorkerProcess:
             raise RuntimeUnavailable(f"its process cannot be started: {error}") from error
         if self._aborted:
             self._process.kill()
-
-    def _popen(self, there: socket.socket) -> subprocess.Popen[bytes]:
-        """The process, which logs to this one's standard error, and has one of its own for what it should not print."""
-        printed, prints = os.pipe()
-        log = os.dup(_STANDARD_ERROR)
-        try:
-            command = [sys.executable, "-m", self._module, str(there.fileno()), str(log)]
-            process = subprocess.Popen(command, pass_fds=[there.fileno(), log], stdin=subprocess.DEVNULL, stderr=prints)
-        except OSError:
-            os.close(printed)
-            raise
-        finally:
-            os.close(prints)
-            os.close(log)
-        log_printed(printed, f"worker process {process.pid}")
-        return process
 
     def start(self) -> None:
         """Wait until the process has opened its models; launch it first where there is none that lives."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from queue import SimpleQueue
 from threading import Thread
 
+from service.engine.errors import DeviceLost, InferenceFailed
 from service.engine.ipc.codec import Check
 from service.engine.job import Answered, ImageJob, Outcome
 from service.engine.scheduling_policy import set_policy
 from service.engine.workers.local import LocalWorker
+
+_log = logging.getLogger(__name__)
 
 
 class ThreadWorker:
@@ -75,5 +79,10 @@ class ThreadWorker:
     def _worked(self, jobs: Sequence[ImageJob]) -> list[Outcome]:
         try:
             return self._workers[jobs[0].model].work(jobs)
+        except DeviceLost as lost:
+            _log.critical("a device is lost, which only another process can use again: restart the service; %s", lost)
+            failure = InferenceFailed()
+            failure.__cause__ = lost
+            return [failure] * len(jobs)
         except Exception as error:  # this thread must not end by it: nobody else does its work
             return [error] * len(jobs)

@@ -80,6 +80,18 @@ def test_client_that_left_cannot_have_sent_a_corrupt_image(ledger: Ledger) -> No
     assert list(ledger.problems(Counted.of(told)))
 
 
+def test_only_a_body_that_was_no_http_may_be_counted_as_malformed() -> None:
+    told = Counted.of(
+        'aig_requests_total{outcome="malformed_request",route="/classify"} 1.0\n'
+        'aig_request_seconds_count{route="/classify"} 1.0\n'
+    )
+    broken, left = Ledger(), Ledger()
+    broken.note_broken("/classify")
+    left.note_left("/classify")
+    assert list(broken.problems(told)) == []
+    assert list(left.problems(told)) == ["/classify malformed_request: 0 seen, 1 counted"]
+
+
 def test_every_image_of_a_batch_is_noted() -> None:
     ledger = Ledger()
     item = {"filename": None, "answer": {}, "error": None}

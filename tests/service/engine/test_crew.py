@@ -77,3 +77,39 @@ def test_model_comes_and_goes_beside_another(engine: LoopedEngine) -> None:
     with pytest.raises(EngineStopped):
         second.submit(5.0, PATIENCE_S)
     assert _value(engine.submit(6.0, PATIENCE_S)) == 6.0
+
+
+def test_more_workers_run_more_at_a_time(engine: LoopedEngine, runtime: EchoRuntime) -> None:
+    crew = engine.engine.crew
+    engine.begin(crew.resize(4, lambda: _worker(runtime))).result(PATIENCE_S)
+    wait_until(lambda: crew.scheduler.workers == 4)
+    assert engine.engine.lane.policy.workers == 4
+    runtime.hold()
+    running = [engine.submit(float(number), PATIENCE_S) for number in range(4)]
+    runtime.wait_until_running(4)
+    runtime.release()
+    assert [_value(each) for each in running] == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_workers_that_are_too_many_end_when_they_have_run_what_they_have(
+    engine: LoopedEngine, runtime: EchoRuntime
+) -> None:
+    crew = engine.engine.crew
+    runtime.hold()
+    running = [engine.submit(float(number), PATIENCE_S) for number in range(2)]
+    runtime.wait_until_running(2)
+    resizing = engine.begin(crew.resize(1, lambda: _worker(runtime)))
+    wait_until(lambda: len(crew.workers) == 1)
+    assert not resizing.done()
+    runtime.release()
+    resizing.result(PATIENCE_S)
+    assert [_value(each) for each in running] == [0.0, 1.0]
+    assert (crew.scheduler.workers, engine.engine.lane.policy.workers) == (1, 1)
+    assert _value(engine.submit(3.0, PATIENCE_S)) == 3.0
+
+
+def test_one_worker_stays(engine: LoopedEngine, runtime: EchoRuntime) -> None:
+    crew = engine.engine.crew
+    engine.begin(crew.resize(0, lambda: _worker(runtime))).result(PATIENCE_S)
+    assert len(crew.workers) == 1
+    assert _value(engine.submit(3.0, PATIENCE_S)) == 3.0

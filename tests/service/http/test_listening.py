@@ -5,7 +5,7 @@ import socket
 import pytest
 from pydantic_settings import SettingsError
 
-from service.http.listening import taken_port
+from service.http.listening import claimed, taken_port
 
 
 @pytest.mark.parametrize(("host", "why"), [("192.0.2.1", "assign"), ("nobody.invalid", "not known")])
@@ -37,3 +37,21 @@ def test_hosts_of_both_protocols_are_listened_on_at_one_port() -> None:
     with taken_port(["127.0.0.1", "::1"], 0) as taken:
         (first, port), (second, other, *_) = (listener.getsockname() for listener in taken)
     assert (first, second, other) == ("127.0.0.1", "::1", port)
+
+
+def test_shared_port_is_taken_by_several_who_share_it_and_by_nobody_else() -> None:
+    with taken_port(["127.0.0.1"], 0, shared=True) as (first,):
+        port = first.getsockname()[1]
+        first.listen()
+        with taken_port(["127.0.0.1"], port, shared=True) as (second,):
+            second.listen()
+        with pytest.raises(SettingsError, match="Address already in use"), taken_port(["127.0.0.1"], port):
+            pass
+
+
+def test_claimed_port_cannot_be_claimed_by_others_until_it_is_given_up() -> None:
+    with taken_port(["127.0.0.1", "::1"], 0) as listeners:
+        with claimed(listeners), pytest.raises(SettingsError, match="already in use; stop what"), claimed(listeners):
+            pass
+        with claimed(listeners):
+            pass

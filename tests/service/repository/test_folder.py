@@ -26,8 +26,6 @@ def folder(artifact: Path, tmp_path: Path) -> Path:
 
 def test_versions_are_in_the_order_of_their_numbers(folder: Path) -> None:
     assert ModelFolder(folder).versions() == [("another", "1"), ("small", "2"), ("small", "10")]
-    assert ModelFolder(folder).newest("small") == "10"
-    assert ModelFolder(folder).newest("nobody") is None
 
 
 def test_versions_that_are_no_numbers_are_older_than_all_that_are() -> None:
@@ -58,6 +56,14 @@ def test_names_that_lead_elsewhere_are_none(folder: Path, name: str, version: st
 def test_default_is_the_newest_version_of_the_first_model_or_of_the_one_that_is_set(folder: Path) -> None:
     manifests = [default_model(Settings(model_repository=folder, default_model=name))[1] for name in (None, "small")]
     assert [(each.name, each.version) for each in manifests] == [("another", "1"), ("small", "10")]
+
+
+def test_default_is_among_what_other_processes_serve(folder: Path) -> None:
+    settings = Settings(model_repository=folder)
+    assert default_model(settings, [("small", "2"), ("another", "1")])[1].version == "2"
+    for served in ([("small", "9"), ("small", "2")], [("small", "9")]):
+        with pytest.raises(ArtifactError):  # another version in its place would be another model's answers
+            default_model(settings, served)
 
 
 def test_folder_without_the_default_model_is_refused(folder: Path, tmp_path: Path) -> None:

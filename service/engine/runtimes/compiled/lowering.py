@@ -14,9 +14,10 @@ from service.engine.runtimes.compiled.layers import Layers, Weights
 from service.engine.runtimes.compiled.layout import nchwc
 from service.engine.runtimes.compiled.processor import VectorUnit
 from service.engine.runtimes.compiled.program import Program
+from service.engine.runtimes.compiled.sliding import convolution_over
 from service.engine.runtimes.compiled.stem import emit_stem
-from service.engine.runtimes.compiled.window import expect, window_of
 from service.engine.runtimes.portable_graph import GateWeights, PortableBlock, PortableGraph, UnknownGraph
+from service.engine.runtimes.window import expect, window_of
 
 
 def lower_network(graph: PortableGraph, gate_threshold: float, vectors: VectorUnit, layers: Layers) -> Program:
@@ -96,11 +97,13 @@ class _Lowering:
                 signed = self._buffer("projected", len(weights.bias), side, 0, element_type)
 
             def opened() -> None:
-                self._program.convolve(window.convolution(features.layout, signed.layout), weights, features, signed)
+                self._program.convolve(
+                    convolution_over(window, features.layout, signed.layout), weights, features, signed
+                )
                 self._residual(block, features, signed, output)
 
             def closed() -> None:
-                spec = window.convolution(features.layout, output.layout, relu=True, pools=True)
+                spec = convolution_over(window, features.layout, output.layout, relu=True, pools=True)
                 self._program.convolve(spec, weights, features, output)
 
         else:
@@ -129,12 +132,12 @@ class _Lowering:
             weights = self._layers.residual(node, block.name, number, last)
             if last:
                 source, residual = features.layout, shortcut.layout
-                spec = window.convolution(source, output.layout, relu=True, residual=residual, pools=True)
+                spec = convolution_over(window, source, output.layout, relu=True, residual=residual, pools=True)
                 self._program.convolve(spec, weights, features, output, shortcut)
             else:
                 side, border = window.over(features.layout.width), windows[number + 1].padding
                 target = self._features(f"inner{number}", len(weights.bias), side, border=border)
-                spec = window.convolution(features.layout, target.layout, relu=True)
+                spec = convolution_over(window, features.layout, target.layout, relu=True)
                 self._program.convolve(spec, weights, features, target)
                 features = target
 

@@ -19,7 +19,8 @@ from service.engine.runtimes.compiled.convolution import Convolution
 from service.engine.runtimes.compiled.layers import Weights
 from service.engine.runtimes.compiled.layout import nchw, space_to_depth
 from service.engine.runtimes.compiled.program import Program
-from service.engine.runtimes.compiled.window import Window, expect, window_of
+from service.engine.runtimes.compiled.sliding import convolution_over, max_pool_over
+from service.engine.runtimes.window import Window, expect, window_of
 
 _COLOURS = 3
 # How far beyond its pixels features may be read: all convolutions but the first have filters of 3 x 3 or 1 x 1.
@@ -54,13 +55,13 @@ def emit_stem(
     else:
         image = program.buffers.allocate(nchw(_COLOURS, side, window.padding))
         program.load_image(image)
-        spec = window.convolution(image.layout, features.layout, relu=True, pools=True)
+        spec = convolution_over(window, image.layout, features.layout, relu=True, pools=True)
         program.convolve(spec, weights, image, features)
     if len(others) == 1:
         return features
     pooling = window_of(others[-1])
     pooled = reserve("features", len(weights.bias), pooling.over(features.layout.width), None)
-    program.max_pool(pooling.max_pool(features.layout, pooled.layout), features, pooled)
+    program.max_pool(max_pool_over(pooling, features.layout, pooled.layout), features, pooled)
     return pooled
 
 

@@ -294,6 +294,15 @@ def test_dear_jobs_have_all_workers_where_no_others_come(clock: Clock) -> None:
     assert desk.running == "BC"
 
 
+def test_dear_jobs_may_have_all_workers_where_nobody_waits_for_a_single_answer(clock: Clock) -> None:
+    desk = Desk(clock, workers=4, max_batch=1, idle=True)
+    desk.scheduler.unhurried = True
+    desk.put("aABCDb")
+    assert desk.running == "ABCa"
+    desk.end("a")
+    assert desk.running == "ABCD"
+
+
 def test_dear_jobs_have_their_turn_where_workers_always_have_something_ahead(clock: Clock) -> None:
     desk = Desk(clock, workers=2, max_batch=1)
     desk.run("x", 1.0)

@@ -41,6 +41,7 @@ BLOCKABLE: dict[str, dict[str, object]] = {
     "stages of one width": {"stage_widths": (16, 16, 16)},
     "bottlenecks": {"block": "bottleneck", "stage_widths": (16, 16, 32)},
     "imagenet stem, bottlenecks": IMAGENET | {"block": "bottleneck", "stage_widths": (16, 32)},
+    "stride in 1x1": IMAGENET | {"block": "bottleneck", "stage_widths": (16, 32), "bottleneck_stride": "1x1"},
     "imagenet stem, basic": IMAGENET | {"stage_widths": (16, 32)},
     "a single block": {"stage_blocks": (1,), "stage_widths": (16,), "target_rates": (HALF,)},
     "small gates": WIDE | {"gate_hidden": 3},

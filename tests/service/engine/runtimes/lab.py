@@ -20,6 +20,7 @@ Change = Callable[[Float32Array, Float32Array, Float32Array], LogitsAndMargins]
 """From the right logits and margins and the gate offsets to what a runtime says instead."""
 
 ONNX, COMPILED, TORCHSCRIPT = Candidate("onnx", "fp32"), Candidate("compiled", "fp32"), Candidate("torchscript", "fp32")
+CUDA = Candidate("cuda", "fp32")
 OPENVINO, OPENVINO_BF16 = Candidate("openvino", "fp32"), Candidate("openvino", "bf16")
 COMPILED_BF16 = Candidate("compiled", "bf16")
 FP32 = (ONNX, COMPILED, OPENVINO)

@@ -21,7 +21,7 @@ from artifact.manifest import (
     write_manifest,
 )
 from artifact.preprocessing import Float32Array
-from service.engine.errors import RuntimeUnavailable
+from service.engine.errors import DeviceLost, RuntimeUnavailable
 from service.engine.runtimes import onnx as onnx_runtime
 from service.engine.runtimes import selection
 from service.engine.runtimes.base import Device, Runtime, RuntimeName
@@ -181,7 +181,7 @@ def test_runtime_for_cpus_is_refused_on_cuda(artifact: Path, name: RuntimeName) 
 def test_cuda_that_is_built_in_but_does_not_work_leaves_the_fastest_on_the_cpu(
     artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: Device
 ) -> None:
-    monkeypatch.setattr(selection, "_made_for_gpus", lambda: True)
+    monkeypatch.setattr(selection, "made_for_gpus", lambda: True)
     monkeypatch.setattr(onnx_runtime, "cuda_present", lambda: True)
     monkeypatch.setattr(onnx_runtime, "_providers", lambda _: ["CPUExecutionProvider"])
     monkeypatch.setattr(selection, "_SECONDS_EACH", 0.001)
@@ -192,12 +192,24 @@ def test_cuda_that_is_built_in_but_does_not_work_leaves_the_fastest_on_the_cpu(
 
 
 def test_cuda_that_works_is_taken_without_comparing(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selection, "_made_for_gpus", lambda: True)
+    monkeypatch.setattr(selection, "made_for_gpus", lambda: True)
     monkeypatch.setattr(onnx_runtime, "cuda_present", lambda: True)
     monkeypatch.setattr(onnx_runtime, "_providers", lambda _: ["CPUExecutionProvider"])
     monkeypatch.setattr(onnx_runtime, "_CUDA", "CPUExecutionProvider")  # as if it had come up
+    monkeypatch.setattr(onnx_runtime, "_MEMORY", "cpu")
     monkeypatch.setattr(selection, "_candidates", lambda _: pytest.fail("runtimes of the CPU were compared"))
     assert open_runtime(artifact, "auto", "auto").device == "cuda"
+
+
+def test_run_that_fails_on_a_gpu_is_told_and_not_done_by_the_cpu(
+    artifact: Path, images: Float32Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_runtime, "_CUDA", "CPUExecutionProvider")  # as if it had come up
+    runtime = onnx_runtime.OnnxRuntime(artifact, read_manifest(artifact), "cpu")
+    assert runtime.device == "cuda"
+    monkeypatch.setattr(onnx_runtime, "_MEMORY", "a device that is none")
+    with pytest.raises(DeviceLost):
+        runtime.run(images[:1], np.zeros(1, np.float32))
 
 
 @pytest.mark.parametrize(("name", "library"), [("onnx", "onnxruntime"), ("torchscript", "torch")])
@@ -206,7 +218,7 @@ def test_library_that_is_not_installed_is_told(artifact: Path, name: str, librar
 import sys
 sys.modules[{library!r}] = None
 from pathlib import Path
-from service.engine.errors import RuntimeUnavailable
+from service.engine.errors import DeviceLost, RuntimeUnavailable
 from service.engine.runtimes.selection import open_runtime
 try:
     open_runtime(Path({str(artifact)!r}), {name!r})

@@ -20,6 +20,7 @@ from tests.networks import small_network
 from tests.service.engine.runtimes.artifacts import ALL_GATED, Exported, export
 from tests.service.engine.runtimes.lab import (
     COMPILED,
+    CUDA,
     ONNX,
     OPENVINO_BF16,
     TORCHSCRIPT,
@@ -74,6 +75,8 @@ def test_gpu_that_is_not_right_is_refused_where_it_was_asked_for(lab: Lab, chang
     for runtime in ("auto", "onnx"):
         assert lab.choose(runtime=runtime, device="cuda").device == "cuda"
     lab.offer(ONNX, 1, change)
+    assert chosen(lab.choose(runtime="auto", device="cuda")) == ("torchscript", "fp32")
+    lab.offer(TORCHSCRIPT, 1, change)
     for runtime in ("auto", "onnx"):
         with pytest.raises(RuntimeUnavailable, match="onnx 1 in fp32 is not right for this model here: "):
             lab.choose(runtime=runtime, device="cuda")
@@ -82,13 +85,14 @@ def test_gpu_that_is_not_right_is_refused_where_it_was_asked_for(lab: Lab, chang
 def test_gpu_that_is_not_right_leaves_the_fastest_on_the_cpu_and_that_is_told(
     lab: Lab, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(selection, "_made_for_gpus", lambda: True)
+    monkeypatch.setattr(selection, "made_for_gpus", lambda: True)
     assert lab.choose(device="auto").device == "cuda"
-    assert lab.opened == [ONNX]
+    assert lab.opened == [CUDA, ONNX]
     lab.offer(ONNX, 1, off_when_forced(-1))
+    lab.withdraw(TORCHSCRIPT, RuntimeUnavailable("it is not installed"))
     runtime = lab.choose(device="auto")
     assert (runtime.device, chosen(runtime)) == ("cpu", ("compiled", "fp32"))
-    assert "the CPU serves instead of a GPU: onnx 1 in fp32 is not right for this model here" in caplog.text
+    assert "the CPU serves instead of a GPU: cuda: not in this lab; onnx: onnx 1 in fp32 is not" in caplog.text
 
 
 def test_low_precision_with_forced_gates_need_only_predict_nearly_alike(lab: Lab) -> None:
@@ -168,4 +172,5 @@ def test_portable_graph_is_not_opened_to_prove_another(lab: Lab) -> None:
 def test_fp32_on_a_gpu_is_not_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_runtime, "cuda_present", lambda: True)
     monkeypatch.setattr(onnx_runtime.onnxruntime, "preload_dlls", lambda: None)
-    assert onnx_runtime._providers("cuda")[0] == ("CUDAExecutionProvider", {"use_tf32": "0"})
+    name, options = onnx_runtime._providers("cuda")[0]
+    assert (name, options["use_tf32"]) == ("CUDAExecutionProvider", "0")

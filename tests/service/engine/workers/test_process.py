@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from artifact.manifest import ArtifactError
+from service.engine import child_process
 from service.engine.errors import DeadlineExceeded, InferenceFailed, RuntimeUnavailable, WorkerLost
 from service.engine.ipc.codec import UnexpectedError
 from service.engine.job import Answer
@@ -105,7 +106,7 @@ def test_process_that_the_system_does_not_let_start_is_told(
     master = make_master()
     files = open_files()
     with monkeypatch.context() as patch:
-        patch.setattr(worker_process.sys, "executable", "/nowhere/python")
+        patch.setattr(child_process.sys, "executable", "/nowhere/python")
         with pytest.raises(RuntimeUnavailable, match="No such file"):
             master.start()
     assert open_files() == files

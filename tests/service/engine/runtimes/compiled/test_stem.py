@@ -11,8 +11,9 @@ from service.engine.runtimes.compiled.layers import Weights
 from service.engine.runtimes.compiled.layout import nchw, nchwc
 from service.engine.runtimes.compiled.processor import host_vector_unit
 from service.engine.runtimes.compiled.program import Program
+from service.engine.runtimes.compiled.sliding import convolution_over
 from service.engine.runtimes.compiled.stem import emit_stem, space_to_depth_weights
-from service.engine.runtimes.compiled.window import Window
+from service.engine.runtimes.window import Window
 from tests.service.engine.runtimes.compiled.kernels import (
     BFLOAT16,
     FLOAT32,
@@ -63,7 +64,7 @@ def _run(
 def _expected(window: Window, weights: Weights, image: Float32Array) -> Float32Array:
     over = window.over(image.shape[1])
     source, target = nchw(3, image.shape[1], window.padding), nchwc(16, over, over, 0, LANES)
-    spec = window.convolution(source, target, relu=True)
+    spec = convolution_over(window, source, target, relu=True)
     return convolved(spec, image, weights, np.zeros((16, over, over), np.float32))
 
 

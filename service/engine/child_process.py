@@ -1,17 +1,57 @@
-"""What a worker process prints: libraries written in C write to the standard error whatever they like."""
+"""Processes of this program's own, and what they print: libraries written in C print whatever they like."""
 
 from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from threading import Thread
 
 _log = logging.getLogger(__name__)
 
 # Of a line, and of the lines within some time, so much is logged: an image could make a library print without end.
 _MOST_BYTES, _MOST_LINES, _WITHIN_S = 500, 20, 60.0
+
+
+_STANDARD_ERROR = 2
+
+
+def start_module(
+    module: str, descriptors: Sequence[int], who: str, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start `python -m MODULE DESCRIPTOR... LOG`, where LOG is this process's standard error.
+
+    Args:
+        module: to run.
+        descriptors: of files that it inherits.
+        who: it is, in the log.
+        environment: added to that of this process.
+
+    Raises:
+        OSError: the system does not let it start.
+    """
+    printed, prints = os.pipe()
+    log = os.dup(_STANDARD_ERROR)
+    passed = [*descriptors, log]
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *map(str, passed)],
+            pass_fds=passed,
+            stdin=subprocess.DEVNULL,
+            stderr=prints,
+            env={**os.environ, **environment} if environment else None,
+        )
+    except OSError:
+        os.close(printed)
+        raise
+    finally:
+        os.close(prints)
+        os.close(log)
+    log_printed(printed, f"{who} {process.pid}")
+    return process
 
 
 def log_printed(source: int, who: str, clock: Callable[[], float] = time.monotonic) -> Thread:

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from service.engine.workers.printed import log_printed
+from service.engine.child_process import log_printed
 from tests.service.clock import Clock
 
 

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 
 from onnx import NodeProto, helper
 
-from service.engine.runtimes.compiled.convolution import Convolution
-from service.engine.runtimes.compiled.layout import Layout
-from service.engine.runtimes.compiled.pooling import MaxPool
 from service.engine.runtimes.portable_graph import UnknownGraph
 
 
@@ -28,35 +25,8 @@ class Window:
             UnknownGraph: there is none, because the input is smaller than the window.
         """
         if self.kernel > size + 2 * self.padding:
-            raise self._beyond()
+            raise UnknownGraph(f"a filter of {self.kernel} x {self.kernel} reaches beyond its input")
         return (size + 2 * self.padding - self.kernel) // self.stride + 1
-
-    def convolution(
-        self, source: Layout, target: Layout, relu: bool = False, residual: Layout | None = None, pools: bool = False
-    ) -> Convolution:
-        """The convolution from one layout to another.
-
-        Raises:
-            UnknownGraph: it would read or write where no features are.
-        """
-        self._check(source, target)
-        return Convolution(self.kernel, self.stride, self.padding, source, target, relu, residual, pools)
-
-    def max_pool(self, source: Layout, target: Layout) -> MaxPool:
-        """The pooling from one layout to another.
-
-        Raises:
-            UnknownGraph: as for `convolution`.
-        """
-        self._check(source, target)
-        return MaxPool(self.kernel, self.stride, self.padding, source, target)
-
-    def _check(self, source: Layout, target: Layout) -> None:
-        if self.padding > source.padding or target.width != self.over(source.width):
-            raise self._beyond()
-
-    def _beyond(self) -> UnknownGraph:
-        return UnknownGraph(f"a filter of {self.kernel} x {self.kernel} reaches beyond its input")
 
 
 def window_of(node: NodeProto) -> Window:

@@ -1,0 +1,1 @@
+"""A GPU belongs to one process, which merges what all workers want run on it."""

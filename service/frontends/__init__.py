@@ -1,0 +1,1 @@
+"""Several server processes on one port, which are one service to whoever asks."""
