@@ -1,33 +1,39 @@
-"""From labelled images to batches of network input, with crop and flip augmentation for training.
+"""From labelled images to batches of network input, augmented for training.
 
 Every random choice is a function of the seed and the training step alone, so a run can be repeated, and resumed in the
-middle of an epoch, exactly.
+middle of an epoch, exactly, with any number of processes that decode.
 """
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
+from artifact.cores import usable_cores
 from artifact.preprocessing import Preprocessing, UInt8Array
 from models.bad_images import BadImages, find_bad, readable
-from models.examples import Examples
+from models.distortion import Distortion
+from models.examples import DataError, Examples
 
 # Images whose fitted pixels are smaller than this stay decoded in memory: CIFAR does, ImageNet is decoded every epoch.
 _IN_MEMORY_SIDE = 64
 _PADDING = 4
+# Of the area and the aspect ratio that a random crop has (Szegedy et al. 2015, section 6).
+_SMALLEST_AREA, _LARGEST_RATIO = 0.08, 4 / 3
+_MOST_WORKERS = 8
 _WHOLE = slice(None)
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """Network input (N, 3, H, W) float32 and the class of each image (N,) int64."""
 
     images: Tensor
@@ -58,13 +64,32 @@ class Pixels(Protocol):
 
 
 class Dataset:
-    """Chosen examples as batches."""
+    """Chosen examples as batches.
 
-    def __init__(self, examples: Examples, indices: np.ndarray, preprocessing: Preprocessing, pixels: Pixels) -> None:
+    Args:
+        examples: all there are.
+        indices: of those chosen.
+        preprocessing: of the network.
+        pixels: of the examples.
+        workers: processes that decode ahead of what is used; none decodes when a batch is asked for.
+        pinned: whether batches lie in pinned memory, from where a GPU copies while it computes.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        indices: np.ndarray,
+        preprocessing: Preprocessing,
+        pixels: Pixels,
+        workers: int = 0,
+        pinned: bool = False,
+    ) -> None:
         self.examples = examples
         self.indices = indices
         self._preprocessing = preprocessing
         self._pixels = pixels
+        self._workers = workers
+        self._pinned = pinned
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -75,10 +100,17 @@ class Dataset:
         return self._pixels.augmentation
 
     def ordered(self, batch_size: int) -> Iterator[Batch]:
-        """All images once, in order, without augmentation."""
-        for start in range(0, len(self), batch_size):
-            chosen = self.indices[start : start + batch_size]
-            yield self._batch(chosen, self._pixels.fitted(chosen))
+        """All images once, in order, without augmentation.
+
+        Raises:
+            DataError: an image cannot be decoded.
+        """
+
+        def batch(number: int) -> Batch:
+            chosen = self.indices[number * batch_size : (number + 1) * batch_size]
+            return self._batch(chosen, self._pixels.fitted(chosen))
+
+        return self._load(batch, range(-(-len(self) // batch_size)))
 
     def shuffled(
         self, batch_size: int, seed: int, epoch: int, first: int = 0, share: slice = _WHOLE
@@ -92,14 +124,20 @@ class Dataset:
 
         Half of the images are mirrored in even epochs, the others in odd ones: a network that sees an image twice sees
         both views (alternating flip; Jordan 2024, "94% on CIFAR-10 in 3.29 seconds", section 3.6).
+
+        Raises:
+            DataError: an image cannot be decoded.
         """
         in_odd_epochs = np.random.default_rng(seed).random(len(self.examples)) < 0.5
         order = np.random.default_rng((seed, epoch)).permutation(self.indices)
-        for number in range(first, self.batches(batch_size)):
+
+        def batch(number: int) -> Batch:
             chosen = order[number * batch_size : (number + 1) * batch_size]
             random = np.random.default_rng((seed, epoch, number))
             mirrored = in_odd_epochs[chosen] == bool(epoch % 2)
-            yield self._batch(chosen[share], self._pixels.augmented(chosen, mirrored, random, share))
+            return self._batch(chosen[share], self._pixels.augmented(chosen, mirrored, random, share))
+
+        return self._load(batch, range(first, self.batches(batch_size)))
 
     def batches(self, batch_size: int) -> int:
         """Number of batches that `shuffled` gives in an epoch."""
@@ -110,36 +148,94 @@ class Dataset:
         classes = torch.from_numpy(self.examples.classes[chosen])
         return Batch(images.contiguous(memory_format=torch.channels_last), classes)
 
+    def _load(self, batch: Callable[[int], Batch], numbers: range) -> Iterator[Batch]:
+        """The batches of these numbers, in this order."""
+        loader = DataLoader(
+            _Batches(batch),
+            sampler=numbers,
+            batch_size=None,  # an item is a batch already
+            num_workers=(workers := min(self._workers, len(numbers))),
+            multiprocessing_context="fork" if workers else None,  # shares the images, and pickles nothing
+            pin_memory=self._pinned,
+            generator=torch.Generator(),  # its own, so that the network's noise is the same with and without
+        )
+        for loaded in loader:
+            if isinstance(loaded, DataError):
+                raise loaded
+            yield loaded
+
+
+class _Batches(TorchDataset[Batch | DataError]):
+    """Batches by number, where they are made."""
+
+    def __init__(self, batch: Callable[[int], Batch]) -> None:
+        self._batch = batch
+
+    def __getitem__(self, number: int) -> Batch | DataError:
+        """The batch; or why there is none, which raised in a worker would be told with its traceback."""
+        try:
+            return self._batch(number)
+        except DataError as error:
+            return error
+
+
+def default_workers(preprocessing: Preprocessing, processes: int = 1) -> int:
+    """How many processes decode ahead: none for images that stay decoded, or where processes cannot be forked safely.
+
+    Args:
+        preprocessing: of the network.
+        processes: that train on this machine, each with workers of its own.
+    """
+    if _stays_decoded(preprocessing) or sys.platform != "linux":
+        return 0
+    return max(0, min(_MOST_WORKERS, usable_cores() // processes - 1))
+
+
+def _stays_decoded(preprocessing: Preprocessing) -> bool:
+    return preprocessing.crop <= _IN_MEMORY_SIDE
+
 
 def load_pixels(
-    examples: Examples, preprocessing: Preprocessing, bad_images: BadImages = "stop"
+    examples: Examples,
+    preprocessing: Preprocessing,
+    bad_images: BadImages = "stop",
+    distortion: Distortion = Distortion(),  # noqa: B008 (frozen)
 ) -> tuple[Examples, Pixels]:
     """The examples to use and their pixels: in memory where they are small, else decoded when asked for.
+
+    Args:
+        examples: all there are.
+        preprocessing: of the network.
+        bad_images: what comes of those that cannot be read.
+        distortion: of augmented images.
 
     Raises:
         DataError: an image cannot be read, and "stop" was said; of large ones this is raised when it is asked for. Or
             a class has no image that can be read.
     """
-    side = preprocessing.crop
-    if side > _IN_MEMORY_SIDE:
+    if not _stays_decoded(preprocessing):
         examples = readable(examples, preprocessing, bad_images)
-        return examples, _DecodedPixels(examples, preprocessing)
+        return examples, _DecodedPixels(examples, preprocessing, distortion)
+    side = preprocessing.crop
     pixels: UInt8Array = np.empty((len(examples), side, side, 3), np.uint8)
 
     def decode(index: int) -> None:
         pixels[index] = examples.fitted(index, preprocessing)
 
     bad = find_bad(examples, decode, bad_images)
-    return examples.without(bad), _InMemoryPixels(np.delete(pixels, bad, axis=0) if bad else pixels)
+    return examples.without(bad), _InMemoryPixels(np.delete(pixels, bad, axis=0) if bad else pixels, distortion)
 
 
 class _InMemoryPixels:
     """Small images: decoded once; augmented by a random crop of the padded image (He et al. 2016, 4.2)."""
 
-    augmentation = f"mirrored in every second epoch, moved by up to {_PADDING} pixels"
-
-    def __init__(self, pixels: UInt8Array) -> None:
+    def __init__(self, pixels: UInt8Array, distortion: Distortion) -> None:
         self._pixels = pixels
+        self._distortion = distortion
+
+    @property
+    def augmentation(self) -> str:
+        return f"mirrored in every second epoch, moved by up to {_PADDING} pixels{self._distortion}"
 
     def fitted(self, indices: np.ndarray) -> UInt8Array:
         return self._pixels[indices]
@@ -153,45 +249,54 @@ class _InMemoryPixels:
         rows = random.integers(0, 2 * _PADDING + 1, len(indices))[share, None] + span  # (N, H)
         columns = random.integers(0, 2 * _PADDING + 1, len(indices))[share, None] + span  # (N, W)
         columns[mirrored[share]] = columns[mirrored[share], ::-1]
-        return padded[np.arange(len(padded))[:, None, None], rows[:, :, None], columns[:, None, :]]
+        crops = padded[np.arange(len(padded))[:, None, None], rows[:, :, None], columns[:, None, :]]
+        if not self._distortion:
+            return crops
+        seeds = random.integers(0, 2**63, len(indices))[share]
+        return np.stack([self._distortion.of(crop, int(seed)) for crop, seed in zip(crops, seeds, strict=True)])
 
 
 class _DecodedPixels:
     """Large images: decoded each time; augmented by a random area and aspect ratio (Szegedy et al. 2015)."""
 
-    augmentation = "mirrored in every second epoch, 8% to 100% of the area, aspect ratio changed by up to a third"
-
-    def __init__(self, examples: Examples, preprocessing: Preprocessing) -> None:
+    def __init__(self, examples: Examples, preprocessing: Preprocessing, distortion: Distortion) -> None:
         self._examples = examples
         self._preprocessing = preprocessing
-        self._pool = ThreadPoolExecutor(thread_name_prefix="decode")  # Pillow decodes outside the interpreter lock
+        self._distortion = distortion
+        # A crop of the smallest area keeps at least as many pixels as it is made of.
+        self._shorter_side = math.ceil(preprocessing.crop / math.sqrt(_SMALLEST_AREA / _LARGEST_RATIO))
+
+    @property
+    def augmentation(self) -> str:
+        return (
+            f"mirrored in every second epoch, {_SMALLEST_AREA:.0%} to 100% of the area, aspect ratio changed by up to "
+            f"a third{self._distortion}"
+        )
 
     def fitted(self, indices: np.ndarray) -> UInt8Array:
-        return self._gather(lambda index: self._examples.fitted(index, self._preprocessing), list(indices))
+        return np.stack([self._examples.fitted(index, self._preprocessing) for index in indices])
 
     def augmented(
         self, indices: np.ndarray, mirrored: np.ndarray, random: np.random.Generator, share: slice = _WHOLE
     ) -> UInt8Array:
         seeds = random.integers(0, 2**63, len(indices))[share]
-        crops = self._gather(lambda pair: self._random_crop(*pair), list(zip(indices[share], seeds, strict=True)))
+        crops = np.stack([self._random_crop(*pair) for pair in zip(indices[share], seeds, strict=True)])
         crops[mirrored[share]] = crops[mirrored[share], :, ::-1]
         return crops
 
-    def _gather(self, fetch: Callable[[Any], UInt8Array], keys: list[Any]) -> UInt8Array:
-        return np.stack(list(self._pool.map(fetch, keys)))
-
     def _random_crop(self, index: int, seed: int) -> UInt8Array:
         random = np.random.default_rng(seed)
-        image = self._examples.image(index)
+        image = self._examples.image(index, self._shorter_side)
         side = self._preprocessing.crop
-        return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, box=_random_box(*image.size, random)))
+        crop = image.resize((side, side), Image.Resampling.BILINEAR, box=_random_box(*image.size, random))
+        return self._distortion.of(np.asarray(crop), int(random.integers(0, 2**63)))
 
 
 def _random_box(width: int, height: int, random: np.random.Generator) -> tuple[float, float, float, float]:
-    """A box of 8% to 100% of the area and an aspect ratio of 3/4 to 4/3; the whole image where none fits."""
+    """A box of a random area and aspect ratio; the whole image where none fits."""
     for _ in range(10):
-        area = width * height * random.uniform(0.08, 1.0)
-        ratio = np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3)))
+        area = width * height * random.uniform(_SMALLEST_AREA, 1.0)
+        ratio = np.exp(random.uniform(-np.log(_LARGEST_RATIO), np.log(_LARGEST_RATIO)))
         box_width, box_height = float(np.sqrt(area * ratio)), float(np.sqrt(area / ratio))
         if box_width <= width and box_height <= height:
             left, top = random.uniform(0, width - box_width), random.uniform(0, height - box_height)

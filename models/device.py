@@ -6,6 +6,12 @@ from typing import Literal
 
 import torch
 
+Precision = Literal["bf16", "fp16", "fp32"]
+"""Of the computation; weights stay in fp32."""
+
+# First CUDA architecture that multiplies matrices of fp16 in hardware of their own.
+_TENSOR_CORES = 7
+
 
 def default_device() -> str:
     """ "cuda" where there is a GPU, else "cpu"."""
@@ -26,10 +32,15 @@ def usable_device(name: str) -> torch.device:
     return device
 
 
-def fast_precision(device: torch.device) -> Literal["bf16", "fp32"]:
-    """bf16 where the device multiplies it in hardware, else fp32: emulated bf16 is slower than fp32."""
+def fast_precision(device: torch.device) -> Precision:
+    """bf16 where the device multiplies it in hardware, fp16 on GPUs that only multiply that, else fp32.
+
+    Emulated bf16 is slower than fp32.
+    """
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16"
+        return "fp16" if torch.cuda.get_device_capability(device)[0] >= _TENSOR_CORES else "fp32"
     return "bf16" if torch.cpu.get_capabilities().get("avx512_bf16", False) else "fp32"
 
 

@@ -26,10 +26,12 @@ class Processes:
     Attributes:
         rank: of this one, from 0.
         count: of all.
+        here: of those on this machine.
     """
 
     rank: int = 0
     count: int = 1
+    here: int = 1
 
     @property
     def leads(self) -> bool:
@@ -66,6 +68,6 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
-        yield Processes(distributed.get_rank(), count), device
+        yield Processes(distributed.get_rank(), count, int(os.environ.get("LOCAL_WORLD_SIZE", count))), device
     finally:
         distributed.destroy_process_group()

@@ -9,6 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
+from models.device import Precision
 from models.loss import TARGET_WEIGHT
 
 # Share of the steps over which images grow.
@@ -42,10 +43,11 @@ class Recipe(BaseModel):
             none.
         patience: epochs without a better one after which the run ends; None lets it go on.
         mixup: how much images are mixed, see `models.mixing`; 0 mixes none.
+        color_jitter, rand_augment: how images are distorted, see `models.distortion`; 0 leaves them as they are.
         class_weights: whether images of rare classes count for more, so that all classes count alike.
         smallest_image: side of the images at the first step, as a share of the full side, see `image_side`.
         held_out: images kept for validation.
-        precision: "bf16" (autocast) or "fp32".
+        precision: "bf16" or "fp16" (autocast; the loss is then scaled, as small gradients would be zero), or "fp32".
         seed: of the weights, the order of the images, their augmentation and the gates' noise.
     """
 
@@ -67,10 +69,12 @@ class Recipe(BaseModel):
     ema_decay: float = Field(default=0.0, ge=0, lt=1)
     patience: int | None = Field(default=None, gt=0)
     mixup: float = Field(default=0.0, ge=0)
+    color_jitter: float = Field(default=0.0, ge=0, le=1)
+    rand_augment: int = Field(default=0, ge=0, le=30)
     class_weights: bool = False
     smallest_image: float = Field(default=0.6, gt=0, le=1)
     held_out: int = Field(default=0, ge=0)
-    precision: Literal["bf16", "fp32"] = "fp32"
+    precision: Precision = "fp32"
     seed: int = Field(default=0, ge=0, lt=2**31)
 
     @model_validator(mode="after")

@@ -23,8 +23,9 @@ from artifact.manifest import file_digest
 from models.checkpoint import Checkpoint, CheckpointError, load
 from models.command_line import interrupted
 from models.config import ModelConfig, preset
-from models.data import Dataset, load_pixels
+from models.data import Dataset, default_workers, load_pixels
 from models.device import fast_precision, usable_device, use_sound_gradients
+from models.distortion import Distortion
 from models.examples import DataError
 from models.hold_out import split
 from models.opening import open_source
@@ -114,11 +115,17 @@ def _trainer(arguments: argparse.Namespace, processes: Processes, device: torch.
     if source is not None:
         print(f"from {arguments.source.name}: {warm_start(network, source, arguments.fresh_gates)}")
         init_digest = file_digest(arguments.source)
-    examples, pixels = load_pixels(examples, config.preprocessing, arguments.bad_images)
+    distortion = Distortion(arguments.color_jitter, arguments.rand_augment)
+    distortion.check()
+    examples, pixels = load_pixels(examples, config.preprocessing, arguments.bad_images, distortion)
     train_indices, held_out = split(examples, arguments.held_out)
     recipe = recipe_of(arguments, precision, len(train_indices), len(held_out))
+    workers = arguments.workers
+    if workers is None:
+        workers = default_workers(config.preprocessing, processes.here)
     training, validation = (
-        Dataset(examples, indices, config.preprocessing, pixels) for indices in (train_indices, held_out)
+        Dataset(examples, indices, config.preprocessing, pixels, workers, pinned=device.type == "cuda")
+        for indices in (train_indices, held_out)
     )
     teacher = _teacher(arguments.teacher, config, device)
     trainer = Trainer(

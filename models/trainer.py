@@ -7,19 +7,19 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from models.budgets import Budgets
-from models.checkpoint import Checkpoint, CheckpointError, save
+from models.checkpoint import Checkpoint, save
 from models.data import Batch, Dataset
 from models.evaluation import evaluate
 from models.hold_out import HeldOut
@@ -29,12 +29,17 @@ from models.processes import Processes
 from models.recipe import Recipe, make_optimizer
 from models.resnet import AdaptiveResNet
 from models.running_mean import running_mean
+from models.same_run import check_same_run
 from models.structure import Structure
 from models.teacher import Teacher
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 BEST_NAME = "best.safetensors"
 METRICS_NAME = "metrics.csv"
+# Data types that autocast computes in.
+_LOW_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# Steps after the first, which is slower, that tell how long an epoch takes.
+_TIMED_STEPS = 10
 # Where a checkpoint keeps the weights that are trained, if those it is of are their mean.
 _TRAINED = "trained/"
 
@@ -101,6 +106,7 @@ class Trainer:
         self.step = 0
         self.totals = Totals()
         self.history: list[dict[str, float]] = []
+        self._timed = False
         gated_rates = [rate for rate in network.config.target_rates if rate < 1]
         # A run goes on only from where it began.
         self._origin = {"init": init_digest, "data": training.examples.digest()}
@@ -118,6 +124,7 @@ class Trainer:
             self._mean = running_mean(network, recipe.ema_decay)
         self._held_out = HeldOut.of(validation.examples, validation.indices)
         self._targets = torch.tensor(gated_rates, device=self.device)
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
         self._budgets = None
         if recipe.budgets is not None:
             self._budgets = Budgets(Structure.of_config(network.config), self._targets, *recipe.budgets)
@@ -178,7 +185,7 @@ class Trainer:
         kept = {name: state[p]["momentum_buffer"] for name, p in self.network.named_parameters() if p in state}
         if self._mean is not None:
             kept |= {f"{_TRAINED}{name}": tensor for name, tensor in self.network.state_dict().items()}
-        training = self._told() | {"totals": asdict(self.totals)}
+        training = self._told() | {"totals": asdict(self.totals), "scaler": self._scaler.state_dict()}
         save(self.out / CHECKPOINT_NAME, Checkpoint(self.network.config, self.judged.state_dict(), training, kept))
 
     def _told(self) -> dict[str, Any]:
@@ -195,23 +202,10 @@ class Trainer:
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of the same network and recipe, which began with the same weights and data.
 
-        Checkpoints of earlier versions do not tell what they began with, and are believed.
-
         Raises:
             CheckpointError: it is of another network, recipe, beginning or data set, or keeps no training state.
         """
-        if checkpoint.config != self.network.config:
-            raise CheckpointError("the checkpoint in the output folder is of another network; choose another --out")
-        if _recipe_of(checkpoint) != self.recipe:
-            raise CheckpointError("the run in the output folder has another recipe; choose another --out")
-        origin = checkpoint.training.get("origin", self._origin)
-        if origin["init"] != self._origin["init"]:
-            raise CheckpointError("the run in the output folder began with another --from; choose another --out")
-        if origin.get("teacher") != self._origin.get("teacher"):
-            raise CheckpointError("the run in the output folder had another --teacher; choose another --out")
-        same_data = origin["data"] == self._origin["data"] and checkpoint.held_out in (None, self._held_out)
-        if checkpoint.training.get("steps_per_epoch") != self.steps_per_epoch or not same_data:
-            raise CheckpointError("the run in the output folder was on other data; choose another --out")
+        check_same_run(checkpoint, self.network.config, self._told())
         if self._mean is None:
             self.network.load_state_dict(checkpoint.weights)
         else:
@@ -224,6 +218,7 @@ class Trainer:
                 self.optimizer.state[parameter]["momentum_buffer"] = checkpoint.optimizer[name].to(self.device)
         self.step = checkpoint.training["step"]
         self.totals = Totals(**checkpoint.training["totals"])
+        self._scaler.load_state_dict(checkpoint.training.get("scaler", {}))
         self.history = checkpoint.training["history"]
 
     def _train_epoch(self) -> None:
@@ -244,9 +239,14 @@ class Trainer:
             leave=False,
             disable=None if self._processes.leads else True,
         ) as bar:
-            for batch in batches:
+            started = 0.0
+            for taken, batch in enumerate(batches):
                 self._train_step(batch)
                 bar.update()
+                if taken == 0:
+                    started = time.perf_counter()
+                elif taken == _TIMED_STEPS and not self._timed:
+                    self._tell_time((time.perf_counter() - started) / _TIMED_STEPS)
                 mean = 1 / self.totals.steps
                 bar.set_postfix(
                     loss=f"{self.totals.loss * mean:.3f}",
@@ -255,6 +255,17 @@ class Trainer:
                 )
                 if self.step % self.save_every == 0:
                     self.save()
+
+    def _tell_time(self, seconds: float) -> None:
+        """Tell how long the run takes, if a step of the images of now takes so many seconds: as long as their area."""
+        self._timed = True
+        side = self.network.config.input_size
+        areas = [self.recipe.image_side(step, self.steps, side) ** 2 for step in range(self.steps)]
+        each = seconds / areas[self.step - 1]
+        epoch, left = each * side**2 * self.steps_per_epoch, each * sum(areas[self.step :])
+        if self._processes.leads:
+            whole, rest = (str(timedelta(seconds=round(each))) for each in (epoch, left))
+            tqdm.write(f"time        about {whole} an epoch of images of full size, {rest} to the end of training")
 
     def _train_step(self, batch: Batch) -> None:
         started = time.perf_counter()
@@ -266,7 +277,8 @@ class Trainer:
         images = self._at_its_size(batch.images.to(self.device, non_blocking=True))
         classes = batch.classes.to(self.device, non_blocking=True)
         images, targets = mixed(images, classes, len(self.network.config.labels), self.recipe.mixup)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+        low = _LOW_PRECISIONS.get(self.recipe.precision)
+        with torch.autocast(self.device.type, low, enabled=low is not None):
             if self._budgets is None:
                 output = self._parallel(images)
                 compute = target_rate_loss(output.open, self._targets)
@@ -288,10 +300,11 @@ class Trainer:
             self._class_weights,
         )
         self.optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()
+        self._scaler.scale(loss.total).backward()
         if not torch.isfinite(loss.total):
             raise FloatingPointError(f"the loss is {loss.total.item()} at step {self.step}: lower --lr")
-        self.optimizer.step()
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
         if self._mean is not None:
             self._mean.update_parameters(self.network)
         self.step += 1
@@ -329,14 +342,6 @@ class Trainer:
             row["validation_lowest_rate"] = float(rates.min())
             row["validation_varied_blocks"] = int(((rates > 0.02) & (rates < 0.98)).sum())
         return row
-
-
-def _recipe_of(checkpoint: Checkpoint) -> Recipe | None:
-    """Of the run that left it, with today's defaults for what its version did not have; None where it is unknown."""
-    try:
-        return Recipe.model_validate(checkpoint.training.get("recipe"))
-    except ValidationError:
-        return None
 
 
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:

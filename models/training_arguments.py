@@ -7,11 +7,11 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from models.command_line import add_bad_images, add_bottleneck_stride
 from models.config import PRESETS
-from models.device import default_device
+from models.device import Precision, default_device
 from models.recipe import Recipe
 
 # For CIFAR-10 the default recipe was made.
@@ -121,6 +121,20 @@ def training_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="end after so many epochs in a row that were not better on the held-out images (default: go on)",
     )
     add("--mixup", float, default.mixup, "how much images and their classes are mixed; 0 mixes none", metavar="ALPHA")
+    add(
+        "--color-jitter",
+        float,
+        default.color_jitter,
+        "how much brightness, contrast and saturation of images change, as a share of them; needs torchvision",
+        metavar="SHARE",
+    )
+    add(
+        "--rand-augment",
+        int,
+        default.rand_augment,
+        "how strongly RandAugment distorts images, from 1 to 30, 9 being usual; needs torchvision",
+        metavar="MAGNITUDE",
+    )
     parser.add_argument(
         "--class-weights",
         action="store_true",
@@ -141,8 +155,16 @@ def training_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="images kept for validation, the same share of each class (default: a tenth, but 500 of 2,500 or more; or "
         "those in the val folder of the data)",
     )
-    precisions = ("auto", "bf16", "fp32")
-    add("--precision", str, "auto", "of the computation; auto is bf16 where that is fast", choices=precisions)
+    precisions = ("auto", "bf16", "fp16", "fp32")
+    fast = "of the computation; auto is bf16 where that is fast, or else fp16 on GPUs where that is"
+    add("--precision", str, "auto", fast, choices=precisions)
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that decode images ahead (default: one less than there are cores, and 8 at most; none for "
+        "images of 64 pixels or less, which stay decoded)",
+    )
     add("--seed", int, default.seed, "of the weights, the images' order and augmentation, and the gates' noise")
     parser.add_argument("--device", default=default_device(), help="cpu or cuda (default: %(default)s)")
     return parser.parse_args(argv)
@@ -180,7 +202,7 @@ def default_batch_size(images: int) -> int:
     return size
 
 
-def recipe_of(arguments: argparse.Namespace, precision: Literal["bf16", "fp32"], images: int, held_out: int) -> Recipe:
+def recipe_of(arguments: argparse.Namespace, precision: Precision, images: int, held_out: int) -> Recipe:
     """The settings of a run on so many images, besides those held out.
 
     Raises:
@@ -202,6 +224,8 @@ def recipe_of(arguments: argparse.Namespace, precision: Literal["bf16", "fp32"],
         ema_decay=arguments.ema,
         patience=arguments.patience,
         mixup=arguments.mixup,
+        color_jitter=arguments.color_jitter,
+        rand_augment=arguments.rand_augment,
         class_weights=arguments.class_weights,
         label_smoothing=arguments.label_smoothing,
         smallest_image=arguments.smallest_image,

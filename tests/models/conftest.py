@@ -18,12 +18,17 @@ from artifact.preprocessing import Preprocessing
 from models.config import ModelConfig
 from models.data import Dataset, load_pixels
 from models.examples import Examples
+from models.hold_out import split
+from models.processes import Processes
+from models.recipe import Recipe
 from models.resnet import AdaptiveResNet
-from models.trainer import METRICS_NAME
+from models.teacher import Teacher
+from models.trainer import METRICS_NAME, Trainer
 
 MakeConfig = Callable[..., ModelConfig]
 MakeNetwork = Callable[..., AdaptiveResNet]
 MakeDataset = Callable[..., Dataset]
+MakeTrainer = Callable[..., Trainer]
 
 
 class Malicious:
@@ -162,5 +167,29 @@ def make_dataset(examples: Examples, config: ModelConfig) -> MakeDataset:
     def make(indices: np.ndarray | None = None) -> Dataset:
         chosen = np.arange(len(examples)) if indices is None else indices
         return Dataset(examples, chosen, config.preprocessing, load_pixels(examples, config.preprocessing)[1])
+
+    return make
+
+
+@pytest.fixture
+def make_trainer(examples: Examples, make_config: MakeConfig, make_dataset: MakeDataset, tmp_path: Path) -> MakeTrainer:
+    """A run on the 50 training examples; `out` names its folder, `rate` sets the target rate, others the recipe."""
+
+    def make(
+        out: str = "run",
+        rate: float = 0.5,
+        save_every: int = 500,
+        init_digest: str | None = None,
+        teacher: Teacher | None = None,
+        processes: Processes = Processes(),  # noqa: B008 (frozen)
+        **changes: object,
+    ) -> Trainer:
+        recipe = Recipe.model_validate({"epochs": 3, "batch_size": 8, "peak_lr": 0.1, "held_out": 10} | changes)
+        torch.manual_seed(recipe.seed)
+        network = AdaptiveResNet(make_config().with_target_rates(rate))
+        training, validation = map(make_dataset, split(examples, recipe.held_out))
+        return Trainer(
+            network, recipe, training, validation, tmp_path / out, save_every, init_digest, teacher, processes
+        )
 
     return make

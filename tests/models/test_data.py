@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+import models.data
 from artifact.preprocessing import Preprocessing
 from models.config import ModelConfig
-from models.data import Dataset, load_pixels
+from models.data import Dataset, default_workers, load_pixels
 from models.examples import DataError, Examples
 from models.sources import open_examples
 from tests.conftest import MakeFolders
@@ -147,6 +148,12 @@ def test_image_that_cannot_be_read_stops_at_once_where_all_are_decoded_and_else_
         load_pixels(examples, config.preprocessing)
     same, pixels = load_pixels(examples, preprocessing)
     assert same is examples
+    for workers in (0, 2):
+        dataset = Dataset(examples, np.arange(6), preprocessing, pixels, workers)
+        with pytest.raises(DataError, match=r"^cannot decode .*a/001\.png: [^\n]*$"):
+            list(dataset.ordered(2))
+        with pytest.raises(DataError, match=r"^cannot decode .*a/001\.png: [^\n]*$"):
+            list(dataset.shuffled(2, seed=0, epoch=0))
     pixels.fitted(np.array([0, 2]))
     with pytest.raises(DataError, match="a/001"):
         pixels.fitted(np.array([0, 1]))
@@ -191,6 +198,67 @@ def test_image_with_pixels_that_are_no_numbers_is_named_when_it_is_augmented(
     _, pixels = load_pixels(examples, large[1])
     with pytest.raises(DataError, match=r"cannot decode .*a/000\.tiff"):
         pixels.augmented(np.array([1]), np.array([False]), np.random.default_rng(0))
+
+
+def test_workers_give_the_same_batches(large: tuple[Examples, Preprocessing]) -> None:
+    examples, preprocessing = large
+    _, pixels = load_pixels(examples, preprocessing)
+    alone, ahead = (Dataset(examples, np.array([5, 0, 3, 1, 2]), preprocessing, pixels, count) for count in (0, 2))
+    state = torch.get_rng_state()
+    for name, settings in (("ordered", (2,)), ("shuffled", (2, 0, 1)), ("shuffled", (2, 0, 1, 1, slice(1, None, 2)))):
+        here, there = (list(getattr(each, name)(*settings)) for each in (alone, ahead))
+        assert _equal([batch.images for batch in here], [batch.images for batch in there])
+        assert _equal([batch.classes for batch in here], [batch.classes for batch in there])
+        assert there[0].images.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_workers_are_for_images_that_are_decoded_again_and_again(
+    config: ModelConfig, large: tuple[Examples, Preprocessing], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models.data, "usable_cores", lambda: 4)
+    monkeypatch.setattr(models.data.sys, "platform", "linux")
+    assert default_workers(config.preprocessing) == 0
+    assert default_workers(large[1]) == 3
+    assert default_workers(large[1], processes=2) == 1
+    assert default_workers(large[1], processes=8) == 0
+    monkeypatch.setattr(models.data, "usable_cores", lambda: 128)
+    assert default_workers(large[1]) == 8
+    monkeypatch.setattr(models.data.sys, "platform", "darwin")
+    assert default_workers(large[1]) == 0
+
+
+@pytest.mark.parametrize(("side", "decoded"), [(2000, 500), (1100, 550), (999, 999), (300, 300)])
+def test_photograph_is_decoded_at_a_scale_that_is_enough(tmp_path: Path, side: int, decoded: int) -> None:
+    for label, level in (("a", 60), ("b", 190)):
+        (tmp_path / label).mkdir()
+        Image.new("RGB", (side, 2 * side), (level, 0, 0)).save(tmp_path / label / "0.jpg")
+    examples = open_examples(tmp_path)
+    image = examples.image(1, shorter_side=500)
+    assert image.size == (decoded, 2 * decoded)
+    assert abs(int(np.asarray(image)[0, 0, 0]) - 190) < 3
+    assert examples.image(1).size == (side, 2 * side)
+
+
+def test_crop_has_at_least_as_many_pixels_as_it_is_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        Image.effect_noise((1600, 1200), 80).convert("RGB").save(tmp_path / label / "0.jpg")
+    sizes = []
+    image = Examples.image
+
+    def noted(examples: Examples, index: int, shorter_side: int | None = None) -> Image.Image:
+        decoded = image(examples, index, shorter_side)
+        sizes.append(decoded.size)
+        return decoded
+
+    monkeypatch.setattr(Examples, "image", noted)
+    preprocessing = Preprocessing(resize=80, crop=72, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    _, pixels = load_pixels(open_examples(tmp_path), preprocessing)
+    pixels.augmented(np.zeros(2, int), np.zeros(2, bool), np.random.default_rng(0))
+    assert sizes == [(400, 300)] * 2
+    smallest_box = 0.08 * 400 * 300
+    assert (smallest_box * 3 / 4) ** 0.5 >= 72
 
 
 def test_large_images_are_augmented_repeatably(large: tuple[Examples, Preprocessing]) -> None:
