@@ -71,6 +71,7 @@ class Dataset:
         indices: of those chosen.
         preprocessing: of the network.
         pixels: of the examples.
+        distortion: of augmented images.
         workers: processes that decode ahead of what is used; none decodes when a batch is asked for.
         pinned: whether batches lie in pinned memory, from where a GPU copies while it computes.
     """
@@ -81,6 +82,7 @@ class Dataset:
         indices: np.ndarray,
         preprocessing: Preprocessing,
         pixels: Pixels,
+        distortion: Distortion = Distortion(),  # noqa: B008 (frozen)
         workers: int = 0,
         pinned: bool = False,
     ) -> None:
@@ -88,6 +90,7 @@ class Dataset:
         self.indices = indices
         self._preprocessing = preprocessing
         self._pixels = pixels
+        self._distortion = distortion
         self._workers = workers
         self._pinned = pinned
 
@@ -97,7 +100,7 @@ class Dataset:
     @property
     def augmentation(self) -> str:
         """What is done to images in training, for people to read."""
-        return self._pixels.augmentation
+        return f"{self._pixels.augmentation}{self._distortion}"
 
     def ordered(self, batch_size: int) -> Iterator[Batch]:
         """All images once, in order, without augmentation.
@@ -135,7 +138,11 @@ class Dataset:
             chosen = order[number * batch_size : (number + 1) * batch_size]
             random = np.random.default_rng((seed, epoch, number))
             mirrored = in_odd_epochs[chosen] == bool(epoch % 2)
-            return self._batch(chosen[share], self._pixels.augmented(chosen, mirrored, random, share))
+            augmented = self._pixels.augmented(chosen, mirrored, random, share)
+            if self._distortion:
+                seeds = random.integers(0, 2**63, len(chosen))[share]
+                augmented = np.stack([self._distortion.of(*pair) for pair in zip(augmented, seeds, strict=True)])
+            return self._batch(chosen[share], augmented)
 
         return self._load(batch, range(first, self.batches(batch_size)))
 
@@ -196,18 +203,9 @@ def _stays_decoded(preprocessing: Preprocessing) -> bool:
 
 
 def load_pixels(
-    examples: Examples,
-    preprocessing: Preprocessing,
-    bad_images: BadImages = "stop",
-    distortion: Distortion = Distortion(),  # noqa: B008 (frozen)
+    examples: Examples, preprocessing: Preprocessing, bad_images: BadImages = "stop"
 ) -> tuple[Examples, Pixels]:
     """The examples to use and their pixels: in memory where they are small, else decoded when asked for.
-
-    Args:
-        examples: all there are.
-        preprocessing: of the network.
-        bad_images: what comes of those that cannot be read.
-        distortion: of augmented images.
 
     Raises:
         DataError: an image cannot be read, and "stop" was said; of large ones this is raised when it is asked for. Or
@@ -215,7 +213,7 @@ def load_pixels(
     """
     if not _stays_decoded(preprocessing):
         examples = readable(examples, preprocessing, bad_images)
-        return examples, _DecodedPixels(examples, preprocessing, distortion)
+        return examples, _DecodedPixels(examples, preprocessing)
     side = preprocessing.crop
     pixels: UInt8Array = np.empty((len(examples), side, side, 3), np.uint8)
 
@@ -223,19 +221,16 @@ def load_pixels(
         pixels[index] = examples.fitted(index, preprocessing)
 
     bad = find_bad(examples, decode, bad_images)
-    return examples.without(bad), _InMemoryPixels(np.delete(pixels, bad, axis=0) if bad else pixels, distortion)
+    return examples.without(bad), _InMemoryPixels(np.delete(pixels, bad, axis=0) if bad else pixels)
 
 
 class _InMemoryPixels:
     """Small images: decoded once; augmented by a random crop of the padded image (He et al. 2016, 4.2)."""
 
-    def __init__(self, pixels: UInt8Array, distortion: Distortion) -> None:
-        self._pixels = pixels
-        self._distortion = distortion
+    augmentation = f"mirrored in every second epoch, moved by up to {_PADDING} pixels"
 
-    @property
-    def augmentation(self) -> str:
-        return f"mirrored in every second epoch, moved by up to {_PADDING} pixels{self._distortion}"
+    def __init__(self, pixels: UInt8Array) -> None:
+        self._pixels = pixels
 
     def fitted(self, indices: np.ndarray) -> UInt8Array:
         return self._pixels[indices]
@@ -249,29 +244,19 @@ class _InMemoryPixels:
         rows = random.integers(0, 2 * _PADDING + 1, len(indices))[share, None] + span  # (N, H)
         columns = random.integers(0, 2 * _PADDING + 1, len(indices))[share, None] + span  # (N, W)
         columns[mirrored[share]] = columns[mirrored[share], ::-1]
-        crops = padded[np.arange(len(padded))[:, None, None], rows[:, :, None], columns[:, None, :]]
-        if not self._distortion:
-            return crops
-        seeds = random.integers(0, 2**63, len(indices))[share]
-        return np.stack([self._distortion.of(crop, int(seed)) for crop, seed in zip(crops, seeds, strict=True)])
+        return padded[np.arange(len(padded))[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 class _DecodedPixels:
     """Large images: decoded each time; augmented by a random area and aspect ratio (Szegedy et al. 2015)."""
 
-    def __init__(self, examples: Examples, preprocessing: Preprocessing, distortion: Distortion) -> None:
+    augmentation = f"mirrored in every second epoch, {_SMALLEST_AREA:.0%} to 100% of the area, aspect ratio changed by up to a third"
+
+    def __init__(self, examples: Examples, preprocessing: Preprocessing) -> None:
         self._examples = examples
         self._preprocessing = preprocessing
-        self._distortion = distortion
         # A crop of the smallest area keeps at least as many pixels as it is made of.
         self._shorter_side = math.ceil(preprocessing.crop / math.sqrt(_SMALLEST_AREA / _LARGEST_RATIO))
-
-    @property
-    def augmentation(self) -> str:
-        return (
-            f"mirrored in every second epoch, {_SMALLEST_AREA:.0%} to 100% of the area, aspect ratio changed by up to "
-            f"a third{self._distortion}"
-        )
 
     def fitted(self, indices: np.ndarray) -> UInt8Array:
         return np.stack([self._examples.fitted(index, self._preprocessing) for index in indices])
@@ -288,8 +273,7 @@ class _DecodedPixels:
         random = np.random.default_rng(seed)
         image = self._examples.image(index, self._shorter_side)
         side = self._preprocessing.crop
-        crop = image.resize((side, side), Image.Resampling.BILINEAR, box=_random_box(*image.size, random))
-        return self._distortion.of(np.asarray(crop), int(random.integers(0, 2**63)))
+        return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, box=_random_box(*image.size, random)))
 
 
 def _random_box(width: int, height: int, random: np.random.Generator) -> tuple[float, float, float, float]:

@@ -44,7 +44,7 @@ class Distortion:
         if not self:
             return image
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the one that the network's noise is of
-            torch.manual_seed(seed)
+            torch.manual_seed(int(seed))
             changed = self._transform(torch.tensor(image).permute(2, 0, 1))
         distorted: UInt8Array = changed.permute(1, 2, 0).numpy()
         return distorted

@@ -115,16 +115,16 @@ def _trainer(arguments: argparse.Namespace, processes: Processes, device: torch.
     if source is not None:
         print(f"from {arguments.source.name}: {warm_start(network, source, arguments.fresh_gates)}")
         init_digest = file_digest(arguments.source)
-    distortion = Distortion(arguments.color_jitter, arguments.rand_augment)
-    distortion.check()
-    examples, pixels = load_pixels(examples, config.preprocessing, arguments.bad_images, distortion)
+    examples, pixels = load_pixels(examples, config.preprocessing, arguments.bad_images)
     train_indices, held_out = split(examples, arguments.held_out)
-    recipe = recipe_of(arguments, precision, len(train_indices), len(held_out))
+    recipe = recipe_of(arguments, config, precision, len(train_indices), len(held_out))
+    distortion = Distortion(recipe.color_jitter, recipe.rand_augment)
+    distortion.check()
     workers = arguments.workers
     if workers is None:
         workers = default_workers(config.preprocessing, processes.here)
     training, validation = (
-        Dataset(examples, indices, config.preprocessing, pixels, workers, pinned=device.type == "cuda")
+        Dataset(examples, indices, config.preprocessing, pixels, distortion, workers, pinned=device.type == "cuda")
         for indices in (train_indices, held_out)
     )
     teacher = _teacher(arguments.teacher, config, device)

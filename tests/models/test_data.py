@@ -149,7 +149,7 @@ def test_image_that_cannot_be_read_stops_at_once_where_all_are_decoded_and_else_
     same, pixels = load_pixels(examples, preprocessing)
     assert same is examples
     for workers in (0, 2):
-        dataset = Dataset(examples, np.arange(6), preprocessing, pixels, workers)
+        dataset = Dataset(examples, np.arange(6), preprocessing, pixels, workers=workers)
         with pytest.raises(DataError, match=r"^cannot decode .*a/001\.png: [^\n]*$"):
             list(dataset.ordered(2))
         with pytest.raises(DataError, match=r"^cannot decode .*a/001\.png: [^\n]*$"):
@@ -203,7 +203,9 @@ def test_image_with_pixels_that_are_no_numbers_is_named_when_it_is_augmented(
 def test_workers_give_the_same_batches(large: tuple[Examples, Preprocessing]) -> None:
     examples, preprocessing = large
     _, pixels = load_pixels(examples, preprocessing)
-    alone, ahead = (Dataset(examples, np.array([5, 0, 3, 1, 2]), preprocessing, pixels, count) for count in (0, 2))
+    alone, ahead = (
+        Dataset(examples, np.array([5, 0, 3, 1, 2]), preprocessing, pixels, workers=count) for count in (0, 2)
+    )
     state = torch.get_rng_state()
     for name, settings in (("ordered", (2,)), ("shuffled", (2, 0, 1)), ("shuffled", (2, 0, 1, 1, slice(1, None, 2)))):
         here, there = (list(getattr(each, name)(*settings)) for each in (alone, ahead))

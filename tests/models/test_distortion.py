@@ -83,7 +83,7 @@ def test_images_of_training_are_distorted_and_those_that_judge_are_not(
     examples = open_examples(make_class_folders(tmp_path, ("a", "b"), each=4, side=90))
     preprocessing = Preprocessing(resize=side, crop=side, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     plain, distorted = (
-        Dataset(examples, np.arange(8), preprocessing, load_pixels(examples, preprocessing, "stop", each)[1])
+        Dataset(examples, np.arange(8), preprocessing, load_pixels(examples, preprocessing)[1], each)
         for each in (Distortion(), Distortion(rand_augment=9))
     )
     assert torch.equal(next(plain.ordered(8)).images, next(distorted.ordered(8)).images)

@@ -1,10 +1,20 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from models.training_arguments import default_batch_size, default_epochs, recipe_of, training_arguments
+from models.config import preset
+from models.default_recipe import default_settings
+from models.recipe import Recipe
+from models.training_arguments import recipe_of, training_arguments
 
-_REQUIRED = ["--preset", "convnet-aig-20-cifar10", "--data", "images", "--out", "run"]
+_CIFAR, _IMAGENET = "convnet-aig-20-cifar10", "convnet-aig-50-imagenet"
+
+
+def _recipe(name: str, images: int, *more: str) -> Recipe:
+    arguments = training_arguments(["--preset", name, "--data", "images", "--out", "run", *more])
+    return recipe_of(arguments, preset(name), "fp32", images, 3)
 
 
 @pytest.mark.parametrize(
@@ -22,10 +32,38 @@ _REQUIRED = ["--preset", "convnet-aig-20-cifar10", "--data", "images", "--out", 
 def test_epochs_and_batches_follow_from_the_size_of_the_data(
     images: int, epochs: int, pretrained: int, batch_size: int
 ) -> None:
-    assert default_epochs(images, pretrained=False) == epochs
-    assert default_epochs(images, pretrained=True) == pretrained
-    assert default_batch_size(images) == batch_size
     for more, expected in (([], epochs), (["--from", "weights.pth"], pretrained), (["--epochs", "5"], 5)):
-        recipe = recipe_of(training_arguments([*_REQUIRED, *more]), "fp32", images, 3)
+        recipe = _recipe(_CIFAR, images, *more)
         assert (recipe.epochs, recipe.batch_size, recipe.held_out) == (expected, batch_size, 3)
-    assert recipe_of(training_arguments([*_REQUIRED, "--batch-size", "6"]), "fp32", images, 0).batch_size == 6
+    assert _recipe(_CIFAR, images, "--batch-size", "6").batch_size == 6
+
+
+def test_recipe_follows_from_the_network_and_what_it_starts_from() -> None:
+    assert _recipe(_CIFAR, 45_000) == Recipe(held_out=3)
+    published = _recipe(_IMAGENET, 1_281_167)
+    assert (published.epochs, published.weight_decay, published.target_weight) == (100, 1e-4, 1.0)
+    tuned = _recipe(_IMAGENET, 2_432, "--from", "weights.pth")
+    for field, value in default_settings(preset(_IMAGENET), True, 2_432).items():
+        assert getattr(tuned, field) == value
+
+
+def test_what_is_said_comes_before_the_defaults() -> None:
+    said = ["--weight-decay", "0.3", "--lr", "0.7", "--label-smoothing", "0", "--no-frozen-norms", "--backbone-lr", "1"]
+    recipe = _recipe(_IMAGENET, 2_432, "--from", "weights.pth", "--ema", "0.5", "--class-weights", *said)
+    assert (recipe.weight_decay, recipe.peak_lr, recipe.label_smoothing, recipe.ema_decay) == (0.3, 0.7, 0.0, 0.5)
+    assert (recipe.frozen_norms, recipe.backbone_lr, recipe.class_weights) == (False, 1.0, True)
+
+
+def test_teacher_has_a_share_of_the_loss_unless_another_is_said() -> None:
+    assert _recipe(_CIFAR, 600).distillation == 0
+    assert _recipe(_CIFAR, 600, "--teacher", "plain.safetensors").distillation == 0.5
+    assert _recipe(_CIFAR, 600, "--teacher", "plain.safetensors", "--distillation", "0.9").distillation == 0.9
+
+
+def test_help_tells_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        training_arguments(["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    decay = re.search(r"matrices \(default: (.*?)\)", told)
+    assert decay
+    assert decay[1].startswith("0.0005; 0.0001 of ImageNet's networks")
