@@ -1,4 +1,4 @@
-"""The images a benchmark sends: a model's own probes, as JPEG files."""
+"""The images a benchmark sends, as files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from artifact.manifest import read_manifest
+from artifact.preprocessing import UInt8Array
 from artifact.probes import read_probes
 
 
@@ -24,3 +25,10 @@ def probe_jpegs(model: Path, most: int = 64) -> list[bytes]:
         Image.fromarray(pixels).save(file, "JPEG", quality=90)
         files.append(file.getvalue())
     return files
+
+
+def png(pixels: UInt8Array) -> bytes:
+    """Pixels (H, W, 3) as a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()

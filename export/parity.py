@@ -49,6 +49,11 @@ def verify(network: Network, folder: Path, images: Float32Array, gate_threshold:
     agreement, gating = Agreement(), gating_of(network, gate_threshold)
     for scenario, batch, offsets in _scenarios(images):
         expected = eager(batch, offsets)
+        if (margin := np.abs(expected[1]).max(initial=0.0)) >= ALWAYS:
+            raise ParityError(
+                f"a gate has a margin of {margin:.3g}, and no offset above {ALWAYS:g} is there to open it: the training "
+                "diverged, or never had this gate open"
+            )
         for name, run in runners.items():
             agreement.compare(f"{name}, {scenario}", expected, run(batch, offsets), offsets, gating)
     for name, run in runners.items():

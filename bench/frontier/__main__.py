@@ -21,6 +21,7 @@ from bench.frontier.measurements import PRECISIONS, Point, measure, runs
 from bench.frontier.networks import Entry, Exporter, Training, finished, train, trainings
 from bench.frontier.serving import Served, serve
 from bench.frontier.verdict import Cost, Difference, above_plain, mean_points
+from bench.images import png
 from bench.report import print_result, table
 from models.answers import Images
 from models.config import preset
@@ -54,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     means = mean_points(points)
     served = []
     if arguments.rounds:
-        served = serve(_served(entries) + variants, pixels[::25], PRECISIONS, arguments.rounds, arguments.seconds)
+        files = [png(each) for each in pixels[::25]]
+        served = serve(_served(entries) + variants, files, PRECISIONS, arguments.rounds, arguments.seconds)
     print(_table(means), _served_table(served), sep="\n\n")
     _draw(means, arguments.charts, arguments.epochs)
     differences = {name: above_plain(_of("fp32", means), _JUDGED, cost) for name, cost in _COSTS.items()}

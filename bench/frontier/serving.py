@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from PIL import Image
 from tqdm import tqdm
 
-from artifact.preprocessing import UInt8Array
 from bench.frontier.networks import Entry
 from bench.load import closed_loop
 from bench.peer_servers import SERVICE, running
@@ -38,21 +35,24 @@ class Served:
 
 
 def serve(
-    entries: Sequence[Entry], pixels: UInt8Array, precisions: Sequence[Precision], rounds: int, seconds: float
+    entries: Sequence[Entry], files: Sequence[bytes], precisions: Sequence[Precision], rounds: int, seconds: float
 ) -> list[Served]:
-    """Serve each network in each precision for so many seconds in every round; the first one in fp32 is the yardstick.
+    """Serve each network in each precision for some seconds in every round; the very first is the yardstick.
 
     Args:
-        pixels: (N, H, W, 3) of the images that are sent.
+        entries: the networks.
+        files: images that are sent.
+        precisions: of the networks.
+        rounds: times of each.
+        seconds: of each time.
     """
-    files = [_png(each) for each in pixels]
     cases = [(entry, precision) for precision in precisions for entry in entries]
     reached: list[list[float]] = [[] for _ in cases]
     for _ in range(rounds):
         for measured, (entry, precision) in zip(reached, tqdm(cases, desc="serving", leave=False), strict=True):
             service = replace(SERVICE, environment={"AIG_RUNTIME": "compiled", "AIG_PRECISION": precision})
             with running(service, entry.folder, _PORT) as server:
-                headers = {"Content-Type": "image/png"}
+                headers = {"Content-Type": "application/octet-stream"}
                 result = closed_loop(server.url, files, headers, _CLIENTS, seconds, _WARMUP_S, _TIMEOUT_S)
             if set(result.counts) != {200}:
                 raise RuntimeError(f"not every image was classified: {result.counts}")
@@ -67,9 +67,3 @@ def serve(
         )
         for (entry, precision), each in zip(cases, reached, strict=True)
     ]
-
-
-def _png(pixels: UInt8Array) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()

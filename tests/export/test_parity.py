@@ -55,6 +55,15 @@ def test_gate_that_decides_otherwise_is_refused(network: AdaptiveResNet, copy: P
         verify(network, copy, images)
 
 
+def test_margin_that_no_offset_can_overcome_is_told(artifact: Path, images: Float32Array) -> None:
+    network = small_network()
+    gate = next(block.gate for block in network.blocks.values() if block.gate is not None)
+    with torch.no_grad():
+        gate.fc2.bias.copy_(torch.tensor([3e4, 0.0]))
+    with pytest.raises(ParityError, match=r"a gate has a margin of 3e\+04, and no offset above 10000"):
+        verify(network, artifact, images)
+
+
 def test_swapped_branches_are_refused(network: AdaptiveResNet, copy: Path, images: Float32Array) -> None:
     with tampering.edited(copy) as graph:
         tampering.swap_branches(tampering.gated_block(graph, FIRST_GATED))
