@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -35,7 +35,12 @@ class Served:
 
 
 def serve(
-    entries: Sequence[Entry], files: Sequence[bytes], precisions: Sequence[Precision], rounds: int, seconds: float
+    entries: Sequence[Entry],
+    files: Sequence[bytes],
+    precisions: Sequence[Precision],
+    rounds: int,
+    seconds: float,
+    of_gated: Mapping[str, str] = {},
 ) -> list[Served]:
     """Serve each network in each precision for some seconds in every round; the very first is the yardstick.
 
@@ -45,12 +50,14 @@ def serve(
         precisions: of the networks.
         rounds: times of each.
         seconds: of each time.
+        of_gated: more settings of the service for networks with gates, as environment variables.
     """
     cases = [(entry, precision) for precision in precisions for entry in entries]
     reached: list[list[float]] = [[] for _ in cases]
     for _ in range(rounds):
         for measured, (entry, precision) in zip(reached, tqdm(cases, desc="serving", leave=False), strict=True):
-            service = replace(SERVICE, environment={"AIG_RUNTIME": "compiled", "AIG_PRECISION": precision})
+            settings = {"AIG_RUNTIME": "compiled", "AIG_PRECISION": precision}
+            service = replace(SERVICE, environment=settings | (of_gated if entry.kind == "gated" else {}))
             with running(service, entry.folder, _PORT) as server:
                 headers = {"Content-Type": "application/octet-stream"}
                 result = closed_loop(server.url, files, headers, _CLIENTS, seconds, _WARMUP_S, _TIMEOUT_S)
