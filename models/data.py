@@ -250,7 +250,9 @@ class _InMemoryPixels:
 class _DecodedPixels:
     """Large images: decoded each time; augmented by a random area and aspect ratio (Szegedy et al. 2015)."""
 
-    augmentation = f"mirrored in every second epoch, {_SMALLEST_AREA:.0%} to 100% of the area, aspect ratio changed by up to a third"
+    augmentation = (
+        f"mirrored in every second epoch, {_SMALLEST_AREA:.0%} to 100% of the area, aspect ratios of 3:4 to 4:3"
+    )
 
     def __init__(self, examples: Examples, preprocessing: Preprocessing) -> None:
         self._examples = examples

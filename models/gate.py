@@ -31,7 +31,12 @@ class Gate(nn.Module):
     In training the decision is a hard Gumbel-softmax sample with a straight-through gradient (section 3.3), to whose
     execute logit the offset is added; in evaluation there is no noise and a gate is open exactly when its margin plus
     the offset is above 0.
+
+    Attributes:
+        noise: share of the Gumbel noise that training adds; the paper has 1. With 0 gates decide as in evaluation.
     """
+
+    noise: float = 1.0
 
     def __init__(self, channels: int, hidden: int = 16) -> None:
         super().__init__()
@@ -49,8 +54,10 @@ class Gate(nn.Module):
             logits = self.fc2(F.relu(self.bn(self.fc1(features))))  # (N, 2)
             margin = logits[:, 1] - logits[:, 0]  # (N,)
             if self.training:
-                shifted = torch.stack([logits[:, 0], logits[:, 1] + offset], dim=1)
-                return Decision(F.gumbel_softmax(shifted, tau=1.0, hard=True)[:, 1], margin)
+                # The softmax of two logits is the sigmoid of their difference, to which each brings its own noise.
+                gumbel = -torch.empty_like(logits).exponential_().log()
+                relaxed = torch.sigmoid(margin + offset + self.noise * (gumbel[:, 1] - gumbel[:, 0]))
+                return Decision((relaxed > 0.5).to(relaxed.dtype) + (relaxed - relaxed.detach()), margin)
             return Decision((margin + offset > 0).to(margin.dtype), margin)
 
 

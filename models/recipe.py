@@ -31,7 +31,8 @@ class Recipe(BaseModel):
         momentum: Nesterov momentum of SGD.
         weight_decay: of convolution and matrix weights; norms and biases have none.
         target_weight: weight of the target-rate loss.
-        target_warmup: share of the steps over which that weight rises linearly from 0.
+        target_warmup: share of the steps over which the target falls linearly from all gates open.
+        gate_noise: share of the paper's Gumbel noise that decisions have in training, see `models.gate`.
         budgets: smallest and largest share of the compute to train the gates for, see `models.budgets`; None trains
             them for their target rates alone.
         label_smoothing: of the classification loss.
@@ -61,6 +62,7 @@ class Recipe(BaseModel):
     weight_decay: float = Field(default=5e-4, ge=0)
     target_weight: float = Field(default=TARGET_WEIGHT, ge=0)
     target_warmup: float = Field(default=0.0, ge=0, le=1)
+    gate_noise: float = Field(default=1.0, ge=0, le=1)
     budgets: tuple[float, float] | None = None
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     distillation: float = Field(default=0.0, ge=0, le=1)
@@ -102,9 +104,9 @@ class Recipe(BaseModel):
         eighths = round(8 * (self.smallest_image + (1 - self.smallest_image) * grown))
         return max(1, full * eighths // 8)
 
-    def target_weight_at(self, step: int, steps: int) -> float:
-        """The weight of the target-rate loss at a step."""
-        return self.target_weight * min(1.0, (step + 1) / max(1.0, self.target_warmup * steps))
+    def fallen(self, step: int, steps: int) -> float:
+        """How far the target has fallen at a step, from 0 (all gates open) to 1 (as it is told)."""
+        return min(1.0, (step + 1) / max(1.0, self.target_warmup * steps))
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:

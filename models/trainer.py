@@ -124,6 +124,9 @@ class Trainer:
             self._mean = running_mean(network, recipe.ema_decay)
         self._held_out = HeldOut.of(validation.examples, validation.indices)
         self._targets = torch.tensor(gated_rates, device=self.device)
+        for block in network.blocks.values():
+            if block.gate is not None:
+                block.gate.noise = recipe.gate_noise
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
         self._budgets = None
         if recipe.budgets is not None:
@@ -279,21 +282,21 @@ class Trainer:
         images, targets = mixed(images, classes, len(self.network.config.labels), self.recipe.mixup)
         low = _LOW_PRECISIONS.get(self.recipe.precision)
         with torch.autocast(self.device.type, low, enabled=low is not None):
+            fallen = self.recipe.fallen(self.step, self.steps)
             if self._budgets is None:
                 output = self._parallel(images)
-                compute = target_rate_loss(output.open, self._targets)
+                compute = target_rate_loss(output.open, 1 - fallen * (1 - self._targets))
             else:
                 budgets = self._budgets.draw(len(images))
                 output = self._parallel(images, self._budgets.gate_offset(budgets))
-                compute = self._budgets.loss(output.open, budgets)
+                compute = self._budgets.loss(output.open, 1 - fallen * (1 - budgets))
             taught = None if self._teacher is None else self._teacher.logits(images)
-        weight = self.recipe.target_weight_at(self.step, self.steps)
         recipe = self.recipe
         loss = total_loss(
             output.logits,
             targets,
             compute,
-            weight,
+            recipe.target_weight,
             recipe.label_smoothing,
             taught,
             recipe.distillation,

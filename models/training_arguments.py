@@ -67,7 +67,20 @@ def training_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--weight-decay", float, "weight_decay", "of convolutions and matrices")
     add("--target-weight", float, "target_weight", "of the target-rate loss beside the classification loss")
-    add("--target-warmup", float, "target_warmup", "part of the steps over which it rises from 0", metavar="SHARE")
+    add(
+        "--target-warmup",
+        float,
+        "target_warmup",
+        "part of the steps over which the target falls from all gates open",
+        metavar="SHARE",
+    )
+    add(
+        "--gate-noise",
+        float,
+        "gate_noise",
+        "of the paper's Gumbel noise in training; with 0 gates decide as they are served",
+        metavar="SHARE",
+    )
     parser.add_argument(
         "--budgets",
         type=_budgets,

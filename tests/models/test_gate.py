@@ -88,7 +88,7 @@ def test_gradient_is_that_of_the_relaxed_sample() -> None:
     gate = _with_margin(0.3).train()
     torch.manual_seed(5)
     gate(_inputs(1).expand(6, -1, -1, -1).contiguous()).open.sum().backward()
-    # The noise again: gumbel_softmax draws one exponential a logit.
+    # The noise again: one exponential a logit.
     torch.manual_seed(5)
     _inputs(1)
     noise = -torch.empty(6, 2).exponential_().log()
@@ -102,6 +102,18 @@ def test_margin_is_the_execute_logit_minus_the_skip_logit(gate: Gate) -> None:
     hidden = torch.relu(gate.bn(x.mean(dim=(2, 3)) @ gate.fc1.weight.T + gate.fc1.bias))
     skip, execute = (hidden @ gate.fc2.weight.T + gate.fc2.bias).T
     torch.testing.assert_close(gate(x).margin, execute - skip)
+
+
+def test_without_noise_training_decides_as_evaluation_does() -> None:
+    for margin, offset, opened in ((0.3, 0.0, 1.0), (-0.3, 0.0, 0.0), (-0.3, 0.5, 1.0)):
+        gate = _with_margin(margin).train()
+        gate.noise = 0.0
+        decision = gate(_inputs(8), offset)
+        assert decision.open.tolist() == [opened] * 8
+        decision.open.sum().backward()
+        assert gate.fc2.bias.grad is not None
+        slope = torch.sigmoid(torch.tensor(margin + offset)).mul(torch.sigmoid(torch.tensor(-margin - offset)))
+        assert gate.fc2.bias.grad[1].item() == pytest.approx(8 * slope.item(), rel=1e-4)
 
 
 def test_evaluation_has_no_noise(gate: Gate) -> None:

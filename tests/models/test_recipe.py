@@ -39,15 +39,15 @@ def test_learning_rate_rises_then_falls_within_its_bounds(schedule: str, steps: 
     assert rates[top:] == sorted(rates[top:], reverse=True)
 
 
-def test_target_weight_rises_over_its_warm_up() -> None:
-    recipe = Recipe(target_weight=4.0, target_warmup=0.5)
-    assert recipe.target_weight_at(0, STEPS) == pytest.approx(4 / 500)
-    assert recipe.target_weight_at(249, STEPS) == pytest.approx(2)
-    assert recipe.target_weight_at(499, STEPS) == recipe.target_weight_at(999, STEPS) == 4
+def test_target_falls_over_its_warm_up() -> None:
+    recipe = Recipe(target_warmup=0.5)
+    assert recipe.fallen(0, STEPS) == pytest.approx(1 / 500)
+    assert recipe.fallen(249, STEPS) == pytest.approx(0.5)
+    assert recipe.fallen(499, STEPS) == recipe.fallen(999, STEPS) == 1
 
 
-def test_target_weight_is_whole_at_once_without_a_warm_up() -> None:
-    assert Recipe(target_weight=4.0).target_weight_at(0, STEPS) == 4
+def test_target_is_what_it_is_at_once_without_a_warm_up() -> None:
+    assert Recipe().fallen(0, STEPS) == 1
 
 
 def test_images_grow_by_eighths_to_their_full_side_at_three_quarters_of_the_steps() -> None:

@@ -70,6 +70,18 @@ def test_budgets_train_gates_that_follow_the_offset(make_trainer: MakeTrainer) -
     assert spent[1] - spent[0] > 0.05
 
 
+@pytest.mark.parametrize("budgets", [None, (0.45, 0.55)])
+def test_gates_without_noise_close_as_their_target_falls(
+    make_trainer: MakeTrainer, budgets: tuple[float, float] | None
+) -> None:
+    trainer = make_trainer(epochs=24, gate_noise=0.0, target_warmup=0.7, target_weight=10.0, budgets=budgets)
+    trainer.run()
+    opened = [row["train_open_share"] for row in trainer.history]
+    assert opened[0] > 0.95
+    assert opened[0] > opened[12] > opened[-1]
+    assert opened[-1] == pytest.approx(0.5, abs=0.15)
+
+
 def test_same_seed_gives_the_same_weights_and_figures(make_trainer: MakeTrainer) -> None:
     first, second = make_trainer("first"), make_trainer("second")
     for trainer in (first, second):
