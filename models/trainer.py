@@ -22,6 +22,7 @@ from models.budgets import Budgets
 from models.checkpoint import Checkpoint, save
 from models.data import Batch, Dataset
 from models.evaluation import evaluate
+from models.gate import Gate
 from models.hold_out import HeldOut
 from models.loss import balanced_weights, target_rate_loss, total_loss
 from models.mixing import mixed
@@ -124,9 +125,9 @@ class Trainer:
             self._mean = running_mean(network, recipe.ema_decay)
         self._held_out = HeldOut.of(validation.examples, validation.indices)
         self._targets = torch.tensor(gated_rates, device=self.device)
-        for block in network.blocks.values():
-            if block.gate is not None:
-                block.gate.noise = recipe.gate_noise
+        for module in network.modules():
+            if isinstance(module, Gate):
+                module.noise = recipe.gate_noise
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
         self._budgets = None
         if recipe.budgets is not None:

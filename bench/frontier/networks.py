@@ -64,8 +64,8 @@ class Training:
         """What trains it, or goes on where it stands."""
         told = ["--preset", f"convnet-aig-{self.depth}-cifar10", "--data", str(data), "--out", str(runs / self.name)]
         told += ["--epochs", str(self.epochs), "--seed", str(self.seed)]
-        if self.init:  # a lower rate leaves of the plain network what it has learned
-            told += ["--from", str(runs / self.init / CHECKPOINT_NAME), "--lr", "0.1"]
+        if self.init:
+            told += ["--from", str(runs / self.init / CHECKPOINT_NAME)]
         return [sys.executable, "-m", "models.train", *told, *self.options, *([] if self.gated else ["--plain"])]
 
 

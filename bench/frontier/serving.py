@@ -56,8 +56,8 @@ def serve(
     reached: list[list[float]] = [[] for _ in cases]
     for _ in range(rounds):
         for measured, (entry, precision) in zip(reached, tqdm(cases, desc="serving", leave=False), strict=True):
-            settings = {"AIG_RUNTIME": "compiled", "AIG_PRECISION": precision}
-            service = replace(SERVICE, environment=settings | (of_gated if entry.kind == "gated" else {}))
+            more = of_gated if entry.kind == "gated" else {}
+            service = replace(SERVICE, environment={"AIG_RUNTIME": "compiled", "AIG_PRECISION": precision, **more})
             with running(service, entry.folder, _PORT) as server:
                 headers = {"Content-Type": "application/octet-stream"}
                 result = closed_loop(server.url, files, headers, _CLIENTS, seconds, _WARMUP_S, _TIMEOUT_S)

@@ -5,7 +5,6 @@ import re
 import pytest
 
 from models.config import preset
-from models.default_recipe import default_settings
 from models.recipe import Recipe
 from models.training_arguments import recipe_of, training_arguments
 
@@ -14,7 +13,8 @@ _CIFAR, _IMAGENET = "convnet-aig-20-cifar10", "convnet-aig-50-imagenet"
 
 def _recipe(name: str, images: int, *more: str) -> Recipe:
     arguments = training_arguments(["--preset", name, "--data", "images", "--out", "run", *more])
-    return recipe_of(arguments, preset(name), "fp32", images, 3)
+    config = preset(name).without_gates() if arguments.plain else preset(name)
+    return recipe_of(arguments, config, "fp32", images, 3)
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,8 @@ def _recipe(name: str, images: int, *more: str) -> Recipe:
         (1_200_000, 30, 10, 128),
         (45_000, 30, 10, 128),
         (11_250, 60, 20, 128),
-        (2_432, 129, 43, 128),
-        (600, 200, 67, 32),
+        (2_432, 129, 43, 64),
+        (600, 200, 67, 16),
         (100, 200, 67, 8),
         (9, 200, 67, 8),
     ],
@@ -40,11 +40,15 @@ def test_epochs_and_batches_follow_from_the_size_of_the_data(
 
 def test_recipe_follows_from_the_network_and_what_it_starts_from() -> None:
     assert _recipe(_CIFAR, 45_000) == Recipe(held_out=3)
+    assert _recipe(_CIFAR, 45_000, "--from", "plain.safetensors") == Recipe(held_out=3, epochs=10, peak_lr=0.1)
     published = _recipe(_IMAGENET, 1_281_167)
-    assert (published.epochs, published.weight_decay, published.target_weight) == (100, 1e-4, 1.0)
-    tuned = _recipe(_IMAGENET, 2_432, "--from", "weights.pth")
-    for field, value in default_settings(preset(_IMAGENET), True, 2_432).items():
-        assert getattr(tuned, field) == value
+    assert published == Recipe(held_out=3, epochs=100, weight_decay=1e-4, target_weight=1.0)
+    tuned = {"held_out": 3, "epochs": 13, "batch_size": 64, "peak_lr": 0.05, "weight_decay": 1e-4}
+    plain = _recipe(_IMAGENET, 2_432, "--from", "weights.pth", "--plain")
+    assert plain == Recipe(**tuned, backbone_lr=0.1, label_smoothing=0.1, target_weight=1.0, frozen_norms=True)
+    gated = _recipe(_IMAGENET, 2_432, "--from", "weights.pth")
+    gates = {"gate_noise": 0.0, "target_warmup": 0.5, "target_weight": 20.0}
+    assert gated == Recipe(**tuned, **gates, backbone_lr=0.2, label_smoothing=0.1)
 
 
 def test_what_is_said_comes_before_the_defaults() -> None:
@@ -66,4 +70,4 @@ def test_help_tells_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     told = " ".join(capsys.readouterr().out.split())
     decay = re.search(r"matrices \(default: (.*?)\)", told)
     assert decay
-    assert decay[1].startswith("0.0005; 0.0001 of ImageNet's networks")
+    assert decay[1].startswith("0.0005; 0.0001 for ImageNet's networks")
