@@ -1,4 +1,4 @@
-"""Training for every budget: each image of a batch has one of its own, and the gates are pulled towards it together.
+"""Training for budgets: each image of a batch has one of its own, and the gates are pulled towards it together.
 
 The draw is the sandwich rule of slimmable networks (Yu & Huang 2019, section 3.1), told to the gates as an offset: the
 largest budget, on which the quality of all others rests, has a quarter of the images, and the rest is spread evenly.
@@ -25,9 +25,10 @@ class Budgets:
 
     Args:
         structure: of the network that is trained.
-        rates: (G,) target rates of its gated blocks; what they cost is the budget at gate offset 0.
+        rates: (G,) target rates of its gated blocks; of several budgets, what they cost is at gate offset 0.
         lowest: smallest budget, as a share of the multiply-accumulates (MACs) of all blocks.
-        highest: largest budget; at 1 all gates are held open for it.
+        highest: largest budget; at 1 all gates are held open for it. If it is the smallest too, all images have it, at
+            gate offset 0.
 
     Raises:
         ValueError: the network has no gates, or cannot cost as little as that.
@@ -43,6 +44,8 @@ class Budgets:
             raise ValueError(f"{structure.name} costs {self._always:.3f} with all gates closed: budgets must be above")
         self._range = (lowest, highest)
         self._at_rest = float(self._shares @ rates) / float(self._shares.sum())
+        if lowest == highest:
+            self._at_rest = (lowest - self._always) / float(self._shares.sum())
 
     def draw(self, images: int) -> Tensor:
         """Budgets of so many images, (N,), in random order."""

@@ -81,8 +81,8 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.budgets is not None and not 0 < self.budgets[0] < self.budgets[1] <= 1:
-            raise ValueError("budgets rise, from above 0 to at most 1")
+        if self.budgets is not None and not 0 < self.budgets[0] <= self.budgets[1] <= 1:
+            raise ValueError("budgets are above 0, at most 1, and the second is not below the first")
         return self
 
     def learning_rate(self, step: int, steps: int) -> float:

@@ -85,7 +85,8 @@ def training_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--budgets",
         type=_budgets,
         metavar="LOW:HIGH",
-        help="train for every share of the compute between these, such as 0.35:1.0 (default: for the target rates)",
+        help="train for every share of the compute between these, such as 0.35:1.0, or for one, such as 0.6, of which "
+        "each block takes what it needs (default: for the target rates)",
     )
     parser.add_argument(
         "--teacher",
@@ -187,11 +188,11 @@ def _add_switch(parser: argparse.ArgumentParser, field: str, help_: str) -> None
 
 
 def _budgets(text: str) -> tuple[float, float]:
-    low, _, high = text.partition(":")
+    low, several, high = text.partition(":")
     try:
-        return float(low), float(high)
+        return float(low), float(high if several else low)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"two numbers with a colon between, not {text!r}") from error
+        raise argparse.ArgumentTypeError(f"a number, or two with a colon between, not {text!r}") from error
 
 
 def recipe_of(

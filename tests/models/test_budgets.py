@@ -41,6 +41,13 @@ def test_offset_is_zero_where_the_budget_is_that_of_the_target_rates(structure: 
     assert budgets.gate_offset(torch.tensor([at_rest])).item() == pytest.approx(0, abs=1e-5)
 
 
+def test_one_budget_is_that_of_all_images_without_an_offset(structure: Structure) -> None:
+    one = Budgets(structure, RATES, 0.6, 0.6)
+    drawn = one.draw(8)
+    assert drawn.tolist() == pytest.approx([0.6] * 8)
+    assert one.gate_offset(drawn).tolist() == pytest.approx([0] * 8, abs=1e-5)
+
+
 def test_offset_rises_with_the_budget_up_to_gates_held_open(budgets: Budgets) -> None:
     offsets = budgets.gate_offset(torch.linspace(0.4, 1, 20))
     assert (offsets.diff() > 0)[:-1].all()

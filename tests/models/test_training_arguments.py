@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from pydantic import ValidationError
 
 from models.config import preset
 from models.recipe import Recipe
@@ -62,6 +63,16 @@ def test_teacher_has_a_share_of_the_loss_unless_another_is_said() -> None:
     assert _recipe(_CIFAR, 600).distillation == 0
     assert _recipe(_CIFAR, 600, "--teacher", "plain.safetensors").distillation == 0.5
     assert _recipe(_CIFAR, 600, "--teacher", "plain.safetensors", "--distillation", "0.9").distillation == 0.9
+
+
+def test_budgets_are_a_range_or_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _recipe(_CIFAR, 600, "--budgets", "0.35:1.0").budgets == (0.35, 1.0)
+    assert _recipe(_CIFAR, 600, "--budgets", "0.6").budgets == (0.6, 0.6)
+    with pytest.raises(ValidationError, match="the second is not below the first"):
+        _recipe(_CIFAR, 600, "--budgets", "0.6:0.5")
+    with pytest.raises(SystemExit):
+        _recipe(_CIFAR, 600, "--budgets", "0.6:")
+    assert "a number, or two with a colon between, not '0.6:'" in capsys.readouterr().err
 
 
 def test_help_tells_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
