@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -40,7 +40,6 @@ def serve(
     precisions: Sequence[Precision],
     rounds: int,
     seconds: float,
-    of_gated: Mapping[str, str] = {},
 ) -> list[Served]:
     """Serve each network in each precision for some seconds in every round; the very first is the yardstick.
 
@@ -50,14 +49,12 @@ def serve(
         precisions: of the networks.
         rounds: times of each.
         seconds: of each time.
-        of_gated: more settings of the service for networks with gates, as environment variables.
     """
     cases = [(entry, precision) for precision in precisions for entry in entries]
     reached: list[list[float]] = [[] for _ in cases]
     for _ in range(rounds):
         for measured, (entry, precision) in zip(reached, tqdm(cases, desc="serving", leave=False), strict=True):
-            more = of_gated if entry.kind == "gated" else {}
-            service = replace(SERVICE, environment={"AIG_RUNTIME": "compiled", "AIG_PRECISION": precision, **more})
+            service = replace(SERVICE, environment={"AIG_RUNTIME": "compiled", "AIG_PRECISION": precision})
             with running(service, entry.folder, _PORT) as server:
                 headers = {"Content-Type": "application/octet-stream"}
                 result = closed_loop(server.url, files, headers, _CLIENTS, seconds, _WARMUP_S, _TIMEOUT_S)
