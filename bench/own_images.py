@@ -2,9 +2,9 @@
 
     python -m bench.own_images --data FLOWERS --from RESNET50
 
-A pretrained network is tuned on a folder of photographs without gates, and from the same weights, for as many epochs,
-with gates, by the trainer's own recipe. Some hours of two cores; what was begun goes on where it stood. Both are judged
-on the images held out, the same for every seed, and served in turns to the same clients on the same cores.
+A pretrained network is tuned on a folder of photographs without gates, and what came of it, for as many epochs more,
+with gates, by the trainer's own recipes. Some hours of two cores; what was begun goes on where it stood. Both networks
+are judged on the images held out, the same for every seed, and served in turns to the same clients on the same cores.
 """
 
 from __future__ import annotations
@@ -107,10 +107,10 @@ def _train(arguments: argparse.Namespace) -> None:
         subprocess.CalledProcessError: a run failed; it has said why.
     """
     for seed in tqdm(arguments.seeds, desc="training", unit="seed"):
-        plain = _folder(arguments, _PLAIN, seed)
-        gates = ["--budgets", str(arguments.budget), "--teacher", str(plain / CHECKPOINT_NAME)]
-        for kind, more in ((_PLAIN, ["--plain"]), (_GATED, gates)):
-            told = ["--preset", arguments.preset, "--data", str(arguments.data), "--from", str(arguments.source)]
+        plain = str(_folder(arguments, _PLAIN, seed) / CHECKPOINT_NAME)
+        gates = ["--from", plain, "--teacher", plain, "--budgets", str(arguments.budget)]
+        for kind, more in ((_PLAIN, ["--from", str(arguments.source), "--plain"]), (_GATED, gates)):
+            told = ["--preset", arguments.preset, "--data", str(arguments.data)]
             told += ["--image-size", arguments.image_size, "--out", str(_folder(arguments, kind, seed))]
             command = [sys.executable, "-m", "models.train", *told, "--seed", str(seed), *more]
             subprocess.run([*command, *arguments.options.split()], check=True)

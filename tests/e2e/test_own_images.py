@@ -140,5 +140,5 @@ def test_commands_of_others_are_those_that_exist() -> None:
     assert "convnet-aig-serving:$(RUNTIME)" in makefile
     assert os.access(Path(sys.executable).parent / "tensorboard", os.X_OK)
     others = [line for line in _commands() if not line.startswith((".venv/bin/python ", "make ", "curl "))]
-    known = (".venv/bin/tensorboard --logdir runs", "AIG_MODEL=", "docker ", "FROM ", "COPY ", "EOF")
+    known = (".venv/bin/tensorboard --logdir runs", "AIG_MODEL=", "docker ", "FROM ", "COPY ", "ENV ", "EOF")
     assert all(line.startswith(known) for line in others)

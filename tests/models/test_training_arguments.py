@@ -44,12 +44,12 @@ def test_recipe_follows_from_the_network_and_what_it_starts_from() -> None:
     assert _recipe(_CIFAR, 45_000, "--from", "plain.safetensors") == Recipe(held_out=3, epochs=10, peak_lr=0.1)
     published = _recipe(_IMAGENET, 1_281_167)
     assert published == Recipe(held_out=3, epochs=100, weight_decay=1e-4, target_weight=1.0)
-    tuned = {"held_out": 3, "epochs": 13, "batch_size": 64, "peak_lr": 0.05, "weight_decay": 1e-4}
+    tuned = {"held_out": 3, "epochs": 13, "batch_size": 64, "weight_decay": 1e-4, "label_smoothing": 0.1}
     plain = _recipe(_IMAGENET, 2_432, "--from", "weights.pth", "--plain")
-    assert plain == Recipe(**tuned, backbone_lr=0.1, label_smoothing=0.1, target_weight=1.0, frozen_norms=True)
+    assert plain == Recipe(**tuned, peak_lr=0.05, backbone_lr=0.1, target_weight=1.0, frozen_norms=True)
     gated = _recipe(_IMAGENET, 2_432, "--from", "weights.pth")
     gates = {"gate_noise": 0.0, "target_warmup": 0.5, "target_weight": 20.0}
-    assert gated == Recipe(**tuned, **gates, backbone_lr=0.2, label_smoothing=0.1)
+    assert gated == Recipe(**tuned, **gates, peak_lr=0.1, backbone_lr=0.2)
 
 
 def test_what_is_said_comes_before_the_defaults() -> None:
