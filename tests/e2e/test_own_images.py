@@ -30,7 +30,7 @@ CLASSES = ("daisy", "dandelion", "roses")
 SMALLER = {"convnet-aig-50-imagenet": "convnet-aig-18-imagenet", "--image-size 160": "--image-size 32"}
 FASTER = {
     "models.train": "--epochs 1 --workers 0 --batch-size 8 --device cpu",
-    "bench.own_images": "--rounds 0 --seeds 0 --image-size 32 --preset convnet-aig-18-imagenet "
+    "bench.own_images": "--runs runs/bench --rounds 0 --seeds 0 --image-size 32 --preset convnet-aig-18-imagenet "
     "--options '--epochs 1 --workers 0 --batch-size 8 --device cpu'",
     "export": "--count 8 --profile-count 50",
 }
