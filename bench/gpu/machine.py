@@ -10,6 +10,7 @@ import numpy as np
 
 from bench.gpu.turns import Contender, in_turns
 from service.engine.runtimes.cuda.device import Call, Device, Handle
+from service.engine.runtimes.cuda.loading import loading_kernel
 from service.engine.runtimes.cuda.plan import Kernel
 from service.engine.runtimes.cuda.runtime import Compile
 
@@ -46,7 +47,7 @@ def ceilings(device: Device, compiled: Compile, copy_bytes: int = 1 << 32, side:
 
     source, target = device.allocate(copy_bytes), device.allocate(copy_bytes)
     copying = Contender(lambda: device.copy(target, source, copy_bytes, stream), wait)
-    empty = _empty_kernel()
+    empty = loading_kernel("fp16", side=32, channels=4, block=256)  # of no images
     function = device.load(compiled([empty], device.architecture)[empty])
     header = device.allocate(16)
     device.write(header, np.zeros(4, np.int32))
@@ -134,24 +135,6 @@ def _own_product(device: Device, compiled: Compile, side: int, stream: Handle, w
     graph = device.record([Call(function, tiles, arguments, tuple(kind for _, kind in kernel.signature))])
     found = in_turns({"product": Contender(lambda: device.run(graph, stream), wait)})
     return {"own_fp16_tflops": 2 * rows * side**2 / found["product"].in_line / 1e12}
-
-
-def _empty_kernel() -> Kernel:
-    """The kernel that loads images, of which there are none."""
-    return Kernel(
-        "load_images",
-        (
-            ("pixels", "*u8"),
-            ("tensors", "*fp32"),
-            ("header", "*i32"),
-            ("means", "*fp32"),
-            ("scales", "*fp32"),
-            ("images", "*fp16"),
-            ("counts", "*i32"),
-            ("counters", "i32"),
-        ),
-        (("SIDE", 32), ("CHANNELS", 4), ("BLOCK", 256)),
-    )
 
 
 def _version(name: str) -> str | None:

@@ -10,27 +10,14 @@ import numpy as np
 from service.engine.runtimes.base import Model, Precision, Runtime
 from service.engine.runtimes.cuda.cubins import compile_kernel
 from service.engine.runtimes.cuda.device import Call, CudaDevice, Handle
-from service.engine.runtimes.cuda.plan import Kernel
+from service.engine.runtimes.cuda.loading import loading_kernel
 from service.engine.runtimes.cuda.runtime import Compile, CudaRuntime
 
 TRAP = "TEST_GPU_TRAP"
 """The environment variable that names the file."""
 
 # The kernel that loads images, with a header that says there is one.
-_KERNEL = Kernel(
-    "load_images",
-    (
-        ("pixels", "*u8"),
-        ("tensors", "*fp32"),
-        ("header", "*i32"),
-        ("means", "*fp32"),
-        ("scales", "*fp32"),
-        ("images", "*fp16"),
-        ("counts", "*i32"),
-        ("counters", "i32"),
-    ),
-    (("SIDE", 32), ("CHANNELS", 4), ("BLOCK", 256)),
-)
+_KERNEL = loading_kernel("fp16", side=32, channels=4, block=256)
 _NOWHERE = 1 << 20
 
 

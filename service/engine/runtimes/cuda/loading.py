@@ -12,6 +12,24 @@ from service.engine.runtimes.cuda.plan import SIZES, Address, Constants, Doors, 
 _PIXELS = 256
 
 
+def loading_kernel(element_type: ElementType, side: int, channels: int, block: int) -> Kernel:
+    """The kernel that loads images of this side as features of so many channels, a block of pixels each program."""
+    return Kernel(
+        "load_images",
+        (
+            ("pixels", "*u8"),
+            ("tensors", "*fp32"),
+            ("header", "*i32"),
+            ("means", "*fp32"),
+            ("scales", "*fp32"),
+            ("images", f"*{element_type}"),
+            ("counts", "*i32"),
+            ("counters", "i32"),
+        ),
+        (("SIDE", side), ("CHANNELS", channels), ("BLOCK", block)),
+    )
+
+
 class Loading:
     """Plans it.
 
@@ -48,20 +66,7 @@ class Loading:
         self._arguments: tuple[Address | int | float, ...] = (*ways, *colours, self.images, self.counters, counters)
         block = min(_PIXELS, 1 << (side**2 - 1).bit_length())
         self._blocks = -(-(side**2) // block)
-        self._kernel = Kernel(
-            "load_images",
-            (
-                ("pixels", "*u8"),
-                ("tensors", "*fp32"),
-                ("header", "*i32"),
-                ("means", "*fp32"),
-                ("scales", "*fp32"),
-                ("images", f"*{element_type}"),
-                ("counts", "*i32"),
-                ("counters", "i32"),
-            ),
-            (("SIDE", side), ("CHANNELS", channels), ("BLOCK", block)),
-        )
+        self._kernel = loading_kernel(element_type, side, channels, block)
 
     def launch(self, batch: int) -> Launch:
         """What loads a batch of at most so many images."""
