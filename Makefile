@@ -58,7 +58,7 @@ serve: $(VENV)/.serve ## serve MODEL on http://HOST:PORT, installing what that n
 test: install ## run all tests, installing what they need
 	$(BIN)/python -m pytest
 
-test-fast: install ## run the tests that take no time, in less than a minute
+test-fast: install ## run the tests that take little time each
 	$(BIN)/python -m pytest -m "not (browser or docker or fuzz or gpu or slow)"
 
 # Elsewhere Triton interprets kernels in the processes of tests.

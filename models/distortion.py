@@ -41,8 +41,6 @@ class Distortion:
         Raises:
             ValueError: torchvision is not installed.
         """
-        if not self:
-            return image
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the one that the network's noise is of
             torch.manual_seed(int(seed))
             changed = self._transform(torch.tensor(image).permute(2, 0, 1))
