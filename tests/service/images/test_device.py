@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from artifact.agreement import LogitsAndMargins
+from bench.process_tree import children_by_parent
 from service.app import create_app
 from service.engine import nvidia_driver
 from service.engine.errors import RuntimeUnavailable
@@ -165,9 +166,8 @@ def _of_devices(scraped: httpx.Response) -> dict[tuple[str, str], float]:
 
 def _children(module: str) -> list[int]:
     """Processes of this one that run a module."""
-    mine = Path(f"/proc/{os.getpid()}/task")
-    children = [int(pid) for thread in mine.iterdir() for pid in (thread / "children").read_text().split()]
-    return [pid for pid in children if module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
+    pids = children_by_parent()[os.getpid()]
+    return [pid for pid in pids if module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
 
 
 def test_cpu_serves_where_the_device_cannot_run_the_model(
