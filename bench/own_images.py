@@ -21,9 +21,8 @@ import numpy as np
 from tqdm import tqdm
 
 from artifact.manifest import MANIFEST_NAME
-from bench.frontier.networks import Entry
-from bench.frontier.serving import Served, serve
 from bench.report import print_result, table
+from bench.serving import Offer, Served, serve
 from models.checkpoint import load
 from models.data import Dataset, load_pixels
 from models.evaluation import Evaluation, evaluate
@@ -54,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"gates cost {value:.2f} points of accuracy ({low:.2f} to {high:.2f}) at {mac_share:.1%} of the MACs")
     served = [each for precision in arguments.precisions for each in _served(arguments, precision)]
     print(table(("served", "precision", "images/s", "ratio"), [_row(each) for each in served]))
-    ratios = [each.ratio for each in served if each.name.startswith(_GATED)]
+    ratios = [each.ratio for each in served if each.name == _GATED]
     ok = (
         100 * lost.value <= _MOST_LOST
         and mac_share <= arguments.budget
@@ -137,23 +136,17 @@ def _served(arguments: argparse.Namespace, precision: Precision) -> list[Served]
     """The networks of the first seed, in turns."""
     if not arguments.rounds:
         return []
-    seed = arguments.seeds[0]
-    entries = []
+    offers = []
     for kind in _KINDS:
-        folder = _folder(arguments, kind, seed)
+        folder = _folder(arguments, kind, arguments.seeds[0])
         exported = folder / "exported"
         if not (exported / MANIFEST_NAME).exists():
             command = [sys.executable, "-m", "export", str(folder / CHECKPOINT_NAME), "--images", str(arguments.data)]
             subprocess.run([*command, "--out", str(exported)], check=True)
-        entries.append(Entry(kind, (_depth(arguments.preset),), seed, exported, {"": 0.0}))
+        offers.append(Offer(kind, "", exported))
     files = sorted(path for path in arguments.data.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     sent = [path.read_bytes() for path in files[:: max(1, len(files) // _FILES_SENT)]]
-    return serve(entries, sent, [precision], arguments.rounds, arguments.seconds)
-
-
-def _depth(preset: str) -> int:
-    """Layers of a network, which its name has third."""
-    return int(preset.split("-")[2])
+    return serve(offers, sent, [precision], arguments.rounds, arguments.seconds)
 
 
 def _table(seeds: Sequence[int], judged: dict[str, list[Evaluation]]) -> str:

@@ -19,10 +19,10 @@ from artifact.preprocessing import Float32Array, UInt8Array
 from bench.charts import Series, frontier_chart
 from bench.frontier.measurements import PRECISIONS, Point, measure, runs
 from bench.frontier.networks import Entry, Exporter, Training, finished, train, trainings
-from bench.frontier.serving import Served, serve
 from bench.frontier.verdict import Cost, Difference, above_plain, mean_points
 from bench.images import png
 from bench.report import print_result, table
+from bench.serving import Served, serve
 from models.answers import Images
 from models.config import preset
 from models.examples import Examples
@@ -56,9 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     served = []
     if arguments.rounds:
         files = [png(each) for each in pixels[::25]]
-        served = serve(_served(entries) + variants, files, PRECISIONS, arguments.rounds, arguments.seconds)
+        offers = [offer for entry in _served(entries) + variants for offer in entry.offers]
+        served = serve(offers, files, PRECISIONS, arguments.rounds, arguments.seconds)
     print(_table(means), _served_table(served), sep="\n\n")
-    _draw(means, arguments.charts, arguments.epochs)
+    _draw(means, served, arguments.charts, arguments.epochs)
     differences = {name: above_plain(_of("fp32", means), _JUDGED, cost) for name, cost in _COSTS.items()}
     missed = _missed(differences["million MACs"], means)
     for problem in missed:
@@ -144,24 +145,27 @@ def _missed(differences: Sequence[Difference], means: Sequence[Point]) -> list[s
     return missed
 
 
-def _draw(means: Sequence[Point], charts: Path, epochs: int) -> None:
+def _draw(means: Sequence[Point], served: Sequence[Served], charts: Path, epochs: int) -> None:
     conditions = f"CIFAR-10, 5,000 images held out of training, {epochs} epochs, means of the seeds"
+    rates = {(each.name, each.at, each.precision): each.images_per_s for each in served}
+    costs: dict[str, tuple[Cost, str]] = {
+        "macs": (lambda point: point.macs, "million MACs an image"),
+        "time": (lambda point: point.time_ratio, f"time of an image on one core, {_YARDSTICK} layers in fp32 = 1"),
+        "served": (
+            lambda point: rates.get((point.name, point.at, point.precision), float("nan")),
+            "images/s over HTTP, more to the right",
+        ),
+    }
     for precision in PRECISIONS:
-        for cost, of in _COSTS.items():
+        for name, (cost, label) in costs.items():
             series: dict[str, dict[float, float | None]] = {}
             for point in _of(precision, means):
-                if np.isfinite(of(point)):
-                    name = "plain networks" if point.kind == "plain" else point.name
-                    series.setdefault(name, {})[of(point)] = point.accuracy
-            if not series:  # times were not measured
-                continue
-            label = (
-                f"{cost} an image"
-                if cost != "time"
-                else f"time of an image on one core, {_YARDSTICK} layers in fp32 = 1"
-            )
-            file = f"frontier-{'macs' if cost != 'time' else 'time'}-{precision}.png"
-            frontier_chart(_sorted(series), charts / file, _JUDGED, f"{label}, {precision}", conditions)
+                if np.isfinite(cost(point)):
+                    network = "plain networks" if point.kind == "plain" else point.name
+                    series.setdefault(network, {})[cost(point)] = point.accuracy
+            if series:  # else it was not measured
+                path = charts / f"frontier-{name}-{precision}.png"
+                frontier_chart(_sorted(series), path, _JUDGED, f"{label}, {precision}", conditions)
 
 
 def _sorted(series: dict[str, dict[float, float | None]]) -> Series:

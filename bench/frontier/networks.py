@@ -14,6 +14,7 @@ from tqdm import tqdm
 from artifact.budgets import BudgetCurve
 from artifact.manifest import MANIFEST_NAME, ONNX_NAME, file_digest, read_manifest, write_manifest
 from artifact.preprocessing import Float32Array, Preprocessing
+from bench.serving import Offer
 from export.artifact_writer import write_artifact
 from export.budgets import measure_budgets
 from export.parity import eager_runner, onnx_runner
@@ -32,8 +33,10 @@ _RATES = {"40%": 0.38, "60%": 0.59, "80%": 0.795}
 _BUDGETS = "0.35:1.0"
 _CALIBRATION_IMAGES, _VERIFIED_IMAGES = 1000, 64
 _BATCH = 250
-# Of the compute, at which gated networks are compared.
-_SHARES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+ALL_BUDGETS = "all budgets"
+"""What a network was trained for that may be asked for any."""
+SHARES = {f"{share:.0%}": share for share in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)}
+"""Of the compute, at which gated networks are compared, by their names."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def trainings(epochs: int) -> list[Training]:
 
     gated = [
         begun,
-        tuned(f"budgets-{_GATED_DEPTH}", "all budgets", "--budgets", _BUDGETS),
+        tuned(f"budgets-{_GATED_DEPTH}", ALL_BUDGETS, "--budgets", _BUDGETS),
         *(
             tuned(f"gated-{_GATED_DEPTH}-at{budget.rstrip('%')}", budget, "--target-rate", str(rate))
             for budget, rate in _RATES.items()
@@ -141,6 +144,13 @@ class Entry:
             return " then ".join(map(str, self.depths))
         return f"{self.kind} {self.depths[0]}{f' for {self.trained_for}' if self.trained_for else ''}"
 
+    @property
+    def offers(self) -> list[Offer]:
+        """How the service runs it: at each budget if it was trained for all of them, else as it was exported."""
+        if self.trained_for != ALL_BUDGETS:
+            return [Offer(self.name, next(iter(self.offsets)), self.folder)]
+        return [Offer(self.name, name, self.folder, share) for name, share in SHARES.items() if name in self.offsets]
+
 
 class Exporter:
     """Makes artifacts, int8 graphs included, of what was trained, under the folder of the runs.
@@ -160,7 +170,7 @@ class Exporter:
         if not training.gated:
             return Entry("plain", (training.depth,), training.seed, folder, {"": 0.0})
         curve = self._curve(folder)
-        offsets = {f"{share:.0%}": row.gate_offset for share in _SHARES if (row := curve.within(share))}
+        offsets = {name: row.gate_offset for name, share in SHARES.items() if (row := curve.within(share))}
         offsets = {"as trained": 0.0, **offsets}
         return Entry("gated", (training.depth,), training.seed, folder, offsets, training.trained_for)
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from bench.frontier.measurements import Point
-from bench.frontier.networks import finished, trainings
+from bench.frontier.networks import ALL_BUDGETS, Entry, finished, trainings
 from bench.frontier.verdict import above_plain, mean_points
+from bench.serving import Offer
 from models.checkpoint import Checkpoint, save
 from models.train import main as train
 from models.trainer import CHECKPOINT_NAME
@@ -78,3 +79,12 @@ def test_command_of_a_training_is_one_that_the_trainer_takes(
         _, _, _, *arguments = training.command(tmp_path / "nowhere", tmp_path)
         assert train(arguments) == 1
         assert "nowhere" in capsys.readouterr().err
+
+
+def test_network_for_all_budgets_is_served_at_each_that_it_can_keep(tmp_path: Path) -> None:
+    offsets = {"as trained": 0.0, "60%": -0.5, "100%": 9.0}
+    entry = Entry("gated", (38,), 0, tmp_path, offsets, ALL_BUDGETS)
+    name = "gated 38 for all budgets"
+    assert entry.offers == [Offer(name, "60%", tmp_path, 0.6), Offer(name, "100%", tmp_path, 1.0)]
+    assert entry.offers[0].environment("int8")["AIG_DEFAULT_BUDGET"] == "0.6"
+    assert replace(entry, trained_for="60%").offers == [Offer("gated 38 for 60%", "as trained", tmp_path)]

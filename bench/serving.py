@@ -1,14 +1,14 @@
-"""Images a second that the service answers with each network, in turns."""
+"""Images a second that the service answers with each of several artifacts, in turns."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import median
 
 from tqdm import tqdm
 
-from bench.frontier.networks import Entry
 from bench.load import closed_loop
 from bench.peer_servers import SERVICE, running
 from service.engine.runtimes.base import Precision
@@ -18,11 +18,33 @@ _WARMUP_S, _TIMEOUT_S = 1.0, 10.0
 
 
 @dataclass(frozen=True)
-class Served:
-    """What the service reaches with one network.
+class Offer:
+    """An artifact as it is to be served.
 
     Attributes:
-        name, at, precision: of the network; it runs with the offset that it was exported with.
+        name: of the network.
+        at: what it is run for, such as a budget, in words.
+        folder: of the artifact.
+        budget: share of the multiply-accumulates that the service spends on an image, mean; None for as it was trained.
+    """
+
+    name: str
+    at: str
+    folder: Path
+    budget: float | None = None
+
+    def environment(self, precision: Precision) -> dict[str, str]:
+        """Settings of the service."""
+        budget = {} if self.budget is None else {"AIG_DEFAULT_BUDGET": str(self.budget)}
+        return {"AIG_RUNTIME": "compiled", "AIG_PRECISION": precision, **budget}
+
+
+@dataclass(frozen=True)
+class Served:
+    """What the service reaches with one of them.
+
+    Attributes:
+        name, at, precision: of the network.
         images_per_s: median of the rounds.
         ratio: of that of the yardstick, median of the rounds.
     """
@@ -35,27 +57,27 @@ class Served:
 
 
 def serve(
-    entries: Sequence[Entry],
+    offers: Sequence[Offer],
     files: Sequence[bytes],
     precisions: Sequence[Precision],
     rounds: int,
     seconds: float,
 ) -> list[Served]:
-    """Serve each network in each precision for some seconds in every round; the very first is the yardstick.
+    """Serve each in each precision for some seconds in every round; the very first is the yardstick.
 
     Args:
-        entries: the networks.
+        offers: what to serve.
         files: images that are sent.
         precisions: of the networks.
         rounds: times of each.
         seconds: of each time.
     """
-    cases = [(entry, precision) for precision in precisions for entry in entries]
+    cases = [(offer, precision) for precision in precisions for offer in offers]
     reached: list[list[float]] = [[] for _ in cases]
     for _ in range(rounds):
-        for measured, (entry, precision) in zip(reached, tqdm(cases, desc="serving", leave=False), strict=True):
-            service = replace(SERVICE, environment={"AIG_RUNTIME": "compiled", "AIG_PRECISION": precision})
-            with running(service, entry.folder, _PORT) as server:
+        for measured, (offer, precision) in zip(reached, tqdm(cases, desc="serving", leave=False), strict=True):
+            service = replace(SERVICE, environment=offer.environment(precision))
+            with running(service, offer.folder, _PORT) as server:
                 headers = {"Content-Type": "application/octet-stream"}
                 result = closed_loop(server.url, files, headers, _CLIENTS, seconds, _WARMUP_S, _TIMEOUT_S)
             if set(result.counts) != {200}:
@@ -63,11 +85,11 @@ def serve(
             measured.append(result.images_per_s)
     return [
         Served(
-            entry.name,
-            next(iter(entry.offsets)),
+            offer.name,
+            offer.at,
             precision,
             median(each),
             median([ours / theirs for ours, theirs in zip(each, reached[0], strict=True)]),
         )
-        for (entry, precision), each in zip(cases, reached, strict=True)
+        for (offer, precision), each in zip(cases, reached, strict=True)
     ]
