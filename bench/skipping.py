@@ -5,7 +5,8 @@
 Skip efficiency = (MACs spent / MACs of the ungated network) / (time / time of the ungated network in ONNX Runtime).
 It is 1 where every skipped multiply-accumulate is skipped time. Every time is taken between two of that yardstick, see
 `bench.timing`. The networks have random weights, which does not change their speed, and gates of which any share can
-be opened.
+be opened. The network that ships is measured besides, beside a random one of its shape, with its own gates at budgets:
+there every image takes a path of its own, which has to be found while it runs.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from artifact.manifest import Manifest, read_manifest
+from artifact.manifest import ONNX_NAME, Manifest, read_manifest
 from artifact.preprocessing import Float32Array
+from artifact.probes import read_probes
 from bench.charts import SkippingPoint, skipping_chart
-from bench.contenders import JUDGED, OURS, PRECISIONS, YARDSTICK, gated_runtimes, rivals
+from bench.contenders import JUDGED, OURS, PRECISIONS, YARDSTICK, compiled_runtimes, gated_runtimes, rivals
 from bench.networks import build_artifact, offset_for, random_images
 from bench.report import print_result, table
 from bench.timing import paired
+from bench.ungated import onnx_ungated
 from service.engine.runtimes.base import Precision, Runtime
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -39,17 +42,27 @@ _OFTEN = 4
 
 @dataclass(frozen=True)
 class Target:
-    """What has to hold for a network: least efficiency at every point, and most time with every gate open."""
+    """What has to hold for a network.
+
+    Attributes:
+        preset: of the network with random weights.
+        efficiency: least, at every point.
+        time_all_open: most time with every gate open, of the network without gates.
+        rounds: measurements of the compiled network.
+        trained: an artifact of the same shape, to measure at its budgets.
+    """
 
     preset: str
     efficiency: float
     time_all_open: float
     rounds: int
+    trained: Path | None = None
 
 
 TARGETS = (
     Target("convnet-aig-110-cifar10", 0.85, 1.12, rounds=100),
     Target("convnet-aig-50-imagenet", 0.95, 1.06, rounds=32),
+    Target("convnet-aig-38-cifar10", 0.85, 1.12, 60, _ROOT / "model_repository" / "convnet-aig-38-cifar10" / "1"),
 )
 
 
@@ -59,6 +72,7 @@ class Point:
 
     Attributes:
         precision: of its convolutions.
+        open_share: of the gates; of a trained network its budget.
         mac_ratio: MACs spent, of those of the ungated network.
         time_ratios: against the ungated network in ONNX Runtime, (rounds,).
         rival: that ratio of the fastest ungated runtime of the same precision; NaN without one.
@@ -106,6 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     met, report = True, {}
     for target in TARGETS:
         points = measure(target, arguments.networks, arguments.rounds or target.rounds)
+        if target.trained is not None:
+            points += measure_trained(target, arguments.networks, arguments.rounds or target.rounds)
         failures = problems(target, points)
         met = met and not failures
         print(f"\n{target.preset}\n{_table(points)}")
@@ -148,6 +164,34 @@ def measure(target: Target, folder: Path, rounds: int) -> list[Point]:
     return points + [Point(name, precision, 1.0, 1.0, ratios[name]) for name, (precision, _) in ungated.items()]
 
 
+def measure_trained(target: Target, folder: Path, rounds: int) -> list[Point]:
+    """Time the compiled runtimes of a trained network at its budgets, one after the other of its probes' images.
+
+    Raises:
+        ValueError: it has no budgets.
+    """
+    assert target.trained is not None
+    manifest = read_manifest(target.trained)
+    if manifest.budgets is None:
+        raise ValueError(f"{target.trained} was exported without budgets")
+    plain = build_artifact(target.preset, folder / f"{target.preset}-plain", gated=False)
+    images = [image[None] for image in read_probes(target.trained, manifest).images]
+    ungated = [onnx_ungated(plain / ONNX_NAME, images[0])] * len(images)
+    cases: dict[str, Callable[[], object]] = {}
+    spent: dict[str, tuple[str, Precision, float, float]] = {}
+    for name, runtime in compiled_runtimes(target.trained, manifest).items():
+        for share in OPEN_SHARES:
+            row = manifest.budgets.within(share)
+            if row is None:
+                continue  # the network cannot spend so little
+            offset = np.array([row.gate_offset], np.float32)
+            cases[f"{name} {share}"] = _each([_run(runtime, image, offset) for image in images])
+            macs = [_mac_ratio(manifest, runtime.run(image, offset)[1], offset) for image in images]
+            spent[f"{name} {share}"] = f"trained, {name}", runtime.precision, share, float(np.mean(macs))
+    ratios = paired(_each(ungated), cases, rounds, _SLICE_S, f"{target.preset} as it ships")
+    return [Point(*each, ratios[case]) for case, each in spent.items()]
+
+
 def problems(target: Target, points: Sequence[Point]) -> list[str]:
     """The targets that were missed."""
     missed = []
@@ -182,6 +226,10 @@ def _missed_in_class(points: Sequence[Point]) -> list[str]:
 
 def _run(runtime: Runtime, image: Float32Array, offset: Float32Array) -> Callable[[], object]:
     return lambda: runtime.run(image, offset)
+
+
+def _each(runs: Sequence[Callable[[], object]]) -> Callable[[], object]:
+    return lambda: [run() for run in runs]
 
 
 def _mac_ratio(manifest: Manifest, margins: Float32Array, offset: Float32Array) -> float:
