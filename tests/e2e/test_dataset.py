@@ -15,12 +15,11 @@ from pathlib import Path
 import pytest
 
 from bench.offline.resuming import miscounted
-from bench.process_tree import children_by_parent
 from service.dataset.command import INTERRUPTED
 from tests.e2e.process import ROOT, environment
+from tests.processes import children, is_running
 from tests.runtimes import PATIENCE_S, wait_until
 from tests.service.dataset.datasets import rows, write_tar
-from tests.service.engine.workers.processes import is_running
 
 pytestmark = pytest.mark.timeout(300)  # a process takes seconds to start, and several are started one after the other
 
@@ -75,7 +74,7 @@ def test_process_that_is_killed_again_and_again_does_nothing_twice_and_forgets_n
     for least in (0, 1, 13, 22):
         with classifying(artifact, shards, out) as process:
             wait_until(lambda least=least: (out / "_run.json").exists() and count(out) >= least)  # type: ignore[misc]
-            workers = [*children_by_parent()[process.pid]]
+            workers = children(process.pid)
             process.kill()
             assert process.wait(PATIENCE_S) == -signal.SIGKILL
         for pid in workers:
@@ -125,9 +124,9 @@ def test_process_that_is_interrupted_says_how_to_go_on(
 def test_worker_that_is_killed_costs_no_image(artifact: Path, shards: Path, tmp_path: Path) -> None:
     with classifying(artifact, shards, tmp_path) as process:
         wait_until(lambda: count(tmp_path) >= 2)
-        first, second = children_by_parent()[process.pid]
+        first, second = children(process.pid)
         os.kill(first, signal.SIGKILL)
-        wait_until(lambda: len({*children_by_parent()[process.pid]} - {first}) == 2)
+        wait_until(lambda: len({*children(process.pid)} - {first}) == 2)
         before = count(tmp_path)
         wait_until(lambda: count(tmp_path) > before + 4)  # lest an image lose both of its workers
         os.kill(second, signal.SIGKILL)

@@ -15,23 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.process import ROOT, ServerProcess, environment
+from tests.processes import children, is_running
 from tests.runtimes import PATIENCE_S, wait_until
 from tests.service.http_server import post, read_answer
-
-
-def _children(pid: int) -> list[int]:
-    """The processes that a process has started and that have not ended."""
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        found += (task / "children").read_text().split()
-    return sorted({int(child) for child in found})
-
-
-def _is_there(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0, 1.3, 1.7])
@@ -94,21 +80,21 @@ def test_nothing_is_reset_while_the_server_stops(artifact: Path, pictures: list[
 @pytest.mark.parametrize("number", [None, signal.SIGSTOP])
 def test_workers_end_with_a_server_that_is_killed(artifact: Path, number: signal.Signals | None) -> None:
     with ServerProcess(artifact, "--workers", "2") as server:
-        wait_until(lambda: len(_children(server.pid)) == 2)
-        workers = _children(server.pid)
+        wait_until(lambda: len(children(server.pid)) == 2)
+        workers = children(server.pid)
         wait_until(lambda: server.metric("aig_ready") == 1)
         if number:
             os.kill(workers[0], number)
         server.signal(signal.SIGKILL)
         killed_at = time.monotonic()
-        wait_until(lambda: not any(map(_is_there, workers)))
+        wait_until(lambda: not any(map(is_running, workers)))
         assert time.monotonic() - killed_at < 2
 
 
 def test_server_whose_workers_are_suspended_is_not_ready(artifact: Path) -> None:
     with ServerProcess(artifact, "--workers", "2") as server, server.client() as client:
-        wait_until(lambda: len(_children(server.pid)) == 2 and client.get("/readyz").status_code == 200)
-        workers = _children(server.pid)
+        wait_until(lambda: len(children(server.pid)) == 2 and client.get("/readyz").status_code == 200)
+        workers = children(server.pid)
         for worker in workers:
             os.kill(worker, signal.SIGSTOP)
         suspended_at = time.monotonic()
@@ -126,9 +112,9 @@ def test_image_for_which_there_is_no_worker_is_refused_at_once(
     model = tmp_path / "model"
     shutil.copytree(artifact, model)
     with ServerProcess(model, "--workers", "2") as server, server.client() as client:
-        wait_until(lambda: len(_children(server.pid)) == 2 and client.get("/readyz").status_code == 200)
+        wait_until(lambda: len(children(server.pid)) == 2 and client.get("/readyz").status_code == 200)
         (model / "manifest.json").rename(tmp_path / "elsewhere")
-        for worker in _children(server.pid):
+        for worker in children(server.pid):
             os.kill(worker, signal.SIGKILL)
 
         def classify() -> tuple[int, str]:

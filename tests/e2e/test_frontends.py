@@ -22,9 +22,9 @@ import pytest
 
 from service.access.keys import make_key
 from tests.e2e.process import ROOT, ServerProcess, environment
-from tests.e2e.test_dying import _children, _is_there
 from tests.e2e.test_model_repository import NAME, _put
 from tests.e2e.test_stopping import Upload, _run
+from tests.processes import children, command_line, is_running
 from tests.runtimes import PATIENCE_S, wait_until
 from tests.service.http_server import post, read_answer
 
@@ -159,10 +159,10 @@ def test_front_end_that_is_killed_costs_its_own_requests_and_is_replaced(
         watching = threads.submit(watch)
         asking = [threads.submit(client.classify_until, over) for client in clients]
         wait_until(lambda: all(client.answers > 3 for client in clients) and len(counts) > 3)
-        killed = _children(server.pid)[0]
+        killed = children(server.pid)[0]
         os.kill(killed, signal.SIGKILL)
         wait_until(lambda: _said(server, "takes connections") == 1)
-        wait_until(lambda: _children(server.pid)[0] != killed and len(_children(server.pid)) == 2)
+        wait_until(lambda: children(server.pid)[0] != killed and len(children(server.pid)) == 2)
         after = len(counts)
         wait_until(lambda: len(counts) > after + 3)
         over.set()
@@ -182,7 +182,7 @@ def test_front_end_that_hangs_keeps_nobody_from_metrics_and_is_not_ready(
     with ThreadPoolExecutor(8) as threads:
         assert all(threads.map(Client.classify, make_clients(server, 8)))
     wait_until(lambda: _images(_metrics(server)) == 8)
-    hangs = _children(server.pid)[0]
+    hangs = children(server.pid)[0]
     os.kill(hangs, signal.SIGSTOP)
     try:
         assert _ask(lambda: _images(_metrics(server))) == 8
@@ -195,7 +195,7 @@ def test_front_end_that_hangs_keeps_nobody_from_metrics_and_is_not_ready(
 
 def test_front_end_that_says_nothing_for_long_is_replaced(artifact: Path) -> None:
     with ServerProcess(artifact, *TWO, module="tests.e2e.impatient") as server:
-        os.kill(_children(server.pid)[0], signal.SIGSTOP)
+        os.kill(children(server.pid)[0], signal.SIGSTOP)
         wait_until(lambda: _said(server, "takes connections") == 1)
         assert _said(server, "says nothing for 5 s, and is ended") == 1
         wait_until(lambda: _ask(lambda: _ready(server)) == (200, ""))
@@ -203,7 +203,7 @@ def test_front_end_that_says_nothing_for_long_is_replaced(artifact: Path) -> Non
 
 def test_process_above_that_was_suspended_blames_nobody_for_the_time(artifact: Path) -> None:
     with ServerProcess(artifact, *TWO, module="tests.e2e.impatient") as server:
-        asked = _children(server.pid)[0]
+        asked = children(server.pid)[0]
         os.kill(asked, signal.SIGSTOP)
         time.sleep(1.0)  # until there is a question that it has not answered
         server.signal(signal.SIGSTOP)
@@ -212,7 +212,7 @@ def test_process_above_that_was_suspended_blames_nobody_for_the_time(artifact: P
         server.signal(signal.SIGCONT)
         with server.client() as client:
             wait_until(lambda: client.get("/readyz").status_code == 200)
-        assert asked in _children(server.pid)
+        assert asked in children(server.pid)
         server.signal(signal.SIGTERM)
         assert server.exit_status() == 0
         assert not _said(server, "says nothing"), server.lines
@@ -221,8 +221,8 @@ def test_process_above_that_was_suspended_blames_nobody_for_the_time(artifact: P
 def test_processes_of_one_that_was_killed_do_not_pile_up_in_a_container(artifact: Path) -> None:
     with ServerProcess(artifact, *TWO, module="tests.e2e.first_process") as server:
         killed, kept = sorted(_front_ends(server))
-        wait_until(lambda: len(_children(killed)) > 0)
-        orphans = _children(killed)
+        wait_until(lambda: len(children(killed)) > 0)
+        orphans = children(killed)
         os.kill(killed, signal.SIGKILL)
         wait_until(lambda: _said(server, "takes connections") == 1)
         (replacement,) = _front_ends(server) - {kept}
@@ -233,9 +233,7 @@ def test_processes_of_one_that_was_killed_do_not_pile_up_in_a_container(artifact
 
 def _front_ends(server: ServerProcess) -> set[int]:
     """Their processes, told from those that came from others."""
-    return {
-        pid for pid in _children(server.pid) if b"service.frontends.child" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    }
+    return {pid for pid in children(server.pid) if b"service.frontends.child" in command_line(pid)}
 
 
 @pytest.mark.parametrize("whole_group", [False, True], ids=["parent", "group"])
@@ -286,13 +284,13 @@ def test_nothing_is_reset_while_both_stop(artifact: Path, pictures: list[bytes])
 
 
 def test_front_ends_and_workers_end_with_the_process_above_that_is_killed(server: ServerProcess) -> None:
-    wait_until(lambda: all(_children(pid) for pid in _children(server.pid)))
-    below = _children(server.pid)
-    below += [worker for pid in below for worker in _children(pid)]
+    wait_until(lambda: all(children(pid) for pid in children(server.pid)))
+    below = children(server.pid)
+    below += [worker for pid in below for worker in children(pid)]
     assert len(below) == 4
     os.kill(below[1], signal.SIGSTOP)
     server.signal(signal.SIGKILL)
-    wait_until(lambda: not any(map(_is_there, below)))
+    wait_until(lambda: not any(map(is_running, below)))
 
 
 @pytest.mark.parametrize("after_s", [0.3, 1.0, 2.0, 3.0])
@@ -300,12 +298,12 @@ def test_signal_while_the_first_starts_ends_all_without_a_word(artifact: Path, a
     command = [sys.executable, "-m", "service", "serve", "--model", str(artifact), "--port", "0", *TWO]
     with subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True) as server:
         time.sleep(after_s)
-        below = _children(server.pid)
+        below = children(server.pid)
         server.send_signal(signal.SIGTERM)
         _, said = server.communicate(timeout=PATIENCE_S)
     assert "Traceback" not in said
     assert server.returncode in (0, 128 + signal.SIGTERM, -signal.SIGTERM)
-    wait_until(lambda: not any(map(_is_there, below)))
+    wait_until(lambda: not any(map(is_running, below)))
 
 
 def test_port_of_others_is_not_shared(server: ServerProcess, artifact: Path) -> None:
@@ -409,7 +407,7 @@ def test_models_come_and_go_in_all_before_it_is_answered(repository: Path, artif
             assert admin.post("/models/other/unload").status_code == 200
             assert _served(server) == {frozenset({NAME})}
             # What takes the place of a front end serves what the other does, and not all there is.
-            os.kill(_children(server.pid)[-1], signal.SIGKILL)
+            os.kill(children(server.pid)[-1], signal.SIGKILL)
             wait_until(lambda: _said(server, "takes connections") == 1)
             assert _served(server) == {frozenset({NAME})}
             wait_until(lambda: path.is_socket())
@@ -429,7 +427,7 @@ def test_replacement_serves_no_newer_version_than_the_others(repository: Path, a
     with ServerProcess(artifact, *TWO, *flags) as server:
         wait_until(lambda: _ask(lambda: _ready(server)) == (200, ""))
         _put(artifact, repository, NAME, "2")  # which nobody has loaded
-        os.kill(_children(server.pid)[-1], signal.SIGKILL)
+        os.kill(children(server.pid)[-1], signal.SIGKILL)
         wait_until(lambda: _said(server, "takes connections") == 1)
         told = set()
         for _ in range(12):

@@ -19,6 +19,7 @@ from service.engine.errors import WorkerLost
 from service.images.bounded_decoder import BoundedDecoder, Bounds
 from service.images.decoding import CorruptImage, EmptyImage, ImageDecoder, ImageTooCostly, ImageTooLarge, NotAnImage
 from tests.image_files import encoded, photograph, solid
+from tests.processes import children, is_running
 from tests.runtimes import wait_until
 
 pytestmark = pytest.mark.slow
@@ -54,15 +55,11 @@ def _slow(scans: int = 500) -> bytes:
     return data[:-2] + data[last:-2] * scans + data[-2:]
 
 
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 def _fork(decoder: BoundedDecoder) -> int:
     """The process that decodes, which the decoder's own process has forked."""
     (pid,) = decoder.pids
-    wait_until(lambda: bool(_children(pid)))
-    (child,) = _children(pid)
+    wait_until(lambda: bool(children(pid)))
+    (child,) = children(pid)
     return child
 
 
@@ -168,7 +165,7 @@ def test_nothing_is_left_of_a_decoder_that_is_closed() -> None:
     decoder.decode(solid(10))
     fork = _fork(decoder)
     decoder.close()
-    wait_until(lambda: not Path(f"/proc/{fork}").exists() or "Z" in Path(f"/proc/{fork}/stat").read_text().split()[2])
+    wait_until(lambda: not is_running(fork))
 
 
 def test_process_may_open_nothing_write_nothing_and_gain_nothing(decoder: BoundedDecoder) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from artifact.agreement import LogitsAndMargins
-from bench.process_tree import children_by_parent
 from service.app import create_app
 from service.engine import nvidia_driver
 from service.engine.errors import RuntimeUnavailable
@@ -21,6 +20,7 @@ from service.images import workers
 from service.images.decoding import ImageDecoder
 from service.settings import Settings
 from tests.image_files import pngs
+from tests.processes import children, command_line
 from tests.runtimes import PATIENCE_S, wait_until
 from tests.service.engine.runtimes.artifacts import Exported, exported_shape
 from tests.service.observability.fake_nvml import FakeGpu, FakeNvml
@@ -166,8 +166,7 @@ def _of_devices(scraped: httpx.Response) -> dict[tuple[str, str], float]:
 
 def _children(module: str) -> list[int]:
     """Processes of this one that run a module."""
-    pids = children_by_parent()[os.getpid()]
-    return [pid for pid in pids if module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
+    return [pid for pid in children(os.getpid()) if module.encode() in command_line(pid)]
 
 
 def test_cpu_serves_where_the_device_cannot_run_the_model(

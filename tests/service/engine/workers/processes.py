@@ -1,11 +1,10 @@
-"""Worker processes of tests, and what the system tells of processes."""
+"""Worker processes of tests."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from service.engine.ipc.codec import OutcomeCodec
 from service.engine.job import Answer, ImageJob, Outcome
@@ -37,19 +36,6 @@ def jobs(*images: str) -> list[ImageJob]:
 def values(outcomes: Sequence[Outcome]) -> list[float | str]:
     """The number each job was answered with, or the name of its failure."""
     return [float(one.logits[0]) if isinstance(one, Answer) else type(one).__name__ for one in outcomes]
-
-
-def is_running(pid: int) -> bool:
-    """Whether there is such a process that has not ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def children() -> set[int]:
-    """The processes this one has started and not seen the end of, zombies included."""
-    return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
 
 
 def open_files() -> int:

@@ -20,11 +20,12 @@ from service.engine.runtimes.tuning import BatchPolicy, Tuning
 from service.engine.workers import supervisor as module
 from service.engine.workers.base import Worker
 from service.engine.workers.local import LocalWorker
+from tests.processes import is_running
 from tests.runtimes import PATIENCE_S, EchoRuntime, echo_input, wait_until
 from tests.service.engine.conftest import MakeEngine
 from tests.service.engine.looped import Asked, LoopedEngine, echo_pool, engine_on
 from tests.service.engine.queueing.desk import Clock
-from tests.service.engine.workers.processes import MakeWorker, is_running
+from tests.service.engine.workers.processes import MakeWorker
 
 MakeEngineOn = Callable[..., LoopedEngine]
 

@@ -13,10 +13,11 @@ from service.engine.workers.local import LocalWorker
 from service.engine.workers.pool import ModelSource, local_pool, process_pool
 from service.engine.workers.process import WorkerProcess
 from service.engine.workers.thread import ThreadWorker
+from tests.processes import is_running
 from tests.runtimes import EchoRuntime, echo_input, echo_manifest
 from tests.service.engine.looped import Master
 from tests.service.engine.workers.echo_worker import WORKERS
-from tests.service.engine.workers.processes import MakeWorker, is_running, jobs, values
+from tests.service.engine.workers.processes import MakeWorker, jobs, values
 
 SOURCE = ModelSource(0, Path(), echo_manifest())
 

@@ -17,14 +17,13 @@ from service.engine.ipc.codec import UnexpectedError
 from service.engine.job import Answer
 from service.engine.runtimes.tuning import BatchPolicy
 from service.engine.workers import process as worker_process
+from tests.processes import children, is_running
 from tests.runtimes import PATIENCE_S, wait_until
 from tests.service.engine.looped import Master
 from tests.service.engine.workers.echo_worker import WORKERS, BadNumber
 from tests.service.engine.workers.processes import (
     MakeMaster,
     MakeWorker,
-    children,
-    is_running,
     job,
     jobs,
     open_files,
@@ -289,17 +288,17 @@ def test_failing_check_is_told(make_master: MakeMaster) -> None:
 
 
 def test_restarts_leave_nothing_behind(master: Master) -> None:
-    files, processes = open_files(), children()
+    files, processes = open_files(), children(os.getpid(), zombies=True)
     for order in ("die", "nonsense"):
         with pytest.raises(WorkerLost):
             master.work(jobs(order))
         master.start()
     wait_until(lambda: open_files() == files)
-    assert len(children()) == len(processes)
+    assert len(children(os.getpid(), zombies=True)) == len(processes)
     master.loop.do(master.worker.disconnect)
     master.worker.close()
     wait_until(lambda: open_files() == files - 2)  # the socket, and the pipe of what it prints
-    assert len(children()) == len(processes) - 1
+    assert len(children(os.getpid(), zombies=True)) == len(processes) - 1
 
 
 def test_closing_ends_a_process_even_if_it_does_not_react(master: Master) -> None:
