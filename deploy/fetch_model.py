@@ -12,7 +12,7 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Sequence
-from http.client import HTTPException
+from http.client import HTTPException, InvalidURL
 from pathlib import Path
 from time import monotonic
 from typing import IO
@@ -47,10 +47,14 @@ def fetch(url: str, sha256: str, folder: Path, most_bytes: int) -> None:
         raise FetchError("this is no URL") from error
     if parts.scheme not in ("http", "https"):
         raise FetchError("this is no URL of HTTP")
-    told = f"{parts.hostname}{parts.path}"  # a password or a signature may stand in the rest
+    if "@" in parts.netloc:
+        raise FetchError("a URL with a user or a password is not taken")
+    told = f"{parts.hostname}{parts.path}"  # a signature may stand in the rest
     with tempfile.TemporaryFile(dir=folder) as file:
         try:
             found = _copy(url, file, most_bytes)
+        except InvalidURL as error:  # whose message has all of it
+            raise FetchError(f"{told} is no URL that can be asked for") from error
         except (OSError, HTTPException) as error:
             raise FetchError(f"{told} cannot be fetched: {error}") from error
         if found != sha256.lower():

@@ -108,7 +108,7 @@ class ClassifyRequest:
             EngineStopped: the server waits no longer.
         """
         self._plan(wish)  # what cannot be done is said before the body is received
-        with self._served.memory.share() as held:
+        with self._served.engine.expected(), self._served.memory.share() as held:
             try:
                 uploads = await self._received(body, transport, deadline, held)
                 plans = [self._plan(_wish_for(upload, wish)) for upload in uploads]

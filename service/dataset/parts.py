@@ -51,6 +51,7 @@ class Parts:
 
         Raises:
             DatasetError: an earlier one could not be written.
+            EngineError: what `fail` was told.
         """
         if part not in self._rows:
             await self._until_fewer(self._most)
@@ -74,8 +75,14 @@ class Parts:
 
         Raises:
             DatasetError: one could not be.
+            EngineError: what `fail` was told.
         """
         await self._until_fewer(1)
+
+    def fail(self, failure: Exception) -> None:
+        """Have whoever waits for a part, which may now never be complete, wait no longer."""
+        self._failure = self._failure or failure
+        self._changed.set()
 
     def close(self) -> None:
         """Finish writing what is complete; the rest is forgotten."""

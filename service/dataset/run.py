@@ -113,7 +113,6 @@ def most_images(pool: WorkerPool) -> int:
 
 async def classify(engine: Engine, work: Work) -> None:
     """Have all that is not finished go through an engine that runs, and tell the progress."""
-    window = Window(engine, work.gate_offset, engine.queue_capacity, _MOST_IMAGE_BYTES, work.longest_s)
     sources = work.dataset.sources
     names = [source.name for source in sources]
     passed = [0, *accumulate(source.size for source in sources)]
@@ -123,6 +122,9 @@ async def classify(engine: Engine, work: Work) -> None:
     with ExitStack() as stack:
         parts = Parts(work.output, work.columns, names, work.part_rows, work.as_completed, _MOST_PARTS)
         stack.callback(parts.close)
+        window = Window(
+            engine, work.gate_offset, engine.queue_capacity, _MOST_IMAGE_BYTES, work.longest_s, on_failure=parts.fail
+        )
         progress = Progress(lambda: before + parts.images, lambda: at / passed[-1] if passed[-1] else 1.0)
         stack.enter_context(progress.told(work.dataset.images))
         async with aclosing(read_ahead(todo)) as batches:

@@ -36,22 +36,25 @@ class _Member(NamedTuple):
 
 
 class _Headers:
-    """A file of which the module gets the headers of one member at a time, and no more than these may have."""
+    """A file of which the module gets the headers of one member at a time, and no more than these may have.
+
+    It is read forwards only: to go back in a compressed file means to begin it anew.
+    """
 
     def __init__(self, file: File) -> None:
-        self._file, self._left = file, _MOST_HEADER_BYTES
+        self._file, self._left, self._first = file, _MOST_HEADER_BYTES, b""
         self.seek, self.tell, self.write, self.close = file.seek, file.tell, file.write, file.close
 
     def read(self, size: int) -> bytes:
         self._left -= size
         if size < 0 or self._left < 0:
             raise tarfile.ReadError(f"the headers of a member have more than {_MOST_HEADER_BYTES:,} bytes, or none")
-        return self._file.read(size)
+        first, self._first = self._first, b""
+        return first or self._file.read(size)
 
-    def begin(self, at: int) -> None:
-        """Turn to the member that begins at a place."""
-        self._left = _MOST_HEADER_BYTES
-        self._file.seek(at)
+    def begin(self, first: bytes) -> None:
+        """Turn to the member whose first block this is; the file goes on behind it."""
+        self._left, self._first = _MOST_HEADER_BYTES, first
 
 
 class TarShard:
@@ -108,7 +111,7 @@ def _members(file: File) -> Iterator[_Member]:
                 if not header and file.seek(0, os.SEEK_END) < at:
                     raise EOFError("it ends in the middle of a member")
                 return
-            headers.begin(at)
+            headers.begin(header)
             member = _read(tar)
             at = member.at + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
             if member.is_file and _is_image(member.name):

@@ -31,13 +31,23 @@ class Window:
         most_images: that the engine has at a time.
         most_bytes: that they have together, unless a single one has more.
         longest_s: that decoding one may take, in seconds.
+        on_failure: told why, once, where the engine runs nothing any more.
 
     Attributes:
         images, image_bytes: that the engine has now.
     """
 
-    def __init__(self, engine: Engine, gate_offset: float, most_images: int, most_bytes: int, longest_s: float) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        gate_offset: float,
+        most_images: int,
+        most_bytes: int,
+        longest_s: float,
+        on_failure: Callable[[Exception], None] = lambda _: None,
+    ) -> None:
         self._engine, self._gate_offset = engine, gate_offset
+        self._on_failure = on_failure
         self._most_images, self._most_bytes = most_images, most_bytes
         self._costs = DecodingCosts(longest_s)
         self._room: asyncio.Future[None] | None = None  # that somebody waits for
@@ -51,6 +61,8 @@ class Window:
         Raises:
             EngineError: the engine runs nothing any more.
         """
+        if self._failure:
+            raise self._failure
         size = len(image)
         if self.images >= self._most_images or (self.images and self.image_bytes + size > self._most_bytes):
             # For several at once: to wake up for each takes time from those who run them.
@@ -80,7 +92,9 @@ class Window:
         """Note that the engine has an image less."""
         self.images -= 1
         self.image_bytes -= size
-        self._failure = self._failure or failure
+        if failure and not self._failure:
+            self._failure = failure
+            self._on_failure(failure)
         if self._room and not self._room.done() and (failure or not self.images or self._there_is_room()):
             self._room.set_result(None)
 

@@ -30,6 +30,10 @@ class Runnable(Protocol):
     health: Health
     lane: Lane
 
+    @property
+    def requests(self) -> int:
+        """How many may still submit images."""
+
     async def warm_up(self, supervisor: Supervisor) -> None:
         """Have a worker that has nothing to do run the model.
 
@@ -67,12 +71,12 @@ class Crew:
         self.on_leave: Callable[[], None] = lambda: None
         self._joining: Worker | None = None  # that is to replace another
         self._engines: dict[int, Runnable] = {}
-        self._over, self._rested = asyncio.Event(), asyncio.Event()
+        self._over, self._changed = asyncio.Event(), asyncio.Event()
         self._around = Surroundings(
             scheduler=self.scheduler,
             tell=self._tell,
             on_loss=on_loss,
-            on_rest=self._rested.set,
+            on_rest=self._changed.set,
             on_failed_start=self._give_up_waiting,
             over=self._over,
         )
@@ -192,10 +196,11 @@ class Crew:
         return supervisor
 
     async def dismiss(self, model: int, drain_s: float) -> None:
-        """Finish what waits of a model for at most `drain_s` seconds, fail the rest, and have it run no more."""
-        lane = self._engines[model].lane
+        """Finish the requests of a model for at most `drain_s` seconds, fail the rest, and have it run no more."""
+        engine = self._engines[model]
+        lane = engine.lane
+        await self._until(lambda: not (engine.requests or len(lane)), drain_s)
         lane.close()
-        await self._until(lambda: not len(lane), drain_s)
         lane.fail_all(EngineStopped())
         await self._until(lambda: not self.scheduler.runs(model))  # a worker that hangs is lost in the end
         self.scheduler.close_lane(lane)
@@ -217,6 +222,10 @@ class Crew:
                 supervisor.worker.abort()
         await self._until(self._at_rest, _LONGEST_END_S)
         await asyncio.gather(*(supervisor.end() for supervisor in self._supervisors))
+
+    def note_end_of_request(self) -> None:
+        """Look whether that is what somebody waits for."""
+        self._changed.set()
 
     def require_workers(self) -> None:
         """Return if there is anybody to give a job to.
@@ -243,6 +252,7 @@ class Crew:
     def _tell(self, batch: Batch, outcomes: Sequence[Outcome]) -> None:
         if batch:
             self._engines[batch[0].model].tell(batch, outcomes)
+        self._changed.set()  # a worker that always has something to do never rests
 
     def _failing(self) -> dict[int, Health]:
         return {model: engine.health for model, engine in self._engines.items() if engine.health.failing}
@@ -265,5 +275,5 @@ class Crew:
         with suppress(TimeoutError):
             async with asyncio.timeout(None if longest_s == math.inf else longest_s):
                 while not condition():
-                    self._rested.clear()
-                    await self._rested.wait()
+                    self._changed.clear()
+                    await self._changed.wait()

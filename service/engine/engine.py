@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from service.engine.crew import Crew
@@ -44,6 +45,7 @@ class Engine:
         limit: how much of the network an image may have now.
         health: whether inference works.
         lane: what waits for a worker.
+        requests: how many may still submit images.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Engine:
     ) -> None:
         self.crew, self.model = crew, model
         self._clock = crew.clock
+        self.requests = 0
         self.objective = Objective(objective_s)
         self.limit = BudgetLimit(budgets, crew.clock)
         self.cost, self.health = InferenceCost(), Health()
@@ -122,6 +125,16 @@ class Engine:
     def tell(self, batch: Batch, outcomes: Sequence[Outcome]) -> None:
         """Answer the jobs of a batch."""
         self._results.tell(batch, outcomes)
+
+    @contextmanager
+    def expected(self) -> Iterator[None]:
+        """While a request is received and run: before it ends, the model does not go, as far as there is time."""
+        self.requests += 1
+        try:
+            yield
+        finally:
+            self.requests -= 1
+            self.crew.note_end_of_request()
 
     def require_room(self) -> None:
         """Return if an image would be accepted now; asked before one is received.

@@ -222,7 +222,9 @@ class Parent:
     def _leave(self, number: signal.Signals) -> None:
         if not self._leaving.is_set():
             self._leaving.set()
-            asyncio.get_running_loop().call_later(self._settings.drain_seconds + _GRACE_S, self._end_the_rest)
+            kinds = 2 if self._settings.grpc_port else 1  # of requests, which a front end drains one after the other
+            longest_s = kinds * self._settings.drain_seconds + _GRACE_S
+            asyncio.get_running_loop().call_later(longest_s, self._end_the_rest)
         for each in self._front_ends.values():
             each.signal(number)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -34,6 +34,13 @@ _log = logging.getLogger(__name__)
 # What keeps a model from being served, and nothing else.
 _FAILURES = (ArtifactError, EngineError, SettingsError)
 _LONGEST_REASON = 500  # in letters
+# How often it is asked whether the system watches the folder, in milliseconds, and when that is tried again where it
+# does not, in seconds.
+_WATCHED_MS, _RETRY_S = 1000, 10.0
+
+
+class _NoRoomError(ArtifactError):
+    """There is nothing wrong with a model but that others are served already."""
 
 
 @dataclass
@@ -119,14 +126,30 @@ class Repository:
         """
         async with self._lock:
             changed, there = await asyncio.to_thread(self._changes, self._its_folder())
-            await self._load([each for each in changed if only is None or each in only])
-            served = {(each.manifest.name, each.manifest.version): each for each in self.models}
-            gone = [each for model, each in served.items() if model not in there and each is not self.models.default]
-            for each in gone:
-                self.models.remove(each)
-            for model in self.models.states.keys() - there - served.keys():  # what could not be loaded and is gone
+            wanted = [each for each in changed if only is None or each in only]
+            # First what makes room; of a model that changes, only when the other version is served.
+            await self._unload_gone(there, staying={name for name, _ in wanted})
+            await self._load(wanted)
+            await self._unload_gone(there)
+            served = {(each.manifest.name, each.manifest.version) for each in self.models}
+            for model in self.models.states.keys() - there - served:  # what could not be loaded and is gone
                 del self.models.states[model]
-            await self._dismiss(gone)
+
+    async def _unload_gone(self, there: set[tuple[str, str]], staying: Collection[str] = ()) -> None:
+        """Serve no version any more that is not in the folder, but the last one of the default model.
+
+        Args:
+            there: what is in the folder.
+            staying: names of models that are left as they are.
+        """
+        gone = [each for each in self.models if (each.manifest.name, each.manifest.version) not in there]
+        gone = [each for each in gone if each.manifest.name not in staying]
+        of_default = [each for each in self.models if each.manifest.name == self.models.default_name]
+        if all(each in gone for each in of_default):
+            gone = [each for each in gone if each is not self.models.default]
+        for each in gone:
+            self.models.remove(each)
+        await self._dismiss(gone)
 
     def begin(self, watched: bool) -> None:
         """Load what is in the folder, and go on with what changes there if it is watched."""
@@ -176,11 +199,21 @@ class Repository:
     async def _follow(self, folder: ModelFolder, watched: bool) -> None:
         await self._load_all_logged(self.whole.models if self.whole else None)
         self._begun.set()
-        if watched:
-            from watchfiles import awatch  # its package need not be installed
+        while watched:
+            try:
+                await self._watch(folder)
+            except Exception:
+                _log.exception("the models cannot be followed; this is tried again in %g seconds", _RETRY_S)
+            await asyncio.sleep(_RETRY_S)
 
-            async for _ in awatch(folder.path, recursive=True):
+    async def _watch(self, folder: ModelFolder) -> None:
+        from watchfiles import awatch  # its package need not be installed
+
+        look = True  # for what has changed before the folder was watched
+        async for changes in awatch(folder.path, rust_timeout=_WATCHED_MS, yield_on_timeout=True):
+            if look or changes:
                 await self._load_all_logged()
+            look = False
 
     async def _load_all_logged(self, only: Sequence[tuple[str, str]] | None = None) -> None:
         try:
@@ -214,11 +247,12 @@ class Repository:
         contexts: list[Context] = []
         for model in versions:
             self.models.states[model] = ModelState("loading")
+        stamps = await asyncio.to_thread(self._stamps, versions)  # before a file is read, which may change meanwhile
         for name, version in versions:
             try:
                 contexts.append(await self._proven(name, version, len(contexts)))
             except Exception as error:  # of one model, which keeps no other from being served
-                await self._note_failure(name, version, error)
+                self._note_failure(name, version, error, stamps)
         if not contexts:
             return
         engines = [each.engine for each in contexts]
@@ -227,7 +261,7 @@ class Repository:
             await self.crew.replace(lambda: self._workshop.worker(models), engines)
         except BaseException as error:
             for each in contexts:
-                await self._note_failure(each.manifest.name, each.manifest.version, error)
+                self._note_failure(each.manifest.name, each.manifest.version, error, stamps)
                 await self.crew.dismiss(each.engine.model.number, 0)
             if not isinstance(error, Exception):
                 raise
@@ -244,7 +278,7 @@ class Repository:
         """
         folder, manifest = await asyncio.to_thread(self._its_folder().read, name, version)
         if self.models.served(name, version) is None and sum(1 for _ in self.models) + others >= self.most:
-            raise ArtifactError(f"{self.most} models are served already, the most there may be; see --max-models")
+            raise _NoRoomError(f"{self.most} models are served already, the most there may be; see --max-models")
         self._numbers += 1
         source = ModelSource(self._numbers, folder, manifest)
         return self.opening.context(await asyncio.to_thread(self._workshop.prove, source))
@@ -276,13 +310,23 @@ class Repository:
         except _FAILURES as error:  # they are replaced with the next change
             _log.warning("some workers still hold models that are not served any more: %s", error)
 
-    async def _note_failure(self, name: str, version: str, error: BaseException) -> None:
+    def _stamps(self, versions: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
+        """By version, what changes with its files."""
+        stamps = {}
+        for model in versions:
+            with suppress(OSError):
+                stamps[model] = self._its_folder().stamp(*model)
+        return stamps
+
+    def _note_failure(
+        self, name: str, version: str, error: BaseException, stamps: Mapping[tuple[str, str], int]
+    ) -> None:
         """Note why a version cannot be served; one that was served before still is."""
         reason = " ".join(str(error).split()) or type(error).__name__
         _log.error("%s %s cannot be served: %s", name, version, reason, exc_info=not isinstance(error, _FAILURES))
         self.models.states[name, version] = ModelState("failed", reason[:_LONGEST_REASON])
-        with suppress(OSError):
-            self._failed[name, version] = await asyncio.to_thread(self._its_folder().stamp, name, version)
+        if (name, version) in stamps and not isinstance(error, _NoRoomError):
+            self._failed[name, version] = stamps[name, version]
 
 
 def repository(request: Request) -> Repository:

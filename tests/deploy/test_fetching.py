@@ -122,17 +122,27 @@ def test_server_that_never_comes_to_an_end_is_given_up(
         fetch(offer(b"drop by drop"), _digest(b""), models, 1_000)
 
 
-def test_errors_are_one_line_without_secrets(offer: Offer, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    url = (
-        offer(b"").replace("//", "//name:password@").replace("models.tar", "none.tar?signature=secret")
-    )  # pragma: allowlist secret
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda url: url,
+        lambda url: url.replace("none", "no ne"),
+        lambda url: url.replace("//", "//name:pa55word@"),  # pragma: allowlist secret
+        lambda _: "http://name:pa55word@host/none.tar",  # pragma: allowlist secret
+    ],
+    ids=["missing", "space", "user", "without_port"],
+)
+def test_errors_are_one_line_without_secrets(
+    offer: Offer, models: Path, capsys: pytest.CaptureFixture[str], change: Callable[[str], str]
+) -> None:
+    url = change(offer(b"").replace("models.tar", "none.tar?signature=secret"))
 
     assert main([url, _digest(b""), str(models), "1"]) == 1
 
     told = capsys.readouterr().err
     assert told.startswith("error: ")
     assert told.count("\n") == 1
-    assert "password" not in told
+    assert "pa55word" not in told
     assert "secret" not in told
 
 

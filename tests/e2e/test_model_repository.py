@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from tests.e2e.process import ServerProcess
+from tests.e2e.test_stopping import Upload
 from tests.runtimes import PATIENCE_S, wait_until
 
 NAME = "small"
@@ -110,6 +111,20 @@ def test_models_come_and_go_without_a_lost_request(
     assert set(seen) == {"small 1", "small 2", "other 1"}
     assert _listed(admin) == {(NAME, "2"): "ready", ("other", "1"): "ready"}
     assert 'version="1"' not in "".join(line for line in _metrics(server).splitlines() if 'model="small"' in line)
+
+
+def test_upload_goes_on_to_the_version_that_it_began_with(
+    server: ServerProcess, admin: httpx.Client, pictures: list[bytes]
+) -> None:
+    with Upload(server, pictures[0]) as upload, ThreadPoolExecutor(1) as clients:
+        upload.send(20)
+        _metrics(server)  # which is answered after the head was read
+        loading = clients.submit(admin.post, f"/models/{NAME}/load")
+        wait_until(lambda: _listed(admin)[NAME, "1"] == "loading")
+        wait_until(lambda: _listed(admin)[NAME, "1"] == "ready")  # and what was served before waits
+        upload.send()
+        assert upload.status() == 200
+        assert loading.result(PATIENCE_S).status_code == 200
 
 
 def test_broken_version_never_answers_and_says_why(
@@ -209,3 +224,16 @@ def test_folder_that_is_watched_is_followed(folder: Path, artifact: Path, pictur
         shutil.rmtree(folder / "other")
         wait_until(lambda: ("other", "1") not in _listed(client))
         assert _version(client.post("/classify", content=pictures[0])) == "small 7"
+        (folder / NAME / "7").rename(folder.parent / "withdrawn")
+        wait_until(lambda: (NAME, "7") not in _listed(client))
+        assert _version(client.post("/classify", content=pictures[0])) == "small 1"
+
+
+def test_version_for_which_there_was_no_room_is_served_when_there_is(folder: Path, artifact: Path) -> None:
+    words = ("--model-repository", str(folder), "--default-model", NAME, "--workers", "1", "--watch-models", "on")
+    with ServerProcess(artifact, *words, "--max-models", "2") as server, server.client() as client:
+        wait_until(lambda: client.get("/readyz").status_code == 200)
+        _put(artifact, folder, NAME, "2")
+        wait_until(lambda: _listed(client).get((NAME, "2")) == "failed")
+        (folder / "other" / "1").rename(folder.parent / "withdrawn")
+        wait_until(lambda: _listed(client) == {(NAME, "1"): "ready", (NAME, "2"): "ready"})

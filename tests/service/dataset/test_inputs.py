@@ -86,6 +86,22 @@ def test_shards_have_the_images_among_their_members_in_order(tmp_path: Path, suf
         assert all_items(dataset.sources[0], start) == FIVE[start:]
 
 
+def test_compressed_shard_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backwards = []
+
+    class Watched(gzip.GzipFile):
+        def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+            if whence == io.SEEK_SET and offset < self.tell():
+                backwards.append(offset)
+            return super().seek(offset, whence)
+
+    members = [(f"{number:03}{'x' * (number % 7 * 40)}.jpg", bytes([number]) * 3000) for number in range(100)]
+    write_tar(tmp_path / "a.tgz", members, "w:gz")
+    monkeypatch.setattr("service.dataset.tar_shards.gzip.GzipFile", Watched)
+    assert all_items(opened(tmp_path).sources[0]) == members
+    assert backwards == [0]  # once it is known to be a tar file
+
+
 @pytest.mark.parametrize("format_", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_members_are_those_that_the_library_reads(tmp_path: Path, format_: int) -> None:
     names = ["a.png", "d" * 90 + "/" + "e" * 50 + ".png", "ä.png", os.fsdecode(b"\xe4.png"), "n" * 100, "b.jpg"]

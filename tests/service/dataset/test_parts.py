@@ -10,6 +10,7 @@ from service.dataset.output import Part, opened_output
 from service.dataset.parts import Parts
 from service.dataset.reading import PartEnd, Piece
 from service.dataset.rows import Columns
+from service.engine.errors import NoWorker
 from tests.runtimes import echo_manifest
 from tests.service.dataset.datasets import rows
 
@@ -52,6 +53,23 @@ def test_only_so_many_parts_are_begun_and_not_written(tmp_path: Path) -> None:
             parts.note(piece(Part(0, 1), 0), Unreadable("gone"))
             await waiting
             assert parts.open == 3
+            parts.close()
+
+    asyncio.run(run())
+
+
+def test_nobody_waits_for_parts_that_will_never_be_complete(tmp_path: Path) -> None:
+    async def run() -> None:
+        with opened_output(tmp_path, {}) as output:
+            parts = Parts(output, Columns(echo_manifest(), 1), ["a.tar"], 1, as_completed=False, most=1)
+            await parts.begin(Part(0, 0))
+            waiting = asyncio.ensure_future(parts.begin(Part(0, 1)))
+            await asyncio.sleep(0)
+            parts.fail(NoWorker(1.0))
+            with pytest.raises(NoWorker):
+                await waiting
+            with pytest.raises(NoWorker):
+                await parts.all_written()
             parts.close()
 
     asyncio.run(run())

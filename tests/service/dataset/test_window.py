@@ -108,10 +108,10 @@ def test_error_of_an_image_is_its_own() -> None:
 
 
 def test_engine_that_has_failed_ends_all() -> None:
-    engine = Engine()
+    engine, told = Engine(), list[Exception]()
 
     async def run() -> None:
-        held = window(engine, images=1)
+        held = Window(engine, 0.5, 1, 10_000, longest_s=1.0, on_failure=told.append)  # type: ignore[arg-type]
         await held.run(b"image", lambda _: pytest.fail("it is no outcome of the image"))
         waiting = asyncio.ensure_future(held.run(b"another", lambda _: None))
         await asyncio.sleep(0)
@@ -120,6 +120,9 @@ def test_engine_that_has_failed_ends_all() -> None:
             await waiting
         with pytest.raises(NoWorker):
             await held.empty()
+        with pytest.raises(NoWorker):  # whether there is room or not
+            await held.run(b"a third", lambda _: None)
+        assert [type(each) for each in told] == [NoWorker]
 
     asyncio.run(run())
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Callable
+
 import pytest
 
+from artifact.preprocessing import Float32Array
 from service.engine.engine import Engine
 from service.engine.errors import EngineStopped, RuntimeUnavailable
-from service.engine.runtimes.base import description
 from service.engine.workers.local import LocalWorker
 from service.engine.workers.pool import Model
 from service.engine.workers.thread import ThreadWorker
@@ -28,6 +32,15 @@ def _worker(*runtimes: EchoRuntime) -> ThreadWorker:
             for number, runtime in enumerate(runtimes)
         }
     )
+
+
+def _beside(engine: LoopedEngine, make_worker: Callable[[], ThreadWorker]) -> LoopedEngine:
+    """A second model on the crew of an engine, whose workers are replaced by such."""
+    crew, source = engine.engine.crew, engine.engine.model
+    model = Model(1, source.folder, source.manifest, source.runtime, source.tuning)
+    second = LoopedEngine(Engine(crew, model, 100), engine)
+    engine.begin(crew.replace(make_worker, [second.engine])).result(PATIENCE_S)
+    return second
 
 
 @pytest.fixture
@@ -66,17 +79,62 @@ def test_worker_that_cannot_be_started_replaces_nobody(engine: LoopedEngine) -> 
 
 
 def test_model_comes_and_goes_beside_another(engine: LoopedEngine) -> None:
-    crew, first, runtime = engine.engine.crew, engine.engine, EchoRuntime()
-    source = first.model
-    model = Model(1, source.folder, runtime.manifest, description(runtime), source.tuning)
-    second = LoopedEngine(Engine(crew, model, 100), engine)
-    engine.begin(crew.replace(lambda: _worker(EchoRuntime(), runtime), [second.engine])).result(PATIENCE_S)
+    runtime = EchoRuntime()
+    second = _beside(engine, lambda: _worker(EchoRuntime(), runtime))
     assert _value(second.submit(4.0, PATIENCE_S)) == 4.0
     assert (4.0 in runtime.seen, second.ready) == (True, True)
-    engine.begin(crew.dismiss(1, PATIENCE_S)).result(PATIENCE_S)
+    engine.begin(engine.engine.crew.dismiss(1, PATIENCE_S)).result(PATIENCE_S)
     with pytest.raises(EngineStopped):
         second.submit(5.0, PATIENCE_S)
     assert _value(engine.submit(6.0, PATIENCE_S)) == 6.0
+
+
+def test_model_goes_while_another_keeps_all_workers_busy(make_engine: MakeEngine) -> None:
+    def slow(image: bytes) -> Float32Array:
+        time.sleep(0.005)
+        return echo_input(float(image))
+
+    engine = make_engine(max_batch=1)
+    engine.start()
+    second = _beside(engine, lambda: ThreadWorker({number: LocalWorker(EchoRuntime(), slow) for number in (0, 1)}))
+    others = [engine.submit(float(number), PATIENCE_S) for number in range(400)]
+    asked = second.submit(5.0, PATIENCE_S)
+    engine.begin(engine.engine.crew.dismiss(1, PATIENCE_S)).result(PATIENCE_S)
+    assert _value(asked) == 5.0
+    assert engine.engine.queue_depth > 100
+    assert _value(others[-1]) == 399.0
+
+
+def test_model_goes_when_the_requests_that_it_has_accepted_have_ended(engine: LoopedEngine) -> None:
+    crew = engine.engine.crew
+    second = _beside(engine, lambda: _worker(EchoRuntime(), EchoRuntime()))
+    uploaded = asyncio.Event()
+
+    async def request() -> None:
+        with second.engine.expected():
+            await uploaded.wait()
+
+    async def end_upload() -> None:
+        uploaded.set()
+
+    asking = engine.begin(request())
+    wait_until(lambda: second.engine.requests == 1)
+    going = engine.begin(crew.dismiss(1, PATIENCE_S))
+    assert _value(second.submit(5.0, PATIENCE_S)) == 5.0
+    assert not going.done()
+    engine.begin(end_upload())
+    going.result(PATIENCE_S)
+    asking.result(PATIENCE_S)
+    with pytest.raises(EngineStopped):
+        second.submit(6.0, PATIENCE_S)
+
+
+def test_request_that_does_not_end_keeps_a_model_no_longer_than_it_may(engine: LoopedEngine) -> None:
+    second = _beside(engine, lambda: _worker(EchoRuntime(), EchoRuntime()))
+    with second.engine.expected():
+        engine.begin(engine.engine.crew.dismiss(1, 0.05)).result(PATIENCE_S)
+        with pytest.raises(EngineStopped):
+            second.submit(6.0, PATIENCE_S)
 
 
 def test_more_workers_run_more_at_a_time(engine: LoopedEngine, runtime: EchoRuntime) -> None:
