@@ -24,6 +24,15 @@ def command_line(pid: int) -> list[bytes]:
         return []
 
 
+def processor_s(pid: int) -> tuple[float, float]:
+    """Seconds that the main thread of a process has run, and those that it waited for a core; 0 where nobody tells."""
+    try:
+        ran, waited, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
+    except OSError:
+        return 0.0, 0.0
+    return int(ran) / 1e9, int(waited) / 1e9
+
+
 def _stat(pid: int) -> tuple[str, int]:
     """Its state, as a letter, and its parent; an empty state where it has ended."""
     try:

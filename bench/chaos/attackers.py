@@ -59,6 +59,11 @@ class Attackers:
             await (self._poison_alone() if self._random.random() < 0.5 else self._poison_among_others())
             await self._harness.pause(self._random.uniform(0.0, 0.3))
 
+    @property
+    def all_faults_seen(self) -> bool:
+        """Whether workers were hurt in every way."""
+        return all(self.faults[reason] for reason in _FAULTS)
+
     async def hurtful(self) -> None:
         """Kill workers, and stop them so that they hang."""
         reasons = list(_FAULTS)

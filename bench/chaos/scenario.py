@@ -177,6 +177,9 @@ class Scenario:
             self._attackers.hurtful(),
         )
         await asyncio.wait([running], timeout=seconds)
+        give_up = monotonic() + HANG_S
+        while not self._attackers.all_faults_seen and monotonic() < give_up:
+            await asyncio.sleep(0.05)
         await self._harness.end(running)
         self.report.faults = dict(self._attackers.faults)
         lost = self._lost() - lost_before

@@ -54,7 +54,7 @@ def _result(scheduled_s: list[float], latency_s: list[float], status: list[int],
 
 def test_closed_loop_sends_the_bodies_in_turn() -> None:
     with scripted_server(_accept) as server:
-        result = closed_loop(server.url, _BODIES, _HEADERS, 1, 0.1, 0.05, 5)
+        result = closed_loop(server.url, _BODIES, _HEADERS, 1, 1.0, 0.3, 5)
     assert server.bodies[:4] == [b"first", b"second", b"third", b"first"]
     assert len(server.bodies) == len(result.status)
     assert set(result.status) == {200}
@@ -75,7 +75,7 @@ def test_closed_loop_has_as_many_requests_on_their_way_as_clients() -> None:
         return answer()
 
     with scripted_server(count) as server:
-        closed_loop(server.url, _BODIES, _HEADERS, 4, 0.2, 0.0, 5)
+        closed_loop(server.url, _BODIES, _HEADERS, 4, 1.0, 0.0, 5)
     assert most == 4
 
 
@@ -91,7 +91,7 @@ def test_server_may_close_the_connection_after_each_answer(raw: bytes) -> None:
         return raw
 
     with scripted_server(close) as server:
-        result = closed_loop(server.url, _BODIES, _HEADERS, 2, 0.1, 0.0, 5)
+        result = closed_loop(server.url, _BODIES, _HEADERS, 2, 1.0, 0.0, 5)
     assert set(result.status) == {200}
     assert len(result.status) > 2
 
@@ -104,7 +104,7 @@ def test_answers_of_the_sample_are_checked_whole() -> None:
         return index != 1
 
     with scripted_server(_echo_in_chunks) as server:
-        result = closed_loop(server.url, _BODIES, _HEADERS, 2, 0.1, 0.0, 5, right, check_every=2)
+        result = closed_loop(server.url, _BODIES, _HEADERS, 2, 1.0, 0.0, 5, right, check_every=2)
     assert result.checked == len(seen) == -(-len(result.status) // 2)
     assert all(_BODIES[index] == body for index, body in seen)
     assert result.wrong == sum(index == 1 for index, _ in seen) > 0
@@ -115,7 +115,7 @@ def test_refusal_that_comes_before_the_body_was_read_counts_as_one() -> None:
         return _REFUSAL
 
     with scripted_server(refuse, reads_bodies=False) as server:
-        result = closed_loop(server.url, [bytes(200_000)], _HEADERS, 2, 0.1, 0.0, 5)
+        result = closed_loop(server.url, [bytes(200_000)], _HEADERS, 2, 1.0, 0.0, 5)
     assert set(result.counts) == {429}
     assert result.refusals_with_retry_after == 1.0
     assert result.images_per_s == 0
@@ -138,7 +138,7 @@ def test_connection_lost_before_the_end_of_the_answer_is_a_failure(raw: bytes) -
 
 
 def test_nobody_listening_is_a_failure_of_each_request() -> None:
-    closed = closed_loop(_unused_url(), _BODIES, _HEADERS, 2, 0.1, 0.0, 5)
+    closed = closed_loop(_unused_url(), _BODIES, _HEADERS, 2, 1.0, 0.0, 5)
     opened = open_loop(_unused_url(), _BODIES, _HEADERS, 100, 0.1, 0.0, 5, seed=0)
     for result in (closed, opened):
         assert set(result.counts) == {0}

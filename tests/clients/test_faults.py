@@ -33,12 +33,12 @@ def test_retry_after_is_waited_for(make_client: MakeClient) -> None:
 
 
 def test_retry_after_beyond_the_deadline_is_not_waited_for(make_client: MakeClient) -> None:
-    with fake_server(BUSY) as server:
+    with fake_server(answers(refusal("overloaded"), 429, Retry_After="30")) as server:
         began = time.monotonic()
         with pytest.raises(BusyError) as raised:
-            make_client(server.url).classify(IMAGE, timeout=0.9)
-        assert time.monotonic() - began < 0.9
-    assert raised.value.retry_after_s == 1
+            make_client(server.url).classify(IMAGE, timeout=20)
+        assert time.monotonic() - began < 20
+    assert raised.value.retry_after_s == 30
     assert len(server.asked) == 1
 
 
@@ -56,8 +56,8 @@ def test_slow_server_is_given_up_at_the_deadline(make_client: MakeClient, behavi
     with fake_server(behaviour) as server:
         began = time.monotonic()
         with pytest.raises(DeadlineError) as raised:
-            make_client(server.url).classify(IMAGE, timeout=0.3)
-        assert 0.29 < time.monotonic() - began < 3
+            make_client(server.url).classify(IMAGE, timeout=1.5)
+        assert 1.49 < time.monotonic() - began < 10
     assert raised.value.type == "deadline_exceeded"
     assert len(server.asked) == 1
 

@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Error, Locator, Page, Route, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Error, Locator, Page, Route, expect, sync_playwright
 
 from tests.e2e.process import ROOT
 
 SCREENSHOTS = ROOT / "build" / "screenshots"
+expect.set_options(timeout=30_000)  # a browser, a server and its workers may share few cores
+
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 

@@ -345,15 +345,19 @@ def test_metrics_port_tells_of_all(artifact: Path, make_clients: MakeClients) ->
 
 
 def test_limit_of_a_key_holds_for_both_together(artifact: Path, tmp_path: Path, pictures: list[bytes]) -> None:
-    secret, table = make_key("alice")
+    (free, table_of_free), (limited, table) = make_key("bob"), make_key("alice")
     keys = tmp_path / "keys.toml"
-    keys.write_text(f"{table}\nimages_per_second = 0.001\nburst_images = 5\n")
+    keys.write_text(f"{table_of_free}\n{table}\nimages_per_second = 0.001\nburst_images = 5\n")
     with ServerProcess(artifact, *TWO, "--api-keys", str(keys)) as server:
-        statuses = []
-        for _ in range(30):  # on as many connections
-            with server.client() as client:
-                head = {"content-type": "image/png", "x-api-key": secret}
-                statuses.append(client.post("/classify", content=pictures[0], headers=head).status_code)
+
+        def classify(key: str) -> int:
+            with server.client() as client:  # on a connection of its own
+                head = {"content-type": "image/png", "x-api-key": key}
+                return client.post("/classify", content=pictures[0], headers=head).status_code
+
+        for _ in range(20):  # both learn what decoding takes, which is most at first, and which is paid for
+            assert classify(free) == 200
+        statuses = [classify(limited) for _ in range(30)]
     # More than either part, which are 3 and 2; on a busy machine an image that took long to decode counts as several.
     assert 3 < statuses.count(200) <= 5
     assert set(statuses) == {200, 429}

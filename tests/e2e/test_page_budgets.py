@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.budgets import budgeted_copy
 from tests.e2e.browser import Visitor, executed, path_of, visiting
 from tests.e2e.process import ServerProcess
 from tests.image_files import encoded
+from tests.runtimes import PATIENCE_S
 
 _OFFSETS = (-1e4, -1.5, -1.0, -0.6, -0.3, 0.0, 0.3, 0.6, 1.0, 1e4)
 _PNG = {"content-type": "image/png"}
@@ -185,6 +187,14 @@ def test_slider_is_moved_with_the_keyboard_and_tells_what_a_budget_gives(guest: 
     expect(slider).to_be_focused()
 
 
+def _await(guest: Visitor, condition: Callable[[], bool]) -> None:
+    """Let the page go on until something is so."""
+    give_up = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < give_up, "it never came about"
+        guest.page.wait_for_timeout(20)
+
+
 def test_no_more_than_two_are_asked_at_a_time_and_none_for_a_card_that_was_removed(
     guest: Visitor, asked: list[str], told: Told
 ) -> None:
@@ -192,6 +202,7 @@ def test_no_more_than_two_are_asked_at_a_time_and_none_for_a_card_that_was_remov
     held: list[Route] = []
     guest.page.route("**/classify?*", lambda route: held.append(route))
     _slider(card).focus()
+    _await(guest, lambda: len(held) == 2)
     guest.page.wait_for_timeout(300)
     assert len(held) == 2
     card.get_by_role("button", name="Remove").click()
@@ -208,6 +219,7 @@ def test_busy_service_is_not_asked_for_more_than_what_was_chosen(guest: Visitor,
         "**/classify?*", lambda route: route.fulfill(status=429, body=body, content_type="application/json")
     )
     _slider(card).focus()
+    _await(guest, lambda: len(asked) > 1)
     guest.page.wait_for_timeout(500)
     assert len(asked) in (2, 3)
     assert executed(card) == told.path(told.as_trained)
@@ -237,7 +249,8 @@ def test_large_file_is_sent_for_the_chosen_budget_only(guest: Visitor, asked: li
     slider = _slider(card)
     slider.focus()
     _move(slider, 3, 2, 1, 0)  # it does not rest on the way
-    guest.page.wait_for_timeout(500)
+    _await(guest, lambda: len(asked) > 1)
+    guest.page.wait_for_timeout(300)
     assert asked == ["", told.queries[0]]
 
 

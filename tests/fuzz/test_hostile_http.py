@@ -111,5 +111,5 @@ def test_others_are_served_whatever_comes(
                 pass
         if end == "reset":
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        assert ask(victim.port) < LONGEST_WAIT_S
+        assert ask(victim.port, victim.pid) < LONGEST_WAIT_S
     assert victim.lines[logged:] == []

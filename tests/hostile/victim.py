@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from tests.e2e.process import ServerProcess
@@ -33,7 +34,9 @@ class Victim(ServerProcess):
 
     def resident_mb(self) -> list[float]:
         """Resident memory of each process."""
-        return [_megabytes(pid, "VmRSS") for pid in self.pids]
+        while True:
+            with suppress(ProcessLookupError):  # one has ended meanwhile
+                return [_megabytes(pid, "VmRSS") for pid in self.pids]
 
     def peak_mb(self) -> float:
         """The most resident memory that the server had since `forget_peak`."""
@@ -61,8 +64,13 @@ class Victim(ServerProcess):
 
 
 def _megabytes(pid: int, field: str) -> float:
-    found = re.search(rf"^{field}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-    assert found
+    try:
+        told = Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError as error:
+        raise ProcessLookupError from error
+    found = re.search(rf"^{field}:\s+(\d+) kB", told, re.MULTILINE)
+    if found is None:
+        raise ProcessLookupError  # a zombie has no memory
     return int(found[1]) / 1000
 
 

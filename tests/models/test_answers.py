@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from models.classifier import TrainedClassifier
 from models.examples import DataError, Examples
 from models.exported import ExportedClassifier
 from tests.networks import checkpoint_of, colour_fields, small_config, small_network
+from tests.runtimes import wait_until
 
 
 @pytest.fixture
@@ -61,7 +61,8 @@ def test_results_keep_their_order_whichever_thread_is_first(images: Images) -> N
     seen = []
 
     def work(positions: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, ...]:
-        time.sleep(0.02 if positions[0] == 0 else 0)  # the first batch is the last to be done
+        if positions[0] == 0:  # the first batch is the last to be done
+            wait_until(lambda: len(seen) == 4)
         seen.append(positions[0])
         return positions, pixels.mean(axis=(1, 2, 3))
 

@@ -50,7 +50,7 @@ def test_request_that_is_answered_in_time_is_answered_as_ever(server: Server) ->
 
 
 def test_client_cannot_ask_for_more_than_the_service_allows(runtime: EchoRuntime) -> None:
-    with serving(runtime, workers=1, max_batch=1, deadline_ms=50) as server, ThreadPoolExecutor(1) as clients:
+    with serving(runtime, workers=1, max_batch=1, deadline_ms=2000) as server, ThreadPoolExecutor(1) as clients:
         runtime.hold()
         running = clients.submit(server.classify, solid(10))
         runtime.wait_until_running()

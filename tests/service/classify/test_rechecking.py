@@ -57,7 +57,7 @@ class _Engine:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rechecking, "_PULSE_S", 0.001)
+    monkeypatch.setattr(rechecking, "_PULSE_S", 0.0)
 
 
 def _counts(engine: _Engine, share: float = 1.0, images: int = 1, **changes: Any) -> tuple[float, float]:
@@ -69,7 +69,8 @@ def _counts(engine: _Engine, share: float = 1.0, images: int = 1, **changes: Any
         rechecks.begin()
         for number in range(images):
             rechecks.consider(changes.get("image", b"%d" % number), _answer(0.0, 2.0, 1.0))
-        await asyncio.sleep(0.1)
+        for _ in range(200):  # far more turns of the loop than that takes
+            await asyncio.sleep(0)
         rechecks.end()
 
     asyncio.run(scenario())

@@ -95,7 +95,7 @@ def test_body_that_does_not_arrive_in_time_is_given_up(runtime: EchoRuntime, for
         yield b'--edge\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' if form else solid(40)
         await asyncio.Event().wait()
 
-    with serving(runtime, deadline_ms=50) as server:
+    with serving(runtime, deadline_ms=2000) as server:
         kind = "multipart/form-data; boundary=edge" if form else "image/png"
         late = server.post("/classify", content=slow(), headers={"content-type": kind})
         assert _error(late) == (408, "upload_timeout")
@@ -157,7 +157,7 @@ def test_image_that_is_not_answered_in_time_is_given_up_and_never_run(
     runtime: EchoRuntime, clients: ThreadPoolExecutor, ways: tuple[str, int]
 ) -> None:
     way, status = ways
-    with serving(runtime, workers=1, max_batch=1, deadline_ms=100) as server:
+    with serving(runtime, workers=1, max_batch=1, deadline_ms=2000) as server:
         runtime.hold()
         running = clients.submit(server.classify, solid(10))
         runtime.wait_until_running()

@@ -128,7 +128,8 @@ def test_image_that_takes_too_much_memory_is_refused() -> None:
     decoder.close()
 
 
-def test_image_at_which_a_decoder_crashes_is_damaged(decoder: BoundedDecoder) -> None:
+def test_image_at_which_a_decoder_crashes_is_damaged() -> None:
+    decoder = BoundedDecoder(PLAIN, Bounds(cpu_s=30, memory_bytes=256_000_000))
     decoder.decode(solid(10))
     with ThreadPoolExecutor(1) as others:
         fork = _fork(decoder)
@@ -138,6 +139,7 @@ def test_image_at_which_a_decoder_crashes_is_damaged(decoder: BoundedDecoder) ->
         os.kill(fork, signal.SIGSEGV)
         with pytest.raises(CorruptImage, match="its decoder crashed"):
             refused.result()
+    decoder.close()
 
 
 def test_decoder_that_was_ended_between_two_images_costs_neither(decoder: BoundedDecoder) -> None:

@@ -150,7 +150,7 @@ def test_image_that_kills_its_worker_fails_alone(
 
 
 def test_stuck_worker_is_replaced(make_engine_on: MakeEngineOn, make_worker: MakeWorker, losses: list[str]) -> None:
-    worker = make_worker(stuck_s=0.3)
+    worker = make_worker(stuck_s=2.0)
     engine = make_engine_on(worker)
     lost = worker.pid
     assert lost is not None
@@ -199,7 +199,7 @@ def test_stopping_answers_everybody_even_if_a_worker_hangs(
 def test_worker_that_is_lost_while_stopping_is_started_again_for_what_was_accepted(
     make_engine_on: MakeEngineOn, make_worker: MakeWorker
 ) -> None:
-    engine = make_engine_on(make_worker(stuck_s=0.3))
+    engine = make_engine_on(make_worker(stuck_s=2.0))
     running, *queued = _submit(engine, "hang", "1", "2")
     wait_until(lambda: engine.queue_depth < 3)  # the first is running, and the next may have been sent ahead
     engine.stop(PATIENCE_S)
