@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from typing import Any
 
 import ray
@@ -21,7 +21,7 @@ from ray.serve.exceptions import RayServeException
 from starlette.types import Message, Receive, Scope, Send
 
 from artifact.manifest import ArtifactError
-from deploy.ray_engine import Engines
+from deploy.ray_engine import NOBODY, Engines
 from deploy.ray_metrics import RayMetrics
 from service.access.key_file import KeyFile
 from service.access.keys import KeyFileError
@@ -44,6 +44,8 @@ _TRIES = 3
 _AGAIN_S = 0.05
 # How often the replicas are counted, and how long they may take to answer, in seconds.
 _COUNT_S, _LONGEST_COUNT_S = 1.0, 5.0
+# How long all replicas may take to open a model before requests come for it, in seconds.
+_LONGEST_OPEN_S = 120.0
 # Calls that may wait at a replica; those who send them see to it that hardly any do.
 _MOST_CALLS = 256
 # Settings of what Ray Serve does in its own way, or of what it has no way for.
@@ -200,6 +202,9 @@ class _Replicas:
             KeyFileError, SettingsError: something that is set cannot be used.
         """
         model: Model = await self._handle.open.remote(self._folder)
+        with suppress(TimeoutError):  # images for one that takes longer wait there
+            opening = self._handle.broadcast("open", self._folder)
+            await opening.results_async(timeout_s=_LONGEST_OPEN_S, return_exceptions=True)
         self._codec = OutcomeCodec(model.manifest, IMAGE_ERRORS)
         self._side = model.manifest.input_size
         await self._count()
@@ -233,16 +238,16 @@ class _Replicas:
 
     async def _run(self, frame: bytes) -> bytes:
         """Have a batch run by any of them."""
-        for left in reversed(range(_TRIES)):
+        for _ in range(_TRIES):
             try:
                 outcomes: bytes = await self._handle.run.remote(self._folder, frame)
             except RayTaskError:  # the replica is there, and says so
                 raise
             except (RayError, RayServeException) as error:
                 _log.warning("a replica of the engine was lost with a batch: %s", type(error).__name__)
-                if not left:
-                    raise WorkerLost("died") from error
-                await asyncio.sleep(_AGAIN_S)
             else:
-                return outcomes
-        raise AssertionError
+                if outcomes != NOBODY:
+                    return outcomes
+                _log.warning("a replica of the engine has no worker for a batch")
+            await asyncio.sleep(_AGAIN_S)
+        raise WorkerLost("died")

@@ -30,6 +30,9 @@ _KEPT_S = 60.0
 # Whoever sends images knows how many may wait: here none is refused.
 _NO_LIMIT = 1_000_000_000
 
+NOBODY = b""
+"""What a replica answers that has no worker for a batch, so that another has to run it."""
+
 
 class _Running:
     """A model that runs on workers. A batch that comes is what one worker runs: it is neither cut nor added to.
@@ -46,11 +49,15 @@ class _Running:
         self._idle = asyncio.Semaphore(len(pool.workers))
         self._workshop = pool.workshop
 
-    async def run(self, frame: bytes) -> bytes:
-        jobs, came_at = unpack_jobs(unframed(frame)), self.crew.clock()
+    async def run(self, frame: bytes, came_at: float) -> bytes:
+        jobs = unpack_jobs(unframed(frame))
         if isinstance(jobs, Check):
             raise ValueError("a check is for those who start workers")
         async with self._idle:
+            try:
+                self.crew.require_workers()
+            except (EngineStopped, NoWorker):
+                return NOBODY
             outcomes = await self._run(jobs, came_at)
         return self._codec.pack(outcomes)
 
@@ -61,10 +68,6 @@ class _Running:
 
     async def _run(self, jobs: Sequence[ImageJob], came_at: float) -> list[Outcome]:
         """What comes of jobs whose deadlines are told in seconds after they came."""
-        try:
-            self.crew.require_workers()
-        except (EngineStopped, NoWorker):
-            return [WorkerLost("died")] * len(jobs)
         told: list[asyncio.Future[Outcome]] = [asyncio.get_running_loop().create_future() for _ in jobs]
         batch = [
             PendingJob(
@@ -86,7 +89,13 @@ class _Running:
 
 
 def _within(outcome: Outcome, jobs: int) -> Outcome:
-    """An outcome that does not tell of other calls; two may run together while there are fewer workers than usual."""
+    """An outcome as those who asked know it.
+
+    It tells nothing of other calls; two may run together while there are fewer workers than usual. And that this
+    replica has no workers left says nothing of the service.
+    """
+    if isinstance(outcome, EngineStopped | NoWorker):
+        return WorkerLost("died")
     if isinstance(outcome, Answer) and outcome.batch_size > jobs:
         return outcome._replace(batch_size=jobs)
     return outcome
@@ -139,12 +148,13 @@ class Engines:
         return sum(worker.alive for worker in running.crew.workers) if running else 0
 
     async def run(self, folder: str, frame: bytes) -> bytes:
-        """What comes of a batch, both as frames; see `Run` of `RemoteWorker`.
+        """What comes of a batch, both as frames, see `Run` of `RemoteWorker`; or `NOBODY`.
 
         Raises:
             ArtifactError, EngineError: the model cannot be run.
         """
-        return await (await self._running(folder)).run(frame)
+        came_at = time.monotonic()  # before it waits for the model to be opened
+        return await (await self._running(folder)).run(frame, came_at)
 
     @property
     def problem(self) -> str | None:

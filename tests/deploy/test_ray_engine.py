@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from artifact.manifest import ArtifactError
-from deploy.ray_engine import Engines
+from deploy.ray_engine import NOBODY, Engines
+from service.engine.crew import Crew
+from service.engine.errors import NoWorker
 from service.engine.ipc.codec import OutcomeCodec, pack_jobs
 from service.engine.ipc.frames import unframed
 from service.engine.job import Answer, ImageJob, Outcome
@@ -76,6 +78,38 @@ def test_image_whose_time_is_over_is_not_run(do: Callable[[Work], None], artifac
         ]
 
     do(work)
+
+
+def test_batch_for_which_there_is_no_worker_is_left_to_others(
+    do: Callable[[Work], None], artifact: Path, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(engines: Engines) -> None:
+        await engines.open(str(artifact))
+        frame = pack_jobs([ImageJob(pictures[0], 0.0, 30.0)])
+        with monkeypatch.context() as patch:
+            patch.setattr(Crew, "require_workers", _refuse)
+            assert await engines.run(str(artifact), frame) == NOBODY
+        assert await engines.run(str(artifact), frame) != NOBODY
+
+    do(work)
+
+
+def test_time_that_opening_takes_counts(
+    do: Callable[[Work], None], artifact: Path, pictures: list[bytes], tmp_path: Path
+) -> None:
+    other = shutil.copytree(artifact, tmp_path / "2")
+
+    async def work(engines: Engines) -> None:
+        manifest = (await engines.open(str(artifact))).manifest
+        frame = await engines.run(str(other), pack_jobs([ImageJob(pictures[0], 0.0, 0.001)]))
+        (outcome,) = OutcomeCodec(manifest, IMAGE_ERRORS).unpack(unframed(frame), 1)
+        assert type(outcome).__name__ == "DeadlineExceeded"
+
+    do(work)
+
+
+def _refuse(_: Crew) -> None:
+    raise NoWorker(1.0)
 
 
 def test_other_version_is_opened_when_it_is_asked_for_and_closed_when_it_is_not(
