@@ -57,6 +57,7 @@ class Crew:
         scheduler: hands out the work.
         leaving: whether it will soon be stopped.
         on_leave: told so.
+        on_failed_start: told whenever a worker that was lost cannot be started again.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Crew:
         self.scheduler = Scheduler(clock)
         self.running = self.leaving = self._stopping = False
         self.on_leave: Callable[[], None] = lambda: None
+        self.on_failed_start: Callable[[], None] = lambda: None
         self._joining: Worker | None = None  # that is to replace another
         self._engines: dict[int, Runnable] = {}
         self._over, self._changed = asyncio.Event(), asyncio.Event()
@@ -77,7 +79,7 @@ class Crew:
             tell=self._tell,
             on_loss=on_loss,
             on_rest=self._changed.set,
-            on_failed_start=self._give_up_waiting,
+            on_failed_start=self._note_failed_start,
             over=self._over,
         )
         self._supervisors = [Supervisor(worker, self._around) for worker in workers]
@@ -257,8 +259,9 @@ class Crew:
     def _failing(self) -> dict[int, Health]:
         return {model: engine.health for model, engine in self._engines.items() if engine.health.failing}
 
-    def _give_up_waiting(self) -> None:
+    def _note_failed_start(self) -> None:
         """Let nobody wait for workers that there may never be."""
+        self.on_failed_start()
         if (retry_s := self._without_workers_s) is not None:
             self.scheduler.fail_all(NoWorker(retry_s))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic_settings import SettingsError
 
-from artifact.manifest import MANIFEST_NAME, ArtifactError, Manifest, read_manifest
+from artifact.manifest import MANIFEST_NAME, ArtifactError, Manifest, read_manifest, verified_file
 from service.settings import Settings
 
 # What can stand in a path, a label and a line of a log as it is.
@@ -54,6 +54,16 @@ class ModelFolder:
                 f"{folder} should have {name} {version}, but its manifest is of {manifest.name} {manifest.version}"
             )
         return folder, manifest
+
+    def is_whole(self, manifest: Manifest) -> bool:
+        """Whether the files of a version are what this manifest says; takes a while."""
+        try:
+            folder, found = self.read(manifest.name, manifest.version)
+            for name in manifest.files:
+                verified_file(folder, manifest, name)
+        except ArtifactError:
+            return False
+        return found == manifest
 
 
 def version_order(version: str) -> tuple[int, str]:

@@ -25,6 +25,7 @@ from service.engine.errors import EngineError
 from service.engine.workers.pool import ModelSource, Workshop
 from service.errors import ApiError
 from service.repository.folder import ModelFolder
+from service.repository.following import Following
 from service.repository.models import Models, ModelState
 from service.repository.opening import Opening
 from service.repository.whole import Whole
@@ -34,9 +35,6 @@ _log = logging.getLogger(__name__)
 # What keeps a model from being served, and nothing else.
 _FAILURES = (ArtifactError, EngineError, SettingsError)
 _LONGEST_REASON = 500  # in letters
-# How often it is asked whether the system watches the folder, in milliseconds, and when that is tried again where it
-# does not, in seconds.
-_WATCHED_MS, _RETRY_S = 1000, 10.0
 
 
 class _NoRoomError(ArtifactError):
@@ -67,8 +65,7 @@ class Repository:
     drain_s: float
     whole: Whole | None = None
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _following: asyncio.Task[None] | None = None
-    _begun: asyncio.Event = field(default_factory=asyncio.Event)
+    _following: Following | None = None
     _numbers: int = 0  # the first model has that
     _failed: dict[tuple[str, str], int] = field(default_factory=dict)  # with the stamps that they had
 
@@ -143,31 +140,50 @@ class Repository:
             staying: names of models that are left as they are.
         """
         gone = [each for each in self.models if (each.manifest.name, each.manifest.version) not in there]
-        gone = [each for each in gone if each.manifest.name not in staying]
-        of_default = [each for each in self.models if each.manifest.name == self.models.default_name]
-        if all(each in gone for each in of_default):
-            gone = [each for each in gone if each is not self.models.default]
+        gone = self._without_last_of_default([each for each in gone if each.manifest.name not in staying])
         for each in gone:
             self.models.remove(each)
         await self._dismiss(gone)
+
+    def _without_last_of_default(self, leaving: Sequence[Context]) -> list[Context]:
+        """These, but the newest version of the default model where no other would be left."""
+        of_default = [each for each in self.models if each.manifest.name == self.models.default_name]
+        is_last = all(each in leaving for each in of_default)
+        return [each for each in leaving if not (is_last and each is self.models.default)]
+
+    async def withdraw_damaged(self) -> None:
+        """Serve no version any more whose files are gone or have changed, but the last one of the default model.
+
+        A worker that is started cannot open such a one, and would run no other model either.
+        """
+        async with self._lock:
+            folder = self._its_folder()
+            damaged = [each for each in self.models if not await asyncio.to_thread(folder.is_whole, each.manifest)]
+            damaged = self._without_last_of_default(damaged)
+            found = [(each.manifest.name, each.manifest.version) for each in damaged]
+            stamps = await asyncio.to_thread(self._stamps, found)
+            for each, model in zip(damaged, found, strict=True):
+                self.models.remove(each)
+                self._note_failure(*model, ArtifactError("its files are gone or have changed"), stamps)
+            await self._dismiss(damaged)
 
     def begin(self, watched: bool) -> None:
         """Load what is in the folder, and go on with what changes there if it is watched."""
         if self.folder and self.workshop:
             self.crew.on_leave = self.workshop.give_up
-            self._following = asyncio.get_running_loop().create_task(self._follow(self.folder, watched))
+            self._following = Following(self.folder.path, self.load_all, self.withdraw_damaged)
+            self.crew.on_failed_start = self._following.note_failed_start
+            self._following.begin(self.whole.models if self.whole else None, watched)
 
     async def end(self) -> None:
         """Follow the folder no more."""
         if self._following:
-            self._following.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._following
+            await self._following.end()
 
     async def wait_until_begun(self) -> None:
         """Wait until what is in the folder at first is served, as far as it can be."""
         if self._following:
-            await self._begun.wait()
+            await self._following.begun.wait()
 
     @property
     def problem(self) -> str | None:
@@ -192,34 +208,9 @@ class Repository:
     @property
     def own_problem(self) -> str | None:
         """The same of this process alone."""
-        if self._following is not None and not self._begun.is_set():
+        if self._following is not None and not self._following.begun.is_set():
             return "loading models"
         return self.models.default.engine.problem
-
-    async def _follow(self, folder: ModelFolder, watched: bool) -> None:
-        await self._load_all_logged(self.whole.models if self.whole else None)
-        self._begun.set()
-        while watched:
-            try:
-                await self._watch(folder)
-            except Exception:
-                _log.exception("the models cannot be followed; this is tried again in %g seconds", _RETRY_S)
-            await asyncio.sleep(_RETRY_S)
-
-    async def _watch(self, folder: ModelFolder) -> None:
-        from watchfiles import awatch  # its package need not be installed
-
-        look = True  # for what has changed before the folder was watched
-        async for changes in awatch(folder.path, rust_timeout=_WATCHED_MS, yield_on_timeout=True):
-            if look or changes:
-                await self._load_all_logged()
-            look = False
-
-    async def _load_all_logged(self, only: Sequence[tuple[str, str]] | None = None) -> None:
-        try:
-            await self.load_all(only)
-        except Exception:  # lest it be the last time
-            _log.exception("the models could not be looked through")
 
     def _its_folder(self) -> ModelFolder:
         if self.folder is None:

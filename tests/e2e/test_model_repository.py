@@ -19,6 +19,7 @@ import pytest
 
 from tests.e2e.process import ServerProcess
 from tests.e2e.test_stopping import Upload
+from tests.processes import children, command_line
 from tests.runtimes import PATIENCE_S, wait_until
 
 NAME = "small"
@@ -141,6 +142,19 @@ def test_broken_version_never_answers_and_says_why(
     (folder / NAME / "1" / "model.onnx").write_bytes(b"no model")
     assert admin.post(f"/models/{NAME}/versions/1/load").json()["error"]["type"] == "model_failed"
     assert _version(admin.post("/classify", content=pictures[0])) == "small 1"
+
+
+def test_version_whose_files_are_gone_keeps_no_worker_from_running_the_others(
+    server: ServerProcess, admin: httpx.Client, folder: Path, pictures: list[bytes]
+) -> None:
+    shutil.rmtree(folder / "other")
+    with server.client() as client:
+        assert _version(client.post("/models/other/classify", content=pictures[0])) == "other 1"
+        for pid in [pid for pid in children(server.pid) if b"service.images.worker_main" in command_line(pid)]:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: _listed(admin)["other", "1"] == "failed")
+        wait_until(lambda: client.get("/readyz").status_code == 200)
+        assert _version(client.post("/classify", content=pictures[0])) == "small 1"
 
 
 def test_only_the_socket_or_a_key_for_it_changes_models(server: ServerProcess, admin: httpx.Client) -> None:
