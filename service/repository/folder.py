@@ -35,9 +35,9 @@ class ModelFolder:
         )
 
     def stamp(self, name: str, version: str) -> int:
-        """Changes with the files of a version; 0 where there are none."""
-        files = (self.path / name / version).glob("*")
-        return max((file.stat(follow_symlinks=False).st_mtime_ns for file in files), default=0)
+        """Changes with the files of a version."""
+        files = ((file, file.stat(follow_symlinks=False)) for file in (self.path / name / version).rglob("*"))
+        return hash(frozenset((file, told.st_mtime_ns, told.st_ctime_ns, told.st_size) for file, told in files))
 
     def read(self, name: str, version: str) -> tuple[Path, Manifest]:
         """Where a version is, and its manifest.

@@ -67,6 +67,7 @@ class Repository:
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _following: Following | None = None
     _numbers: int = 0  # the first model has that
+    _stale: bool = False  # whether workers may have models that are not served any more
     _failed: dict[tuple[str, str], int] = field(default_factory=dict)  # with the stamps that they had
 
     async def load(self, name: str, version: str | None = None) -> None:
@@ -165,7 +166,8 @@ class Repository:
             for each, model in zip(damaged, found, strict=True):
                 self.models.remove(each)
                 self._note_failure(*model, ArtifactError("its files are gone or have changed"), stamps)
-            await self._dismiss(damaged)
+            # Where no worker is left that could finish anything, to wait would keep the other models from being run.
+            await self._dismiss(damaged, self.drain_s if any(each.alive for each in self.crew.workers) else 0.0)
 
     def begin(self, watched: bool) -> None:
         """Load what is in the folder, and go on with what changes there if it is watched."""
@@ -251,8 +253,9 @@ class Repository:
         try:
             await self.crew.replace(lambda: self._workshop.worker(models), engines)
         except BaseException as error:
-            for each in contexts:
-                self._note_failure(each.manifest.name, each.manifest.version, error, stamps)
+            self._stale = True
+            for each in contexts:  # which need not be to blame: they are tried again with the next change
+                self._note_failure(each.manifest.name, each.manifest.version, error, {})
                 await self.crew.dismiss(each.engine.model.number, 0)
             if not isinstance(error, Exception):
                 raise
@@ -287,18 +290,20 @@ class Repository:
         _log.info("%s %s is served, in %s in %s", manifest.name, manifest.version, runtime.name, runtime.precision)
         return self.models.serve(context)
 
-    async def _dismiss(self, contexts: Sequence[Context]) -> None:
+    async def _dismiss(self, contexts: Sequence[Context], drain_s: float | None = None) -> None:
         """Finish what waits for models that no request reaches any more, and have workers without them."""
-        if not contexts:
+        if not contexts and not self._stale:
             return
         for each in contexts:
             each.rechecks.end()
-            await self.crew.dismiss(each.engine.model.number, self.drain_s)
+            await self.crew.dismiss(each.engine.model.number, self.drain_s if drain_s is None else drain_s)
             each.metrics.hide(each.counts)
         serving = [each.engine.model for each in self.models]
+        self._stale = True
         try:
             await self.crew.replace(lambda: self._workshop.worker(serving))
-        except _FAILURES as error:  # they are replaced with the next change
+            self._stale = False
+        except _FAILURES as error:  # they are replaced with the next change, or when one cannot be started again
             _log.warning("some workers still hold models that are not served any more: %s", error)
 
     def _stamps(self, versions: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:

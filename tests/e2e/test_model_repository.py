@@ -157,6 +157,21 @@ def test_version_whose_files_are_gone_keeps_no_worker_from_running_the_others(
         assert _version(client.post("/classify", content=pictures[0])) == "small 1"
 
 
+def test_workers_that_hold_a_model_which_is_gone_do_not_stay_away(
+    folder: Path, artifact: Path, pictures: list[bytes]
+) -> None:
+    words = ("--model-repository", str(folder), "--default-model", NAME, "--workers", "1", "--watch-models", "on")
+    with ServerProcess(artifact, *words) as server, server.client() as client:
+        wait_until(lambda: client.get("/readyz").status_code == 200)
+        for name in (NAME, "other"):
+            (folder / name / "1").rename(folder.parent / f"withdrawn-{name}")
+        wait_until(lambda: any("some workers still hold models" in line for line in server.lines))
+        (folder.parent / f"withdrawn-{NAME}").rename(folder / NAME / "1")
+        for pid in [pid for pid in children(server.pid) if b"service.images.worker_main" in command_line(pid)]:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: client.post("/classify", content=pictures[0]).status_code == 200)
+
+
 def test_only_the_socket_or_a_key_for_it_changes_models(server: ServerProcess, admin: httpx.Client) -> None:
     with server.client() as client:
         answer = client.post("/models/other/unload")
