@@ -6,7 +6,7 @@ Skip efficiency = (MACs spent / MACs of the ungated network) / (time / time of t
 It is 1 where every skipped multiply-accumulate is skipped time. Every time is taken between two of that yardstick, see
 `bench.timing`. The networks have random weights, which does not change their speed, and gates of which any share can
 be opened. The network that ships is measured besides, beside a random one of its shape, with its own gates at budgets:
-there every image takes a path of its own, which has to be found while it runs.
+there an image's path is decided by its own pixels, while it runs.
 """
 
 from __future__ import annotations

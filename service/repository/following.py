@@ -43,7 +43,7 @@ class Following:
     def note_failed_start(self) -> None:
         """Look whether a worker cannot be started because of a model."""
         if self._withdrawing is None or self._withdrawing.done():
-            done = self._logged(self._withdraw_damaged(), "models that workers cannot open could not be withdrawn")
+            done = self._logged(self._withdraw_damaged, "models that workers cannot open could not be withdrawn")
             self._withdrawing = asyncio.get_running_loop().create_task(done)
 
     async def end(self) -> None:
@@ -57,7 +57,7 @@ class Following:
         await self._look(first)
         self.begun.set()
         while watched:
-            await self._logged(self._watch(), f"the models cannot be followed; tried again in {_RETRY_S:g} seconds")
+            await self._logged(self._watch, f"the models cannot be followed; tried again in {_RETRY_S:g} seconds")
             await asyncio.sleep(_RETRY_S)
 
     async def _watch(self) -> None:
@@ -70,11 +70,11 @@ class Following:
             look = False
 
     async def _look(self, only: Sequence[tuple[str, str]] | None = None) -> None:
-        await self._logged(self._load_all(only), "the models could not be looked through")
+        await self._logged(lambda: self._load_all(only), "the models could not be looked through")
 
-    async def _logged(self, work: Awaitable[None], failed: str) -> None:
+    async def _logged(self, work: Callable[[], Awaitable[None]], failed: str) -> None:
         """Do something of which an error is not to be the end."""
         try:
-            await work
+            await work()
         except Exception:
             _log.exception(failed)
