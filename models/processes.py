@@ -6,6 +6,8 @@ norms see the share of their process only, and so does the target-rate loss.
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,8 +68,13 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
     if device == "cuda":
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
+    # Imported later, as `DistributedDataParallel` does, its functions have the group as a default and keep it.
+    importlib.import_module("torch.distributed.nn.functional")
     distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
         yield Processes(distributed.get_rank(), count, int(os.environ.get("LOCAL_WORLD_SIZE", count))), device
     finally:
+        # A group's threads end with the last that refers to it, which may be in a cycle of references. A thread that
+        # outlives the interpreter aborts the process when it frees a tensor, though all has gone well.
+        gc.collect()
         distributed.destroy_process_group()

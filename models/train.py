@@ -144,19 +144,24 @@ def _trainer(arguments: argparse.Namespace, processes: Processes, device: torch.
     return trainer
 
 
+def _train(arguments: argparse.Namespace, processes: Processes, device: torch.device) -> None:
+    """Train from where the run stands to its end; nothing of it stays in memory."""
+    trainer = _trainer(arguments, processes, device)
+    if trainer.finished:
+        print("the training was finished already")
+        return
+    for line in _summary(trainer):
+        print(line)
+    trainer.run()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
     arguments = training_arguments(argv)
     path: Path = arguments.out / CHECKPOINT_NAME
     try:
         with joined(arguments.device) as (processes, device), _telling(processes.leads):
-            trainer = _trainer(arguments, processes, usable_device(device))
-            if trainer.finished:
-                print("the training was finished already")
-            else:
-                for line in _summary(trainer):
-                    print(line)
-                trainer.run()
+            _train(arguments, processes, usable_device(device))
             print(f"the network is in {path}")
     except ValidationError as error:
         print("error:", "; ".join(": ".join([*map(str, p["loc"]), p["msg"]]) for p in error.errors()), file=sys.stderr)

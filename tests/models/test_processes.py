@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -39,17 +41,25 @@ def _arguments(data: Path, out: Path, *more: str) -> list[str]:
     return [*settings, "--batch-size", "8", "--held-out", "8", "--lr", "0.05", "--epochs", "2", *more]
 
 
-def _command(arguments: list[str]) -> list[str]:
+# Trains, and tells the names of the threads that are left.
+_TELLING_THREADS = """
+import sys
+from pathlib import Path
+from models.train import main
+status = main(sys.argv[1:])
+print("left:", *((thread / "comm").read_text().strip() for thread in Path("/proc/self/task").iterdir()), flush=True)
+sys.exit(status)
+"""
+
+
+def _command(arguments: list[str], program: Sequence[str] = ("-m", "models.train")) -> list[str]:
     # By its address, since a machine that runs tests need not know its own name.
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-    torchrun += ["--nproc-per-node", "2"]
-    return [*torchrun, "-m", "models.train", *arguments]
+    return [*torchrun, "--nproc-per-node", "2", "--no-python", sys.executable, *program, *arguments]
 
 
-def _on_two(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        _command(arguments), cwd=ROOT, env=_ENVIRONMENT, capture_output=True, text=True, timeout=110, check=False
-    )
+def _on_two(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=ROOT, env=_ENVIRONMENT, capture_output=True, text=True, timeout=110, check=False)
 
 
 def _trained(arguments: list[str]) -> Checkpoint:
@@ -61,7 +71,7 @@ def test_two_processes_take_the_steps_of_one(data: Path, tmp_path: Path) -> None
     more = ["--plain", "--frozen-norms", "--ema", "0.9"]
     alone, together = (_arguments(data, tmp_path / name, *more) for name in ("alone", "together"))
     assert main(alone) == 0
-    finished = _on_two(together)
+    finished = _on_two(_command(together))
     assert finished.returncode == 0, finished.stderr
     one, two = _trained(alone), _trained(together)
     assert one.weights.keys() == two.weights.keys()
@@ -78,7 +88,7 @@ def test_two_processes_take_the_steps_of_one(data: Path, tmp_path: Path) -> None
 @pytest.mark.timeout(240)
 def test_killed_run_of_two_processes_ends_where_it_would_have(data: Path, tmp_path: Path) -> None:
     whole, killed = (_arguments(data, tmp_path / name, "--epochs", "3") for name in ("whole", "killed"))
-    assert _on_two(whole).returncode == 0
+    assert _on_two(_command(whole)).returncode == 0
     path = tmp_path / "killed" / CHECKPOINT_NAME
     with subprocess.Popen(
         _command(killed), cwd=ROOT, env=_ENVIRONMENT, stderr=subprocess.DEVNULL, start_new_session=True
@@ -87,10 +97,18 @@ def test_killed_run_of_two_processes_ends_where_it_would_have(data: Path, tmp_pa
         os.killpg(process.pid, signal.SIGKILL)
     wait_until(lambda: _orphans(tmp_path / "killed") == [])
     begun = len(load(path).training["history"])
-    assert _on_two(killed).returncode == 0
+    assert _on_two(_command(killed)).returncode == 0
     assert same_tensors(_trained(killed).weights, _trained(whole).weights)
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
     assert begun < 3, "the run was killed too late to show anything"
+
+
+def test_no_thread_of_the_group_outlives_the_training(data: Path, tmp_path: Path) -> None:
+    finished = _on_two(_command(_arguments(data, tmp_path / "out"), program=("-c", _TELLING_THREADS)))
+    assert finished.returncode == 0, finished.stderr
+    threads = re.findall(r"^left:(.*)$", finished.stdout, re.MULTILINE)
+    assert len(threads) == 2
+    assert not [line for line in threads if "gloo" in line]
 
 
 def _orphans(out: Path) -> list[int]:

@@ -105,7 +105,9 @@ def read_answer(connection: socket.socket) -> HttpAnswer:
     assert len(headers) == len(lines)
     body = b""
     while missing := int(headers["content-length"]) - len(body):
-        body += connection.recv(missing)
+        piece = connection.recv(missing)
+        assert piece, body
+        body += piece
     return HttpAnswer(int(first.split()[1]), headers, json.loads(body))
 
 
