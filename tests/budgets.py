@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from artifact.budgets import Accuracy, Budget, BudgetCurve
 from artifact.manifest import read_manifest, write_manifest
 from artifact.probes import read_probes
+from service.engine.queueing.budget_limit import BudgetLimit, Step
 from service.engine.runtimes.onnx import OnnxRuntime
 
 
@@ -28,6 +30,15 @@ BUDGETS = BudgetCurve(
     images=1000,
     rows=(budget(-1e4, 0.3, 0.7), budget(-1.0, 0.5, 0.85), budget(0.0, 0.7, 0.88), budget(1e4, 1.0, 0.89)),
 )
+
+
+def limit_all(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+    """Have every service choose this share of `BUDGETS` for all images, where their clients allow it."""
+    row = BUDGETS.within(share)
+    assert row
+    step = Step(row.mac_share, row.gate_offset)
+    monkeypatch.setattr(BudgetLimit, "choose", lambda *_, **__: step)
+    monkeypatch.setattr(BudgetLimit, "share", step.share)
 
 
 def budgeted_copy(folder: Path, copy: Path, offsets: Sequence[float]) -> Path:

@@ -1,8 +1,8 @@
 """Replicas of the service, second by second: what they answer, with how much compute, and what they refuse.
 
 Images are a fluid, spread evenly over the replicas that are ready. What would wait for longer than the objective is
-refused. A service with several budgets goes to the largest at which it keeps up before it refuses, and back up a step a
-second when it would keep up with the next, as `service.engine.queueing.budget_limit` does image by image.
+refused. A service with several budgets has the largest of them with which it keeps up, as
+`service.engine.queueing.budget_limit` has in the mean of the images.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-# How busy the workers may be at the step above for the budget to rise, as in `budget_limit`.
-_BUSY_ABOVE = 0.9
 _ALMOST = 1e-9
 
 
@@ -96,11 +94,8 @@ class Fleet:
     def _choose_budget(self, arrived: float) -> None:
         rates = self.replica.rates
         offered = self._waiting + arrived
-        if offered > self.ready * rates[self._budget] + _ALMOST:
-            enough = (at for at in range(self._budget, len(rates)) if offered <= self.ready * rates[at])
-            self._budget = next(enough, len(rates) - 1)
-        elif self._budget and arrived <= _BUSY_ABOVE * self.ready * rates[self._budget - 1]:
-            self._budget -= 1
+        enough = (at for at, rate in enumerate(rates) if offered <= self.ready * rate + _ALMOST)
+        self._budget = next(enough, len(rates) - 1)
 
     def _ongoing(self, busy: float, capacity: float) -> float:
         """Images running, and waiting for chance or for want of capacity.

@@ -12,10 +12,11 @@ def budget_limit() -> timeseries.Panel:
     """The lowest limit, and how many images it concerns."""
     caption = Caption(
         "Budget limit and degraded images",
-        "Dashed: the largest mean share of the multiply-accumulates that an image may have, on the instance with the "
-        "lowest limit; 100% is no limit. Yellow: the share of the images of the last 5 minutes that were answered with "
-        "less compute than was asked for. A limit that stays low: more is asked than can be done in full; send less or "
-        "run more instances. A low limit without degraded images: clients ask for no more, or do not allow less.",
+        "Dashed: the largest share of the multiply-accumulates that images had in the last second, on the instance "
+        "with the lowest limit; 100% is no limit. Yellow: the share of the images of the last 5 minutes that were "
+        "answered with less compute than was asked for. A limit that stays low: more is asked than can be done in "
+        "full; send less or run more instances. A low limit without degraded images: clients ask for no more, or "
+        "allow no less.",
         "percentunit",
         high=1,
     )

@@ -11,10 +11,10 @@ from artifact.budgets import Budget, BudgetCurve
 from artifact.manifest import Manifest
 from service.classify.numbers import number_in
 from service.engine.inference_cost import InferenceCost
+from service.engine.queueing.budget_limit import WHOLE, Step
 from service.errors import ApiError
 
 HEADER = "X-Compute-Budget"
-_MOST_STEPS = 8  # of the limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,10 @@ class Plan:
     gate_offset: float
     degraded: bool = False
 
+    def as_run(self, gate_offset: float) -> Plan:
+        """What it was run with in the end."""
+        return self if gate_offset == self.gate_offset else Plan(self.wish, gate_offset, degraded=True)
+
 
 AS_TRAINED = Plan(Wish(), 0.0)
 """The plan of an image that nothing was asked for."""
@@ -76,21 +80,17 @@ class Budgets:
             except ApiError as error:
                 raise SettingsError(f"default_budget: {error}") from error
 
-    def plan(self, wish: Wish, elapsed_s: float, limit: float = 1.0) -> Plan:
-        """How to run an image.
+    def plan(self, wish: Wish, elapsed_s: float) -> Plan:
+        """How to run an image, unless the service has too much to do.
 
         Args:
             wish: of its client.
             elapsed_s: since its request arrived, and until a worker will have time for it.
-            limit: share of the network that images may have now, where their clients allow it.
 
         Raises:
             ApiError: the model has no measured budgets, or none as small as this.
         """
-        offset = self._offset(wish, elapsed_s) if wish.gate_offset is None else wish.gate_offset
-        if limit < 1 and wish.may_degrade and (limited := self._within(limit).gate_offset) < offset:
-            return Plan(wish, limited, degraded=True)
-        return Plan(wish, offset)
+        return Plan(wish, self._offset(wish, elapsed_s) if wish.gate_offset is None else wish.gate_offset)
 
     def _offset(self, wish: Wish, elapsed_s: float) -> float:
         budget = self._default if wish.budget is None else wish.budget
@@ -119,14 +119,14 @@ class Budgets:
         return self._curve
 
 
-def limits_to(manifest: Manifest, least_budget: float | None, least_accuracy: float | None) -> list[float]:
-    """The shares of the network that images may be limited to, falling from 1 to the least that the operator allows.
+def limits_to(manifest: Manifest, least_budget: float | None, least_accuracy: float | None) -> list[Step]:
+    """What images may be limited to, falling from `WHOLE` to the least that the operator allows.
 
     Raises:
         SettingsError: the model has no measured budgets, or none as small or as good as that.
     """
     if least_budget is None and least_accuracy is None:
-        return [1.0]
+        return [WHOLE]
     curve = manifest.budgets
     if curve is None:
         raise SettingsError("least_budget and least_accuracy need a model that was exported with budgets")
@@ -138,9 +138,10 @@ def limits_to(manifest: Manifest, least_budget: float | None, least_accuracy: fl
             best = max(each.accuracy.value for each in curve.rows)
             raise SettingsError(f"least_accuracy: this model's best is {best:g}")
         floors.append(row.mac_share)
-    shares = sorted({row.mac_share for row in curve.rows if max(floors) <= row.mac_share < 1})
-    apart = math.ceil(len(shares) / _MOST_STEPS) or 1  # many small steps take long to climb
-    return [1.0, *reversed(shares[::apart])]
+    return [
+        WHOLE,
+        *(Step(row.mac_share, row.gate_offset) for row in reversed(curve.rows) if max(floors) <= row.mac_share < 1),
+    ]
 
 
 def budget_in(text: str, where: str) -> float:

@@ -24,7 +24,7 @@ class Rechecks:
     """Counts how often the whole network predicts another class than the part of it that answered.
 
     Args:
-        engine: runs them, while nothing is limited and nobody waits.
+        engine: runs them, while it has nothing else to do.
         metrics: count what comes of it.
         share: of the degraded answers that are kept for it.
         random: chooses them.
@@ -55,7 +55,7 @@ class Rechecks:
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(_PULSE_S)
-            if self._kept and self._engine.ready and not self._engine.queue_depth and self._engine.limit.share == 1:
+            if self._kept and self._engine.ready and self._engine.idle:
                 await self._run(*self._kept.popleft())
 
     async def _run(self, image: bytes, is_tensor: bool, predicted: int) -> None:

@@ -119,8 +119,7 @@ class ClassifyRequest:
             kinds = [TENSOR if upload.is_tensor else self._served.costs.kind(upload.data) for upload in uploads]
             if self._account:
                 self._account.take(sum(map(self._served.costs.images, kinds)))
-            outcomes = await self._run(uploads, plans, kinds, transport, deadline)
-            classified = list(map(Classified, uploads, plans, outcomes))
+            classified = await self._run(uploads, plans, kinds, transport, deadline)
             for upload, plan, outcome in classified:
                 if plan.degraded and isinstance(outcome, Answer):
                     self._served.counts.degraded_images.inc()
@@ -129,7 +128,7 @@ class ClassifyRequest:
 
     def _plan(self, wish: Wish) -> Plan:
         engine = self._served.engine
-        return self._served.budgets.plan(wish, self._record.elapsed_s + engine.wait_s, engine.limit.share)
+        return self._served.budgets.plan(wish, self._record.elapsed_s + engine.wait_s)
 
     async def _received(self, body: Body, transport: Transport, deadline: Deadline, held: Share) -> list[Upload]:
         """Receive the whole body, unless it is refused meanwhile or comes too slowly."""
@@ -167,7 +166,7 @@ class ClassifyRequest:
 
     async def _run(
         self, uploads: list[Upload], plans: list[Plan], kinds: list[Kind], transport: Transport, deadline: Deadline
-    ) -> list[Outcome]:
+    ) -> list[Classified]:
         """Run the images and count what became of each."""
         self._record.submitted_at = time.perf_counter()
         deadline_s = deadline.remaining_s
@@ -175,7 +174,7 @@ class ClassifyRequest:
         images = Images(self._served, self._account, answers, deadline)
         try:
             for place, (upload, plan, kind) in enumerate(zip(uploads, plans, kinds, strict=True)):
-                images.submit(place, upload, kind, plan.gate_offset)
+                images.submit(place, upload, kind, plan)
             outcomes = await answers.wait(transport.departure, deadline_s)
         except ClientGone as error:
             self._count(uploads, error)
@@ -187,7 +186,8 @@ class ClassifyRequest:
         finally:
             images.withdraw()
         note_outcomes(outcomes, self._record, self._served.counts)
-        return outcomes
+        as_run = [images.as_run(place, plan) for place, plan in enumerate(plans)]
+        return list(map(Classified, uploads, as_run, outcomes))
 
     def _count(self, uploads: list[Upload], error: Exception) -> None:
         for _ in uploads:

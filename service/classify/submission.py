@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from service.access.accounts import Account
+from service.classify.budgets import Plan
 from service.classify.context import Context
 from service.classify.deadlines import Deadline
 from service.classify.uploads import Upload
@@ -30,40 +31,50 @@ class Images:
     """
 
     def __init__(self, served: Context, account: Account | None, answers: Answers, deadline: Deadline) -> None:
-        self._pending: list[PendingJob] = []
+        self._jobs: dict[int, PendingJob] = {}
         self._served = served
         self._account = account
         self._answers = answers
         self._deadline = deadline
         self._is_over = False
 
-    def submit(self, place: int, upload: Upload, kind: Kind, gate_offset: float) -> None:
+    def submit(self, place: int, upload: Upload, kind: Kind, plan: Plan) -> None:
         """Have the image at a place in the request run."""
-        self._submit(place, upload, kind, gate_offset, dear=self._served.costs.is_dear(kind))
+        self._submit(place, upload, kind, plan, dear=self._served.costs.is_dear(kind))
+
+    def as_run(self, place: int, plan: Plan) -> Plan:
+        """What the image at a place was run with in the end."""
+        return plan.as_run(self._jobs[place].gate_offset) if place in self._jobs else plan
 
     def withdraw(self) -> None:
         """Have nothing more run for the request."""
         self._is_over = True
-        for image in self._pending:
-            image.withdraw()
+        for job in self._jobs.values():
+            job.withdraw()
 
-    def _submit(self, place: int, upload: Upload, kind: Kind, gate_offset: float, *, dear: bool) -> None:
+    def _submit(self, place: int, upload: Upload, kind: Kind, plan: Plan, *, dear: bool) -> None:
         def note(outcome: Outcome) -> None:
             self._learn(kind, outcome, dear=dear)
             if isinstance(outcome, ImageTooCostly) and not dear and not self._is_over:
-                self._submit(place, upload, kind, gate_offset, dear=True)
+                self._submit(place, upload, kind, plan, dear=True)
                 return
             self._answers.note(place, outcome)
             if self._account:
                 self._account.charge(outcome, self._served.manifest)
 
         try:
-            follows = bool(self._pending)  # a request is let in as a whole, as far as there is any room
+            follows = bool(self._jobs)  # a request is let in as a whole, as far as there is any room
             remaining_s = self._deadline.remaining_s
-            image = self._served.engine.submit(
-                upload.data, remaining_s, note, follows, dear, gate_offset, upload.is_tensor
+            self._jobs[place] = self._served.engine.submit(
+                upload.data,
+                remaining_s,
+                note,
+                follows=follows,
+                dear=dear,
+                gate_offset=plan.gate_offset,
+                is_tensor=upload.is_tensor,
+                may_degrade=plan.wish.may_degrade,
             )
-            self._pending.append(image)
         except NOT_TAKEN as error:
             self._answers.note(place, error)
 

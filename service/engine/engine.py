@@ -13,7 +13,7 @@ from service.engine.health import Health
 from service.engine.inference_cost import InferenceCost
 from service.engine.job import Outcome, PendingJob
 from service.engine.objective import Objective
-from service.engine.queueing.budget_limit import BudgetLimit, Pressure
+from service.engine.queueing.budget_limit import WHOLE, BudgetLimit, Step
 from service.engine.queueing.slot import Batch
 from service.engine.results import Results
 from service.engine.workers.pool import Model
@@ -36,13 +36,13 @@ class Engine:
         on_batch: told the size of every batch that ran.
         on_overload: told when an overload begins, and at the first request after it has ended.
         objective_s: within what time an answer is worth most, in seconds; None to measure it.
-        budgets: shares of the network that images may be limited to, falling from 1, see `BudgetLimit`.
+        steps: what images may be limited to, falling from `WHOLE`, see `BudgetLimit`.
         weight: how large its part of the workers' time is where others want some too.
 
     Attributes:
         cost: what inference takes, as far as it has been seen.
         objective: within what time an answer is worth most.
-        limit: how much of the network an image may have now.
+        limit: how much of the network images have.
         health: whether inference works.
         lane: what waits for a worker.
         requests: how many may still submit images.
@@ -57,18 +57,19 @@ class Engine:
         on_batch: Callable[[int], None] = lambda _: None,
         on_overload: Callable[[bool], None] = lambda _: None,
         objective_s: float | None = math.inf,
-        budgets: Sequence[float] = (1.0,),
+        steps: Sequence[Step] = (WHOLE,),
         weight: float = 1.0,
     ) -> None:
         self.crew, self.model = crew, model
         self._clock = crew.clock
         self.requests = 0
         self.objective = Objective(objective_s)
-        self.limit = BudgetLimit(budgets, crew.clock)
         self.cost, self.health = InferenceCost(), Health()
+        self.limit = BudgetLimit(steps, model.manifest.total_macs, self.cost, self.objective, crew.clock)
         policy = replace(model.tuning.policy, workers=len(crew.workers))
+        limit = self.limit if len(steps) > 1 else None
         self.lane = crew.scheduler.open_lane(
-            model.number, capacity, policy, longest_s, on_overload, self.objective, weight
+            model.number, capacity, policy, longest_s, on_overload, self.objective, weight, limit
         )
         self._results = Results(self.health, on_batch, self.cost, self.objective, policy.max_wait_ms / 1000)
         crew.enlist(model.number, self)
@@ -105,6 +106,11 @@ class Engine:
     def wait_s(self) -> float:
         """How long an image that came now would wait, in seconds, as far as that is known."""
         return self.lane.wait_s
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits, and a worker has nothing to do."""
+        return not self.queue_depth and self.crew.scheduler.some_idle
 
     async def warm_up(self, supervisor: Supervisor) -> None:
         """Have a worker that has nothing to do run the model on one image and on a full batch.
@@ -148,7 +154,7 @@ class Engine:
         try:
             self.lane.require_room()
         except Overloaded:
-            self._note_arrival()
+            self.limit.note_arrival()
             raise
 
     def submit(
@@ -160,6 +166,7 @@ class Engine:
         dear: bool = False,
         gate_offset: float = 0.0,
         is_tensor: bool = False,
+        may_degrade: bool = False,
     ) -> PendingJob:
         """Queue an image, to be answered within `deadline_s` seconds. It goes to an idle worker at once.
 
@@ -171,6 +178,7 @@ class Engine:
             dear: whether it may take far longer than others; see `scheduler`.
             gate_offset: added to the margin of every gate: above 0 more blocks run, below fewer.
             is_tensor: whether `image` is no file; see `ImageJob`.
+            may_degrade: whether it may have less compute than that, see `BudgetLimit`.
 
         Raises:
             Overloaded: the queue is full.
@@ -178,7 +186,7 @@ class Engine:
             EngineStopped: the engine is not running.
         """
         self.crew.require_workers()
-        self._note_arrival()
+        self.limit.note_arrival()
         now = self._clock()
         job = PendingJob(
             image,
@@ -188,22 +196,8 @@ class Engine:
             gate_offset=gate_offset,
             dear=dear,
             is_tensor=is_tensor,
+            may_degrade=may_degrade,
             model=self.model.number,
         )
         self.lane.submit(job, follows)
         return job
-
-    def _note_arrival(self) -> None:
-        if not self.limit.is_fixed:
-            self.limit.note_arrival(self._pressure)
-
-    @property
-    def _pressure(self) -> Pressure:
-        lane = self.lane
-        return Pressure(lane.wait_s, lane.overloaded, self.objective.seconds, lane.workers, self._image_s)
-
-    def _image_s(self, share: float) -> float:
-        """Seconds that a worker would take for an image of this share: as now, but for the inference."""
-        total = self.model.manifest.total_macs
-        now_s, then_s = self.cost.seconds(self.limit.share * total), self.cost.seconds(share * total)
-        return max(0.0, self.lane.job_s + then_s - now_s)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# Of what older batches told, how much counts when another has run.
-_REMEMBERED = 0.995
+# Of what older batches told, how much counts when another has run; and of what their images spent of late.
+_REMEMBERED, _RECENTLY = 0.995, 0.98
 # Below this spread of what they spent, relative to its mean, they say nothing of more or less.
 _TELLING = 0.02
 
@@ -17,9 +17,10 @@ class InferenceCost:
     def __init__(self) -> None:
         self._weight = self._macs = self._seconds = self._macs_squared = self._products = 0.0
         self._decode_s = 0.0
+        self._recent_images = self._recent_macs = 0.0
 
-    def note(self, macs: int, seconds: float, decode_s: float) -> None:
-        """Tell what a batch spent and took, and how long decoding one of its images took."""
+    def note(self, macs: int, seconds: float, decode_s: float, images: int = 1) -> None:
+        """Tell what a batch of so many images spent and took, and how long decoding one of them took."""
         x = macs / 1e6
         self._weight = _REMEMBERED * self._weight + 1
         self._macs = _REMEMBERED * self._macs + x
@@ -27,11 +28,18 @@ class InferenceCost:
         self._macs_squared = _REMEMBERED * self._macs_squared + x * x
         self._products = _REMEMBERED * self._products + x * seconds
         self._decode_s = _REMEMBERED * self._decode_s + decode_s
+        self._recent_images = _RECENTLY * self._recent_images + images
+        self._recent_macs = _RECENTLY * self._recent_macs + macs
 
     @property
     def decode_s(self) -> float:
         """Mean seconds to decode an image; 0 before any was."""
         return self._decode_s / self._weight if self._weight else 0.0
+
+    @property
+    def recent_macs(self) -> float:
+        """Mean multiply-accumulates of an image of late; 0 before any has run."""
+        return self._recent_macs / self._recent_images if self._recent_images else 0.0
 
     def seconds(self, macs: float) -> float:
         """How long an image that spends so much is likely to take; 0 before anything has run."""

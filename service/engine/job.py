@@ -38,11 +38,23 @@ class PendingJob(ImageJob):
         answered: called with what came of it, once, on the event loop; never where it was withdrawn in time.
         given: whether a worker has it.
         withdrawn: whether nobody waits for it any more.
+        may_degrade: whether it may have less compute than was asked for.
+        asked_offset: the gate offset that was asked for.
     """
 
     answered: Callable[[Outcome], None]
     given: bool = False
     withdrawn: bool = False
+    may_degrade: bool = field(default=False, kw_only=True)
+    asked_offset: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.asked_offset = self.gate_offset
+
+    def limit(self, gate_offset: float) -> None:
+        """Run it with at most this, if it may have less than was asked for."""
+        if self.may_degrade:
+            self.gate_offset = min(self.asked_offset, gate_offset)
 
     def withdraw(self) -> None:
         """Have it dropped, unless a worker has it already."""

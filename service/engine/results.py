@@ -67,6 +67,6 @@ class Results:
 
     def _learn(self, answer: Answer, macs: int) -> None:
         """Learn from a batch, of which this is one answer."""
-        self._cost.note(macs, answer.inference_s, answer.decode_s)
+        self._cost.note(macs, answer.inference_s, answer.decode_s, answer.batch_size)
         if answer.queue_s < self._at_once_s:
             self._objective.note_unloaded(answer.queue_s + answer.decode_s + answer.inference_s)

@@ -137,7 +137,7 @@ class ModelMetrics:
         self.queue_capacity = Gauge("aig_queue_capacity", "Most images that may wait for a worker.", registry=registry)
         self.budget_limit = Gauge(
             "aig_budget_limit",
-            "Largest share of the multiply-accumulates that an image may have now; below 1 under overload.",
+            "Largest share of the multiply-accumulates that images had in the last second; below 1 under overload.",
             registry=registry,
         )
         self.objective_seconds = Gauge(

@@ -45,7 +45,7 @@ class Opening:
             SettingsError: the model cannot have the budgets that are set.
         """
         settings, manifest = self.settings, model.manifest
-        limits = limits_to(manifest, settings.least_budget, settings.least_accuracy)
+        steps = limits_to(manifest, settings.least_budget, settings.least_accuracy)
         counts = ModelMetrics(manifest)
         engine = Engine(
             self.crew,
@@ -55,7 +55,7 @@ class Opening:
             on_batch=counts.batch_size.observe,
             on_overload=self.on_overload,
             objective_s=None if settings.objective_ms is None else settings.objective_ms / 1000,
-            budgets=limits,
+            steps=steps,
             weight=settings.model_weights.get(manifest.name, 1.0),
         )
         counts.start_at_zero(NOT_THE_CLIENTS_FAULT)

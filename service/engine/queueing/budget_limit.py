@@ -1,102 +1,115 @@
-"""How much of the network an image may have now: less while more comes in than can be answered in time.
+"""How much of the network images have where their clients allow less.
 
-The limit falls as soon as images wait for a good part of the objective, or are refused, to the largest step at which
-the workers keep up with what arrives and work off what waits. It rises a step at a time, each time when nothing has
-waited for a while and the workers would keep up with the next step too, so that it does not go up and down. While
-nothing comes it rises as well.
+As much as lets the workers keep up with what comes and run soon what waits. It is chosen when images are run, not when
+they come: of a burst even those that wait already have less.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
-# Share of the objective that a wait has to have for the limit to fall.
-_LONG = 0.3
-# How busy the workers may be by what arrives: when the limit falls, less the more of the objective it is that waits
-# already; and at the step above when it rises.
-_BUSY, _WORKING_OFF, _BUSY_ABOVE = 1.0, 0.2, 0.9
-# Seconds between two steps up, and between two falls: the first has to show in the queue.
-_RISE_S, _FALL_S = 0.7, 0.05
+from service.engine.inference_cost import InferenceCost
+from service.engine.objective import Objective
+
+# Share of the objective within which all that wait are to be run: more come meanwhile.
+_SOON = 0.2
+# How much of their time workers keep for what comes by chance, where the objective is as long as one image takes; the
+# more images it is long, the less.
+_BY_CHANCE = 0.3
 # Over how many seconds arrivals are counted; older ones fade.
-_RATE_S = 1.0
+_RATE_S = 0.5
+# Over how many seconds the limit that is told is a mean.
+_TOLD_S = 1.0
 
 
-@dataclass(frozen=True)
-class Pressure:
-    """What the limit depends on.
+class Step(NamedTuple):
+    """What images may be limited to.
 
     Attributes:
-        wait_s: how long what comes now would wait.
-        overloaded: whether some are refused.
-        objective_s: within what time an answer is worth most.
-        workers: how many run images; part of one where others share them.
-        image_s: how long a worker takes for an image of a share of the network, in seconds; 0 where nobody knows.
+        share: of the network's multiply-accumulates (MACs), mean.
+        gate_offset: with which they spend so much.
     """
 
-    wait_s: float
-    overloaded: bool
-    objective_s: float
-    workers: float
-    image_s: Callable[[float], float]
+    share: float
+    gate_offset: float
+
+
+WHOLE = Step(1.0, math.inf)
+"""No limit."""
 
 
 class BudgetLimit:
-    """A share of the network's multiply-accumulates, mean.
+    """Chooses the limit of every batch.
 
     Args:
-        steps: that it may have, falling; the first is no limit.
+        steps: what images may be limited to, falling from `WHOLE`.
+        total_macs: of the whole network.
+        cost: says how long inference takes.
+        objective: within what time an answer is worth most.
         clock: seconds that never go back.
     """
 
-    def __init__(self, steps: Sequence[float], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        total_macs: int,
+        cost: InferenceCost,
+        objective: Objective,
+        clock: Callable[[], float],
+    ) -> None:
         self._steps = steps
+        self._total_macs = total_macs
+        self._cost = cost
+        self._objective = objective
         self._clock = clock
-        self._at = 0
-        self._arrivals = 0.0  # fading
-        self._counted_at = self._moved_at = self._calm_since = clock()
+        self._taken, self._chosen_at = 0.0, clock()  # of the network, mean of late
+        self._arrivals, self._arrived_at = 0.0, clock()  # fading
 
     @property
     def share(self) -> float:
-        """The limit. While nothing comes it rises all the same."""
-        return self._steps[self._after_silence(self._clock())]
+        """The limit as a share of the network, mean of the last second; it rises while nothing is run."""
+        return 1 - self._taken * self._kept(self._clock())
 
-    @property
-    def is_fixed(self) -> bool:
-        """Whether it never moves."""
-        return len(self._steps) == 1
-
-    def note_arrival(self, pressure: Pressure) -> None:
-        """Count an image that comes, whether it is let in or not, and move the limit where that is due."""
+    def note_arrival(self) -> None:
+        """Count an image that comes, whether it is let in or not."""
         now = self._clock()
-        self._at = self._after_silence(now)
-        self._arrivals = self._arrivals * math.exp((self._counted_at - now) / _RATE_S) + 1
-        self._counted_at = now
-        if pressure.overloaded or pressure.wait_s > _LONG * pressure.objective_s:
-            self._calm_since = now
-            if now - self._moved_at >= _FALL_S:
-                self._fall(now, pressure)
-        elif min(now - self._calm_since, now - self._moved_at) >= _RISE_S:
-            self._rise(now, pressure)
+        self._arrivals = self._arrivals * math.exp((self._arrived_at - now) / _RATE_S) + 1
+        self._arrived_at = now
 
-    def _after_silence(self, now: float) -> int:
-        """Where the limit is if nothing has come since the last arrival."""
-        return max(0, self._at - int((now - max(self._counted_at, self._moved_at)) / _RISE_S))
+    def choose(self, waiting: float, workers: float, job_s: float, *, refuses: bool) -> Step:
+        """The limit of the images that are run next.
 
-    def _fall(self, now: float, pressure: Pressure) -> None:
-        waits = min(1.0, pressure.wait_s / pressure.objective_s)
-        most = _BUSY - _WORKING_OFF * waits
-        from_here = range(self._at, len(self._steps))
-        found = next((at for at in from_here if self._busy(at, pressure) <= most), len(self._steps) - 1)
-        if found != self._at:
-            self._at, self._moved_at = found, now
+        Args:
+            waiting: how many others wait.
+            workers: how many run images; part of one where others share them.
+            job_s: seconds that a worker takes for an image now, mean; 0 where nobody knows.
+            refuses: whether some images are refused so that little waits: then it is the least.
+        """
+        now, last = self._clock(), len(self._steps) - 1
+        objective_s, whole_s = self._objective.seconds, self._image_s(self._steps[0], job_s)
+        most_s = math.inf  # for an image
+        if waiting:
+            most_s = _SOON * objective_s * workers / waiting
+        if rate := self._arrivals * math.exp((self._arrived_at - now) / _RATE_S) / _RATE_S:
+            most_s = min(most_s, (1 - _BY_CHANCE * whole_s / objective_s) * workers / rate)
+        fits = bisect_left(self._steps, -most_s, hi=last, key=lambda step: -self._image_s(step, job_s))
+        chosen = self._steps[last if refuses else fits]
+        kept = self._kept(now)
+        self._taken = kept * self._taken + (1 - kept) * (1 - chosen.share)
+        self._chosen_at = now
+        return chosen
 
-    def _rise(self, now: float, pressure: Pressure) -> None:
-        if self._at and self._busy(self._at - 1, pressure) <= _BUSY_ABOVE:
-            self._at, self._moved_at = self._at - 1, now
+    def least_s(self, job_s: float) -> float:
+        """Seconds that a worker would take for an image that has the least."""
+        return self._image_s(self._steps[-1], job_s)
 
-    def _busy(self, at: int, pressure: Pressure) -> float:
-        """The share of their time that all workers would need at a step for what arrives."""
-        rate = self._arrivals / _RATE_S
-        return rate * pressure.image_s(self._steps[at]) / max(1, pressure.workers)
+    def _image_s(self, step: Step, job_s: float) -> float:
+        """As now, but for the inference."""
+        now_s, then_s = map(self._cost.seconds, (self._cost.recent_macs, step.share * self._total_macs))
+        return max(0.0, job_s + then_s - now_s)
+
+    def _kept(self, now: float) -> float:
+        return math.exp((self._chosen_at - now) / _TOLD_S)

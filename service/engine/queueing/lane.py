@@ -17,6 +17,7 @@ from typing import Protocol
 from service.engine.errors import EngineError, EngineStopped, Overloaded
 from service.engine.job import PendingJob
 from service.engine.objective import Objective
+from service.engine.queueing.budget_limit import BudgetLimit
 from service.engine.queueing.overload import Load, Overload
 from service.engine.queueing.queue import JobQueue
 from service.engine.queueing.service_time import ServiceTime
@@ -26,6 +27,8 @@ from service.engine.runtimes.tuning import BatchPolicy
 # Batches for each worker that may wait whatever the objective that was measured: with less room, a few who try again at
 # once would keep all others out, and the first images, which take longer, would have others refused.
 _LEAST_ROOM = 16
+# How much one job counts in what those of late are like.
+_OF_LATE = 0.02
 
 
 class Workers(Protocol):
@@ -65,6 +68,7 @@ class Lane:
         longest_s: deadline of jobs, in seconds after they are queued; some have less.
         on_overload: told when an overload begins, and at the first job after it has ended.
         objective: within what time an answer is worth most; what would be answered later is refused.
+        limit: chooses how much of the network jobs have; None where that is what was asked for.
 
     Attributes:
         queue: of ordinary jobs.
@@ -82,12 +86,15 @@ class Lane:
         longest_s: float,
         on_overload: Callable[[bool], None],
         objective: Objective,
+        limit: BudgetLimit | None = None,
     ) -> None:
         self.model = model
         self.capacity = capacity
         self.policy = policy
         self._workers = workers
         self._objective = objective
+        self._limit = limit
+        self._willing = 1.0  # share of the jobs of late that may have less compute than was asked for
         self._clock = clock
         self.queue = JobQueue(capacity, lambda: self.policy.workers * self._part, longest_s, clock)
         self.dear_queue = JobQueue(capacity, lambda: max(1, self.policy.workers // 2) * self._part, longest_s, clock)
@@ -120,6 +127,11 @@ class Lane:
         waiting = len(self.queue) + self._workers.ahead(self.model)
         busy = 0 if self._workers.some_idle else 0.5  # of each worker, half of what it runs is still to be done
         return (waiting / self.workers + busy) * self.job_s
+
+    @property
+    def objective_s(self) -> float:
+        """Within what time an answer is worth most."""
+        return self._objective.seconds
 
     @property
     def overloaded(self) -> bool:
@@ -156,6 +168,7 @@ class Lane:
             self.dear_queue.put(job)
         else:
             self.came_at = self._clock()
+            self._willing += _OF_LATE * (job.may_degrade - self._willing)
             self._require_room(self.queue, self.queue.room if follows else self._room)
             if self._overload.begun:
                 self._overload.note_accepted(self._load)
@@ -199,6 +212,12 @@ class Lane:
         sharers = 1 if self.policy.max_wait_ms else self.policy.workers
         while self.queue and not batch:
             batch = self.queue.take(min(self.policy.max_batch, math.ceil(len(self.queue) / sharers)))
+        if self._limit and batch:
+            waiting = len(self.queue) + self._workers.ahead(self.model)
+            refuses = self.overloaded and not self._objective.is_strict
+            gate_offset = self._limit.choose(waiting, self.workers, self.job_s, refuses=refuses).gate_offset
+            for job in batch:
+                job.limit(gate_offset)
         return batch
 
     def put_back(self, batch: Batch) -> None:
@@ -234,14 +253,21 @@ class Lane:
         Unless an operator has set that, it is a batch for each worker under overload.
         """
         room, ahead = self.queue.room, self._workers.ahead(self.model)
-        if (job_s := self.job_s) and self._objective.seconds < math.inf:
+        if (job_s := self._least_job_s) and self._objective.seconds < math.inf:
             least = self.policy.max_batch * (1 if self._objective.is_strict else _LEAST_ROOM)
             # Half of what each worker runs, and the job itself, take their time as well.
             each = max(least, self._objective.seconds / job_s - 1.5)
-            room = min(room, math.floor(each * self.workers) - ahead)
+            room = min(room, round(each * self.workers) - ahead)
         if self.overloaded and not self._objective.is_strict:
             room = min(room, math.ceil(self.policy.workers * self._part * self._least_waiting) - ahead)
         return room
+
+    @property
+    def _least_job_s(self) -> float:
+        """Seconds that a worker would take for a job if all had as little compute as they may; 0 likewise."""
+        if not self._limit:
+            return self.job_s
+        return self.job_s - self._willing * (self.job_s - self._limit.least_s(self.job_s))
 
     @property
     def _least_waiting(self) -> float:

@@ -21,6 +21,7 @@ from collections.abc import Callable
 
 from service.engine.errors import EngineError
 from service.engine.objective import Objective
+from service.engine.queueing.budget_limit import BudgetLimit
 from service.engine.queueing.dear_share import DearShare
 from service.engine.queueing.fair_shares import FairShares
 from service.engine.queueing.lane import Lane
@@ -30,6 +31,7 @@ from service.engine.runtimes.tuning import BatchPolicy
 # How much work a worker is given ahead, in seconds, and one batch in any case. It is how late the event loop may be
 # without a core having nothing to do; what a worker has, no other can run any sooner.
 AHEAD_S = 0.004
+_AHEAD = 0.1  # share of the objective
 # How long after a job others are expected.
 _LATELY_S = 10.0
 
@@ -66,11 +68,11 @@ class Scheduler:
         on_overload: Callable[[bool], None] = lambda _: None,
         objective: Objective | None = None,
         weight: float = 1.0,
+        limit: BudgetLimit | None = None,
     ) -> Lane:
         """A lane for the jobs of a model; the arguments are those of `Lane` and of `FairShares.open`."""
-        lane = Lane(
-            model, self, capacity, policy, self._clock, longest_s, on_overload, objective or Objective(math.inf)
-        )
+        objective = objective or Objective(math.inf)
+        lane = Lane(model, self, capacity, policy, self._clock, longest_s, on_overload, objective, limit)
         self._lanes[model] = lane
         self._shares.open(model, weight)
         return lane
@@ -308,7 +310,7 @@ class Scheduler:
         """Whether a worker is about to be done with what it runs. One that is long overdue, and may hang, is not."""
         if not slot.batches or not (likely_s := self._lane(slot.batches[0]).job_s * len(slot.batches[0])):
             return False  # or nobody knows
-        return abs(slot.begun_at + likely_s - self._clock()) <= AHEAD_S
+        return abs(slot.begun_at + likely_s - self._clock()) <= self._ahead_s
 
     def _has_enough(self, slot: Slot) -> bool:
         """Whether a worker should be given nothing ahead, or no more.
@@ -323,7 +325,12 @@ class Scheduler:
         if any(lane.overloaded for lane in self._lanes.values()):
             return True
         # As long as nobody knows how long a job takes, one is enough.
-        return sum([(self._lane(batch).job_s or AHEAD_S) * len(batch) for batch in slot.ahead]) >= AHEAD_S
+        return sum([(self._lane(batch).job_s or AHEAD_S) * len(batch) for batch in slot.ahead]) >= self._ahead_s
+
+    @property
+    def _ahead_s(self) -> float:
+        """How much a worker is given ahead: nothing that is, can have less compute or be refused any more."""
+        return min([AHEAD_S, *[_AHEAD * lane.objective_s for lane in self._lanes.values()]])
 
     def _dear_may_run(self) -> bool:
         if self.unhurried:

@@ -6,6 +6,7 @@ from pydantic_settings import SettingsError
 from artifact.manifest import Manifest
 from service.classify.budgets import Budgets, Wish, budget_in, limits_to
 from service.engine.inference_cost import InferenceCost
+from service.engine.queueing.budget_limit import WHOLE
 from service.errors import ApiError
 from tests.budgets import BUDGETS
 from tests.runtimes import echo_manifest
@@ -91,27 +92,19 @@ def test_what_is_no_budget_is_refused(text: str) -> None:
         budget_in(text, "it")
 
 
-def test_limit_takes_from_those_who_allow_it_and_says_so(manifest: Manifest, cost: InferenceCost) -> None:
-    budgets = Budgets(manifest, None, cost)
-    limited = budgets.plan(Wish(1.0), 0.0, limit=0.5)
-    assert (limited.gate_offset, limited.degraded) == (-1.0, True)
-    never = budgets.plan(Wish(1.0, may_degrade=False), 0.0, limit=0.5)
-    assert (never.gate_offset, never.degraded) == (1e4, False)
-    less = budgets.plan(Wish(0.3), 0.0, limit=0.5)
-    assert (less.gate_offset, less.degraded) == (-1e4, False)
-    trained = budgets.plan(Wish(), 0.0, limit=0.7)
-    assert (trained.gate_offset, trained.degraded) == (0.0, False)
-
-
-def test_offset_that_is_asked_for_goes_before_budgets_and_can_be_limited(
+def test_plan_says_whether_an_image_was_run_with_less_than_was_asked_for(
     manifest: Manifest, cost: InferenceCost
 ) -> None:
+    plan = Budgets(manifest, None, cost).plan(Wish(1.0), 0.0)
+    limited = plan.as_run(-1.0)
+    assert (limited.wish, limited.gate_offset, limited.degraded) == (Wish(1.0), -1.0, True)
+    assert plan.as_run(plan.gate_offset) == plan
+    assert not plan.degraded
+
+
+def test_offset_that_is_asked_for_goes_before_budgets(manifest: Manifest, cost: InferenceCost) -> None:
     budgets = Budgets(manifest, 0.5, cost)
     assert budgets.plan(Wish(1.0, gate_offset=-0.25), 0.0).gate_offset == -0.25
-    limited = budgets.plan(Wish(gate_offset=2.0), 0.0, limit=0.5)
-    assert (limited.gate_offset, limited.degraded) == (-1.0, True)
-    never = budgets.plan(Wish(gate_offset=2.0, may_degrade=False), 0.0, limit=0.5)
-    assert (never.gate_offset, never.degraded) == (2.0, False)
     assert Budgets(echo_manifest(), None, cost).plan(Wish(gate_offset=2.0), 0.0).gate_offset == 2.0
 
 
@@ -129,7 +122,11 @@ def test_offset_that_is_asked_for_goes_before_budgets_and_can_be_limited(
 def test_images_are_limited_to_what_the_operator_allows(
     manifest: Manifest, budget: float | None, accuracy: float | None, shares: list[float]
 ) -> None:
-    assert limits_to(manifest, budget, accuracy) == shares
+    steps = limits_to(manifest, budget, accuracy)
+    assert steps[0] == WHOLE
+    assert [step.share for step in steps] == shares
+    offsets = {row.mac_share: row.gate_offset for row in BUDGETS.rows}
+    assert [step.gate_offset for step in steps[1:]] == [offsets[share] for share in shares[1:]]
 
 
 def test_floor_that_cannot_be_had_is_refused(manifest: Manifest) -> None:

@@ -23,11 +23,6 @@ def _answer(*logits: float) -> Answer:
 
 
 @dataclass
-class _Limit:
-    share: float = 1.0
-
-
-@dataclass
 class _Job:
     withdrawn: bool = False
 
@@ -41,8 +36,7 @@ class _Engine:
 
     outcome: Outcome
     ready: bool = True
-    queue_depth: int = 0
-    limit: _Limit = field(default_factory=_Limit)
+    idle: bool = True
     given: list[tuple[bytes, bool, float]] = field(default_factory=list)
 
     def submit(
@@ -87,9 +81,7 @@ def test_image_is_run_again_in_full_and_compared() -> None:
     assert _counts(_Engine(_answer(5.0, 1.0, 0.5))) == (0, 1)
 
 
-@pytest.mark.parametrize(
-    "busy", [{"ready": False}, {"queue_depth": 1}, {"limit": _Limit(0.8)}], ids=["not ready", "busy", "limited"]
-)
+@pytest.mark.parametrize("busy", [{"ready": False}, {"idle": False}], ids=["not ready", "busy"])
 def test_nothing_is_run_again_while_there_is_something_else_to_do(busy: dict[str, Any]) -> None:
     engine = _Engine(_answer(0.0, 1.0), **busy)
     assert _counts(engine) == (0, 0)

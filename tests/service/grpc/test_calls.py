@@ -20,13 +20,12 @@ from pydantic_settings import SettingsError
 
 from service.access.keys import ApiKey, Keyring
 from service.app import Service, create_app
-from service.engine.queueing.budget_limit import BudgetLimit
 from service.grpc import open_inference_pb2 as messages
 from service.grpc import reading
 from service.http.listening import taken_port
 from service.observability.tracing import Tracing
 from service.settings import Settings
-from tests.budgets import BUDGETS
+from tests.budgets import BUDGETS, limit_all
 from tests.image_files import solid
 from tests.runtimes import PATIENCE_S, EchoRuntime, wait_until
 from tests.service.grpc.calling import SERVICE, arrays, asking, files, free_port, grpc_serving, numbers
@@ -260,7 +259,7 @@ def test_degraded_answers_say_so(echo_runtime: EchoRuntime, monkeypatch: pytest.
     echo_runtime.manifest = echo_runtime.manifest.model_copy(update={"budgets": BUDGETS})
     with grpc_serving(echo_runtime, least_budget=0.4) as echo:
         assert not echo.infer(_asked()).parameters
-        monkeypatch.setattr(BudgetLimit, "share", 0.5)
+        limit_all(monkeypatch, 0.5)
         assert echo.infer(_asked()).parameters["degraded"].bool_param
         never = {"degrade": messages.InferParameter(string_param="never")}
         assert not echo.infer(_asked(parameters=never)).parameters

@@ -6,8 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.engine.queueing.budget_limit import BudgetLimit
-from tests.budgets import BUDGETS
+from tests.budgets import BUDGETS, limit_all
 from tests.image_files import encoded, photograph
 from tests.runtimes import EchoRuntime
 from tests.service.server import Server, serving
@@ -128,7 +127,7 @@ def test_answer_of_a_limited_budget_says_so_and_is_counted(
 ) -> None:
     echo_runtime.manifest = echo_runtime.manifest.model_copy(update={"budgets": BUDGETS})
     with serving(echo_runtime, least_budget=0.4, recheck_share=0) as server:
-        monkeypatch.setattr(BudgetLimit, "share", 0.5)
+        limit_all(monkeypatch, 0.5)
         limited, never, less = (_compute(_post(server, query)) for query in ("", "?degrade=never", "?budget=0.3"))
         samples = told(server.get("/metrics").text)
     assert (limited["degraded"], limited["gate_offset"], limited["budget"]) == (True, -1.0, None)

@@ -176,7 +176,7 @@ def test_body_for_which_there_is_no_memory_is_refused(echo_runtime: EchoRuntime)
 
 
 def _raising(error: Exception) -> Callable[..., None]:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     return fail

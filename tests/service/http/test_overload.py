@@ -103,7 +103,7 @@ def test_body_that_does_not_arrive_in_time_is_given_up(runtime: EchoRuntime, for
 
 
 def test_retry_after_is_the_engines_estimate_in_whole_seconds(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise Overloaded(12.3)
 
     monkeypatch.setattr(server.context.engine, "submit", refuse)
@@ -195,7 +195,7 @@ def test_stopping_service_takes_nothing_and_is_not_ready(server: Server) -> None
 def test_unexpected_error_is_told_without_details_and_logged(
     server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise KeyError("a secret")
 
     monkeypatch.setattr(server.context.engine, "submit", fail)

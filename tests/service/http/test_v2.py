@@ -10,10 +10,9 @@ import pytest
 
 from service.access.keys import ApiKey, Keyring
 from service.classify.graph import best_classes
-from service.engine.queueing.budget_limit import BudgetLimit
 from service.images.decoding import ImageDecoder
 from service.repository.repository import Repository
-from tests.budgets import BUDGETS
+from tests.budgets import BUDGETS, limit_all
 from tests.image_files import solid
 from tests.runtimes import EchoRuntime, wait_until
 from tests.service.conftest import Outcome
@@ -177,7 +176,7 @@ def test_budget_and_degrade_are_those_of_classify(echo_runtime: EchoRuntime, mon
         infer(server, images, headers={"X-Compute-Budget": "1"})
         assert echo_runtime.offsets[-1] == [1e4]
         with monkeypatch.context() as overload:
-            overload.setattr(BudgetLimit, "share", 0.5)
+            limit_all(overload, 0.5)
             assert infer(server, images).json()["parameters"] == {"degraded": True}
             assert echo_runtime.offsets[-1] == [-1.0]
             assert "parameters" not in infer(server, images, parameters={"degrade": "never"}).json()

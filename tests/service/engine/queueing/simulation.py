@@ -8,13 +8,14 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count, pairwise
+from itertools import count
 from random import Random
 from statistics import quantiles
 
 from service.engine.engine import Engine
 from service.engine.errors import Overloaded
 from service.engine.job import Answer, Answered, ImageJob, Outcome
+from service.engine.queueing.budget_limit import WHOLE, Step
 from service.engine.runtimes.tuning import BatchPolicy, Tuning
 from tests.runtimes import echo_manifest
 from tests.service.engine.looped import echo_pool, engine_on
@@ -28,18 +29,13 @@ class Tally:
         refused: that there was no room for.
         late: that were not answered before their deadlines.
         latencies_s: of those that were.
-        shares: of the network that those had which were let in.
+        shares: of the network that those had which were answered.
     """
 
     refused: int = 0
     late: int = 0
     latencies_s: list[float] = field(default_factory=list)
     shares: list[float] = field(default_factory=list)
-
-    @property
-    def moves(self) -> int:
-        """How often the limit moved."""
-        return sum(one != other for one, other in pairwise(self.shares))
 
     def within(self, objective_s: float) -> int:
         """How many were answered within this time."""
@@ -131,7 +127,7 @@ class Simulation:
         capacity: of the queue.
         deadline_s: of all requests, in seconds.
         objective_s: see `Engine`.
-        budgets: see `Engine`.
+        budgets: shares of the network that images may be limited to, falling from 1.
 
     Attributes:
         now: the time, in seconds.
@@ -164,7 +160,7 @@ class Simulation:
             deadline_s,
             clock=lambda: self.now,
             objective_s=objective_s,
-            budgets=budgets,
+            steps=[WHOLE, *(Step(share, share - 1) for share in budgets[1:])],
         )
         self.engines = [self.engine]
         if other_batch_s:
@@ -209,7 +205,7 @@ class Simulation:
 
         self.at(self._random.expovariate(per_s), come)
 
-    def ask(self, model: int = 0) -> None:
+    def ask(self, model: int = 0, may_degrade: bool = True) -> None:
         """Offer one request; its client gives up at the deadline."""
         tally, asked_at, engine = (self.tally, self.other_tally)[model], self.now, self.engines[model]
 
@@ -218,10 +214,10 @@ class Simulation:
                 tally.late += 1
             else:
                 tally.latencies_s.append(self.now - asked_at)
+                tally.shares.append(1 + job.gate_offset)
 
         try:
             engine.require_room()  # as is asked when its head is there
-            tally.shares.append(engine.limit.share)
-            engine.submit(b"", self._deadline_s, answered, gate_offset=tally.shares[-1] - 1)
+            job = engine.submit(b"", self._deadline_s, answered, may_degrade=may_degrade)
         except Overloaded:
             tally.refused += 1

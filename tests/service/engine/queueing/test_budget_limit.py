@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from statistics import mean
 
 import pytest
 
-from service.engine.queueing.budget_limit import BudgetLimit, Pressure
 from tests.service.engine.queueing.simulation import Simulation, Tally
 
 _EACH_S, _WORKERS, _OBJECTIVE_S = 0.01, 2, 0.05
@@ -36,7 +36,7 @@ def _under(simulation: Simulation, load: float, seconds: float) -> Tally:
     return simulation.run(seconds)
 
 
-@pytest.mark.parametrize(("load", "least"), [(0.2, 1.0), (0.5, 0.98), (0.7, 0.85)])
+@pytest.mark.parametrize(("load", "least"), [(0.2, 0.998), (0.5, 0.96), (0.7, 0.88)])
 def test_load_that_can_be_borne_is_answered_in_full(simulate: Simulate, load: float, least: float) -> None:
     simulation = simulate()
     _under(simulation, load, 5)
@@ -87,25 +87,10 @@ def test_near_the_capacity_nearly_all_is_answered_in_time_without_budgets(
 def test_limit_rises_again_when_the_load_is_gone(simulate: Simulate) -> None:
     simulation = simulate()
     _under(simulation, 2.5, 5)
-    assert simulation.engine.limit.share == 0.4
-    _under(simulation, 0.3, 10)
-    assert simulation.engine.limit.share == 1.0
-
-
-def test_silence_is_no_load(simulate: Simulate) -> None:
-    simulation = simulate()
-    _under(simulation, 2.5, 5)
+    assert simulation.engine.limit.share == pytest.approx(0.4, abs=0.02)
+    assert _under(simulation, 0.3, 1).shares[-1] == 1.0
     simulation.run(60)
-    tally = _under(simulation, 0.3, 10)
-    assert tally.shares[-1] == 1.0
-    assert sum(share == 1.0 for share in tally.shares) > 0.4 * len(tally.shares)
-
-
-@pytest.mark.parametrize("load", [0.6, 0.9, 1.1, 1.4, 1.8])
-def test_limit_does_not_go_up_and_down(simulate: Simulate, load: float) -> None:
-    simulation = simulate()
-    _under(simulation, load, 10)
-    assert _under(simulation, load, 60).moves < 60  # less than one a second
+    assert simulation.engine.limit.share == pytest.approx(1.0)
 
 
 def test_ramp_takes_the_limit_down_step_by_step_and_refuses_nothing(simulate: Simulate) -> None:
@@ -129,43 +114,40 @@ def test_burst_is_answered_within_the_objective_or_refused(simulate: Simulate) -
     assert simulation.run(5).shares[-1] == 1.0
 
 
+def test_images_of_a_burst_that_wait_already_have_less(simulate: Simulate) -> None:
+    simulation = simulate()
+    _under(simulation, 0.3, 5)
+    simulation.run(1)
+    for _ in range(12):
+        simulation.at(0.0, simulation.ask)
+    shares = simulation.run(1).shares
+    assert shares[:_WORKERS] == [1.0] * _WORKERS  # they ran before the others came
+    assert max(shares[_WORKERS:6]) < 1.0
+    assert shares[-1] == 1.0  # nobody waits behind it
+
+
+def test_who_must_have_all_of_the_network_is_refused_or_in_time(simulate: Simulate) -> None:
+    simulation = simulate()
+    for number in range(330):
+        simulation.at(0.02 * min(number, 300), lambda: simulation.ask(may_degrade=False))
+    tally = simulation.run(10)
+    assert set(tally.shares) == {1.0}
+    assert tally.refused > 15
+    assert max(tally.latencies_s) < 1.2 * _OBJECTIVE_S
+
+
 def test_slow_workers_count_as_load(simulate: Simulate) -> None:
     simulation = simulate()
     simulation.offer(0.6 * _CAPACITY, 40)
-    simulation.run(5)
-    assert simulation.engine.limit.share == 1.0
+    whole = mean(simulation.run(5).shares)
+    assert whole > 0.95
     simulation.batch_s_of[0] = lambda size: 2 * size * _EACH_S
     tally = simulation.run(15)
-    assert tally.shares[-1] < 1.0
-    assert tally.refused < 0.03 * len(tally.shares)
+    assert mean(tally.shares) < whole - 0.1
+    assert tally.refused < 0.05 * len(tally.shares)
     simulation.batch_s_of[0] = lambda size: size * _EACH_S
-    assert simulation.run(15).shares[-1] == 1.0
-
-
-def test_limit_without_steps_never_moves() -> None:
-    limit = BudgetLimit([1.0], lambda: 0.0)
-    for _ in range(100):
-        limit.note_arrival(Pressure(10.0, False, 0.01, 1, lambda _: 1.0))
-    assert (limit.share, limit.is_fixed) == (1.0, True)
-
-
-def test_nobody_is_limited_as_long_as_nobody_knows_what_is_too_long() -> None:
-    limit = BudgetLimit([1.0, 0.5], lambda: 0.0)
-    limit.note_arrival(Pressure(10.0, False, float("inf"), 1, lambda _: 1.0))
-    assert limit.share == 1.0
-
-
-def test_limit_rises_while_nothing_comes() -> None:
-    now = [0.0]
-    limit = BudgetLimit(_BUDGETS, lambda: now[0])
-    for _ in range(1000):
-        now[0] += 0.001
-        limit.note_arrival(Pressure(1.0, False, 0.05, 2, lambda share: 0.01 * share))
-    assert limit.share == 0.4
-    now[0] += 1.5
-    assert limit.share == 0.6
-    now[0] += 10
-    assert limit.share == 1.0
+    simulation.run(5)
+    assert mean(simulation.run(10).shares) > 0.95
 
 
 def test_requests_that_bring_no_image_count_for_nothing(simulate: Simulate) -> None:
@@ -178,15 +160,6 @@ def test_requests_that_bring_no_image_count_for_nothing(simulate: Simulate) -> N
     simulation.at(0.0, come)
     tally = _under(simulation, 0.5, 10)
     assert sum(share == 1.0 for share in tally.shares) > 0.97 * len(tally.shares)
-
-
-def test_limit_falls_where_images_are_refused_though_nobody_waits_for_long() -> None:
-    now = [0.0]
-    limit = BudgetLimit(_BUDGETS, lambda: now[0])
-    for _ in range(500):
-        now[0] += 0.004
-        limit.note_arrival(Pressure(0.0, True, 0.05, 2, lambda share: 0.01 * share))
-    assert limit.share < 1.0
 
 
 # Under overload a measured objective leaves so little waiting that workers idle now and then.
