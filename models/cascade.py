@@ -26,7 +26,10 @@ class Cascade(nn.Module):
         self.networks = nn.ModuleList(AdaptiveResNet(network) for network in config.networks)
 
     def forward(self, x: Tensor, gate_offset: Tensor | float = 0.0) -> Output:
-        """Classify x, (N, 3, H, W); `gate_offset`, a number or (N,), is added to every margin before the decision."""
+        """Classify x, (N, 3, H, W); `gate_offset`, a number or (N,), is added to every margin before the decision.
+
+        The features are those of the first network.
+        """
         first, *others = (network(x, gate_offset) for network in self.networks)
         logits, margins, opened = first.logits, [first.margins], [first.open]
         asked = torch.ones(len(x), dtype=torch.bool, device=x.device)  # (N,)
@@ -41,7 +44,7 @@ class Cascade(nn.Module):
             together = torch.logaddexp(F.log_softmax(logits, 1) + math.log(number), F.log_softmax(output.logits, 1))
             logits = torch.where(is_open[:, None], together - math.log(number + 1), logits)
             asked = is_open
-        return Output(logits, torch.cat(margins, dim=1), torch.cat(opened, dim=1))
+        return Output(logits, torch.cat(margins, dim=1), torch.cat(opened, dim=1), first.features)
 
 
 Network = AdaptiveResNet | Cascade

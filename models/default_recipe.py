@@ -56,7 +56,14 @@ _CASES = (
     _Case(
         "for ImageNet's with --from and gates",
         lambda config, pretrained: config.stem == "imagenet" and pretrained and config.gated,
-        {"peak_lr": 0.1, "backbone_lr": 0.2, "gate_noise": 0.0, "target_warmup": 0.5, "target_weight": 20.0},
+        {
+            "peak_lr": 0.1,
+            "backbone_lr": 0.2,
+            "gate_noise": 0.0,
+            "target_warmup": 0.5,
+            "target_weight": 20.0,
+            "feature_weight": 1.0,
+        },
     ),
 )
 # Of the epochs from random weights, those from others.

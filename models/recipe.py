@@ -37,6 +37,7 @@ class Recipe(BaseModel):
             them for their target rates alone.
         label_smoothing: of the classification loss.
         distillation: share of the loss that is the distance from a teacher's answers, see `models.loss`.
+        feature_weight: of the distance from a teacher's features beside the classification loss, see `models.loss`.
         backbone_lr: share of the learning rate for all weights but those of gates and classifier; 0 leaves them as they
             are.
         frozen_norms: whether batch norms outside gates keep their statistics, which a few images would spoil.
@@ -66,6 +67,7 @@ class Recipe(BaseModel):
     budgets: tuple[float, float] | None = None
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     distillation: float = Field(default=0.0, ge=0, le=1)
+    feature_weight: float = Field(default=0.0, ge=0)
     backbone_lr: float = Field(default=1.0, ge=0, le=1)
     frozen_norms: bool = False
     ema_decay: float = Field(default=0.0, ge=0, lt=1)

@@ -19,11 +19,13 @@ class Output(NamedTuple):
         logits: (N, classes).
         margins: (N, G) margin of every gate, in block order.
         open: (N, G) 1.0 where the gate's block ran; in training with the straight-through gradient.
+        features: (N, channels) what the classifier sees.
     """
 
     logits: Tensor
     margins: Tensor
     open: Tensor
+    features: Tensor
 
 
 class AdaptiveResNet(nn.Module):
@@ -74,14 +76,16 @@ class AdaptiveResNet(nn.Module):
             x, decision = block(x, gate_offset)
             if decision is not None:
                 decisions.append(decision)
-        logits = self.classifier(F.adaptive_avg_pool2d(x, 1).flatten(1))
+        features = F.adaptive_avg_pool2d(x, 1).flatten(1)
+        logits = self.classifier(features)
         if not decisions:
             empty = logits.new_empty((len(logits), 0), dtype=torch.float32)
-            return Output(logits, empty, empty)
+            return Output(logits, empty, empty, features)
         return Output(
             logits,
             torch.stack([decision.margin for decision in decisions], dim=1),
             torch.stack([decision.open for decision in decisions], dim=1),
+            features,
         )
 
     @property

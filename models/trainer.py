@@ -84,7 +84,8 @@ class Trainer:
 
         Raises:
             ValueError: the training images do not fill one batch, the network cannot have the recipe's budgets, a
-                teacher has no share of the loss or a share no teacher, or patience has no images to judge by.
+                teacher has no share of the loss or a share no teacher, or features of another size, or patience has no
+                images to judge by.
         """
         self.network = network
         self.recipe = recipe
@@ -99,6 +100,8 @@ class Trainer:
             raise ValueError(f"{len(training)} training images do not fill one batch of {recipe.batch_size}")
         if (teacher is not None) != (recipe.distillation > 0):
             raise ValueError("a teacher needs a share of the loss, and a share of the loss needs a teacher")
+        if recipe.feature_weight and (teacher is None or teacher.channels != network.classifier.in_features):
+            raise ValueError("--feature-weight needs a teacher whose last stage is as wide as the network's")
         if recipe.batch_size % processes.count or recipe.batch_size < 2 * processes.count:
             raise ValueError(f"{processes.count} processes cannot share batches of {recipe.batch_size} images evenly")
         if recipe.patience and not len(validation):
@@ -291,16 +294,17 @@ class Trainer:
                 budgets = self._budgets.draw(len(images))
                 output = self._parallel(images, self._budgets.gate_offset(budgets))
                 compute = self._budgets.loss(output.open, 1 - fallen * (1 - budgets))
-            taught = None if self._teacher is None else self._teacher.logits(images)
+            taught = None if self._teacher is None else self._teacher.answer(images)
         recipe = self.recipe
         loss = total_loss(
-            output.logits,
+            output,
             targets,
             compute,
             recipe.target_weight,
             recipe.label_smoothing,
             taught,
             recipe.distillation,
+            recipe.feature_weight,
             self._class_weights,
         )
         self.optimizer.zero_grad(set_to_none=True)

@@ -99,8 +99,10 @@ def training_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--distillation",
         type=float,
         metavar="SHARE",
-        help=f"of the classification loss that is the distance from the teacher (default: {_DISTILLATION} with one)",
+        help=f"of the classification loss that is the distance from the teacher's answers (default: {_DISTILLATION} "
+        "with one)",
     )
+    add("--feature-weight", float, "feature_weight", "of the distance from the teacher's features, beside that loss")
     add(
         "--backbone-lr",
         float,
@@ -206,5 +208,7 @@ def recipe_of(
     settings = default_settings(config, arguments.source is not None, images)
     if arguments.teacher:
         settings["distillation"] = _DISTILLATION
+    else:
+        settings.pop("feature_weight", None)
     said = {name: value for name, value in vars(arguments).items() if name in Recipe.model_fields and value is not None}
     return Recipe.model_validate(settings | said | {"precision": precision, "held_out": held_out})

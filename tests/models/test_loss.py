@@ -6,10 +6,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.loss import balanced_weights, distillation_loss, target_rate_loss, total_loss
+from models.loss import balanced_weights, distillation_loss, feature_distance, target_rate_loss, total_loss
+from models.resnet import Output
 
 # Execution rates 0.75 and 0.25 of two gates over four images.
 DECISIONS = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0], [1.0, 0.0]])
+
+
+def _output(logits: torch.Tensor, features: torch.Tensor | None = None) -> Output:
+    nothing = logits.new_empty((len(logits), 0))
+    return Output(logits, nothing, nothing, nothing if features is None else features)
 
 
 def test_target_rate_loss_is_the_mean_squared_distance_of_the_rates() -> None:
@@ -33,7 +39,7 @@ def test_total_is_cross_entropy_plus_the_weighted_target_rate_loss() -> None:
         for row, label in zip(logits.tolist(), classes, strict=True)
     )
     compute = target_rate_loss(DECISIONS, torch.tensor([0.5, 0.5]))
-    loss = total_loss(logits, torch.tensor(classes), compute, target_weight=3.0)
+    loss = total_loss(_output(logits), torch.tensor(classes), compute, target_weight=3.0)
     assert loss.classification.item() == pytest.approx(by_hand / 4, rel=1e-6)
     assert loss.compute.item() == pytest.approx(0.0625)
     assert loss.total.item() == pytest.approx(by_hand / 4 + 3.0 * 0.0625, rel=1e-6)
@@ -42,7 +48,7 @@ def test_total_is_cross_entropy_plus_the_weighted_target_rate_loss() -> None:
 def test_label_smoothing_spreads_the_target_over_all_classes() -> None:
     logits = torch.tensor([[2.0, -1.0]])
     skip, keep = -torch.log_softmax(logits, 1)[0].flip(0)
-    loss = total_loss(logits, torch.tensor([0]), torch.zeros(()), label_smoothing=0.2)
+    loss = total_loss(_output(logits), torch.tensor([0]), torch.zeros(()), label_smoothing=0.2)
     assert loss.total.item() == pytest.approx((0.9 * keep + 0.1 * skip).item(), rel=1e-6)
 
 
@@ -57,10 +63,29 @@ def test_distillation_is_the_divergence_of_softened_answers() -> None:
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_teacher_has_its_share_of_the_classification_loss(share: float) -> None:
     own, teacher, classes, compute = torch.randn(6, 4), torch.randn(6, 4), torch.randint(4, (6,)), torch.tensor(0.5)
-    loss = total_loss(own, classes, compute, 2.0, 0.1, teacher, share)
+    loss = total_loss(_output(own), classes, compute, 2.0, 0.1, _output(teacher), share)
     supervised = F.cross_entropy(own, classes, label_smoothing=0.1)
     torch.testing.assert_close(loss.classification, (1 - share) * supervised + share * distillation_loss(own, teacher))
     torch.testing.assert_close(loss.total, loss.classification + 1.0)
+
+
+def test_features_are_compared_as_a_share_of_what_tells_images_apart() -> None:
+    teacher = torch.randn(64, 8)
+    assert feature_distance(teacher, teacher) == 0
+    nothing_known = teacher.mean(dim=0).expand(64, 8)
+    assert float(feature_distance(nothing_known, teacher)) == pytest.approx(63 / 64, rel=1e-4)
+    torch.testing.assert_close(
+        feature_distance(3 * nothing_known, 3 * teacher), feature_distance(nothing_known, teacher)
+    )
+    assert torch.isfinite(feature_distance(torch.ones(4, 8), torch.zeros(4, 8)))
+
+
+def test_features_of_a_teacher_weigh_beside_the_classification() -> None:
+    own, teacher = (_output(torch.randn(6, 4), torch.randn(6, 8)) for _ in range(2))
+    arguments = (own, torch.randint(4, (6,)), torch.tensor(0.5), 2.0, 0.1, teacher, 0.5)
+    without, loss = total_loss(*arguments), total_loss(*arguments, feature_weight=3.0)
+    expected = 3.0 * feature_distance(own.features, teacher.features)
+    torch.testing.assert_close(loss.total - without.total, expected)
 
 
 def test_classes_weigh_alike() -> None:
@@ -72,7 +97,7 @@ def test_classes_weigh_alike() -> None:
 
 def test_images_count_by_the_weight_of_their_class() -> None:
     own, classes, weights = torch.randn(6, 3), torch.tensor([0, 0, 0, 0, 1, 2]), torch.tensor([0.5, 2.0, 1.0])
-    loss = total_loss(own, classes, torch.tensor(0.0), class_weights=weights)
+    loss = total_loss(_output(own), classes, torch.tensor(0.0), class_weights=weights)
     each = F.cross_entropy(own, classes, reduction="none") * weights[classes]
     torch.testing.assert_close(loss.total, each.sum() / weights[classes].sum())
 

@@ -11,11 +11,13 @@ from models import trainer as trainer_module
 from models.budgets import Budgets
 from models.checkpoint import load
 from models.evaluation import evaluate
+from models.loss import feature_distance
 from models.processes import Processes
+from models.resnet import AdaptiveResNet
 from models.structure import Structure
 from models.teacher import Teacher
 from models.trainer import BEST_NAME, CHECKPOINT_NAME, Trainer
-from tests.models.conftest import MakeTrainer, metrics, same_tensors
+from tests.models.conftest import MakeConfig, MakeTrainer, metrics, same_tensors
 
 pytestmark = pytest.mark.slow
 
@@ -175,6 +177,31 @@ def test_teacher_and_its_share_of_the_loss_go_together(make_trainer: MakeTrainer
     for more in ({"teacher": teacher}, {"distillation": 0.5}):
         with pytest.raises(ValueError, match="a teacher needs a share of the loss"):
             make_trainer(**more)
+
+
+def test_teacher_of_other_features_cannot_teach_them(make_trainer: MakeTrainer, make_config: MakeConfig) -> None:
+    wide = AdaptiveResNet(make_config(stage_widths=(8, 16, 32)))
+    with pytest.raises(ValueError, match="needs a teacher whose last stage is as wide"):
+        make_trainer(distillation=0.5, feature_weight=1.0, teacher=Teacher(wide, "0" * 64))
+    with pytest.raises(ValueError, match="needs a teacher whose last stage is as wide"):
+        make_trainer(feature_weight=1.0)
+
+
+def test_network_learns_to_see_what_its_teacher_sees(make_trainer: MakeTrainer) -> None:
+    taught = make_trainer("teacher", epochs=8)
+    taught.run()
+    network = taught.network.eval()
+    images = next(iter(taught.training.shuffled(8, seed=0, epoch=0))).images
+    distances = []
+    for weight in (0.0, 3.0):
+        student = make_trainer(
+            f"student-{weight}", epochs=20, distillation=0.5, feature_weight=weight, teacher=Teacher(network, "0" * 64)
+        )
+        student.run()
+        with torch.no_grad():
+            ours, theirs = (each.eval()(images).features for each in (student.network, network))
+        distances.append(float(feature_distance(ours, theirs)))
+    assert distances[1] < 0.8 * distances[0]
 
 
 def test_best_epoch_is_kept_and_patience_ends_the_run(

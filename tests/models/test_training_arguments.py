@@ -59,6 +59,13 @@ def test_what_is_said_comes_before_the_defaults() -> None:
     assert (recipe.frozen_norms, recipe.backbone_lr, recipe.class_weights) == (False, 1.0, True)
 
 
+def test_features_of_a_teacher_count_where_they_were_seen_to_help() -> None:
+    more = ["--from", "resnet50.safetensors"]
+    assert _recipe(_IMAGENET, 600, *more).feature_weight == 0
+    assert _recipe(_IMAGENET, 600, *more, "--teacher", "plain.safetensors").feature_weight == 1.0
+    assert _recipe(_CIFAR, 600, *more, "--teacher", "plain.safetensors").feature_weight == 0
+
+
 def test_teacher_has_a_share_of_the_loss_unless_another_is_said() -> None:
     assert _recipe(_CIFAR, 600).distillation == 0
     assert _recipe(_CIFAR, 600, "--teacher", "plain.safetensors").distillation == 0.5
