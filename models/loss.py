@@ -73,6 +73,9 @@ def feature_distance(features: Tensor, teacher: Tensor) -> Tensor:
     Args:
         features: (N, channels) that the network's classifier sees, N > 1.
         teacher: (N, channels) of the teacher, without gradient.
+
+    Returns:
+        A scalar: 0 where they are the same, about 1 where the network sees the same in all images.
     """
     variance = teacher.float().var(dim=0).mean()
     return torch.mean((features.float() - teacher.float()) ** 2) / variance.clamp(min=_LEAST_VARIANCE)

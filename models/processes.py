@@ -1,7 +1,7 @@
 """One training run on several processes, each with a device of its own, as `torchrun` starts them.
 
 They take the same steps on the same weights: each computes its share of every batch, and gradients are averaged. Batch
-norms see the share of their process only, and so does the target-rate loss.
+norms see the share of their process only, and so do the target-rate loss and the distance from a teacher's features.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,8 +74,11 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
     distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
         yield Processes(distributed.get_rank(), count, int(os.environ.get("LOCAL_WORLD_SIZE", count))), device
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)
+        raise
     finally:
-        # A group's threads end with the last that refers to it, which may be in a cycle of references. A thread that
-        # outlives the interpreter aborts the process when it frees a tensor, though all has gone well.
+        # A group's threads end with the last that refers to it, which may be in a cycle of references or in the frames
+        # of an error. A thread that outlives the interpreter aborts the process when it frees a tensor.
         gc.collect()
         distributed.destroy_process_group()

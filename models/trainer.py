@@ -79,7 +79,7 @@ class Trainer:
             out: its folder; made when the run begins.
             save_every: steps between two checkpoints; there is one after every epoch, too.
             init_digest: SHA-256 of the checkpoint whose weights the network starts from; None where they are random.
-            teacher: what the network is to answer like as well.
+            teacher: what the network is to answer and to see like as well.
             processes: that share the run.
 
         Raises:
@@ -101,7 +101,9 @@ class Trainer:
         if (teacher is not None) != (recipe.distillation > 0):
             raise ValueError("a teacher needs a share of the loss, and a share of the loss needs a teacher")
         if recipe.feature_weight and (teacher is None or teacher.channels != network.classifier.in_features):
-            raise ValueError("--feature-weight needs a teacher whose last stage is as wide as the network's")
+            raise ValueError(
+                "--feature-weight needs a teacher whose last stage is as wide as the network's; 0 needs none"
+            )
         if recipe.batch_size % processes.count or recipe.batch_size < 2 * processes.count:
             raise ValueError(f"{processes.count} processes cannot share batches of {recipe.batch_size} images evenly")
         if recipe.patience and not len(validation):

@@ -2,7 +2,7 @@
 
 Images are a fluid, spread evenly over the replicas that are ready. What would wait for longer than the objective is
 refused. A service with several budgets has the largest of them with which it keeps up, as
-`service.engine.queueing.budget_limit` has in the mean of the images.
+`service.engine.queueing.budget_limit` has in the mean of the images; near its capacity that limits some more by chance.
 """
 
 from __future__ import annotations

@@ -138,10 +138,11 @@ def limits_to(manifest: Manifest, least_budget: float | None, least_accuracy: fl
             best = max(each.accuracy.value for each in curve.rows)
             raise SettingsError(f"least_accuracy: this model's best is {best:g}")
         floors.append(row.mac_share)
-    return [
-        WHOLE,
-        *(Step(row.mac_share, row.gate_offset) for row in reversed(curve.rows) if max(floors) <= row.mac_share < 1),
-    ]
+    steps = [WHOLE]
+    for row in reversed(curve.rows):
+        if max(floors) <= row.mac_share < steps[-1].share:  # a smaller offset may have been measured to spend more
+            steps.append(Step(row.mac_share, row.gate_offset))
+    return steps
 
 
 def budget_in(text: str, where: str) -> float:

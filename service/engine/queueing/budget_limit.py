@@ -15,11 +15,11 @@ from service.engine.inference_cost import InferenceCost
 from service.engine.objective import Objective
 
 # Share of the objective within which all that wait are to be run: more come meanwhile.
-_SOON = 0.2
-# How much of their time workers keep for what comes by chance, where the objective is as long as one image takes; the
-# more images it is long, the less.
-_BY_CHANCE = 0.3
-# Over how many seconds arrivals are counted; older ones fade.
+_SOON = 0.4
+# How busy workers may be by what comes. An objective as long as many images bears a queue, which then tells how much is
+# too much; the shorter it is in images, the more time they keep for what comes by chance.
+_BUSY, _BY_CHANCE = 1.1, 0.6
+# Over how many seconds arrivals are counted at least; older ones fade.
 _RATE_S = 0.5
 # Over how many seconds the limit that is told is a mean.
 _TOLD_S = 1.0
@@ -65,51 +65,71 @@ class BudgetLimit:
         self._cost = cost
         self._objective = objective
         self._clock = clock
-        self._taken, self._chosen_at = 0.0, clock()  # of the network, mean of late
         self._arrivals, self._arrived_at = 0.0, clock()  # fading
+        self._chosen, self._lacking, self._chosen_at = 0.0, 0.0, clock()  # images, and what they lacked; fading
 
     @property
     def share(self) -> float:
-        """The limit as a share of the network, mean of the last second; it rises while nothing is run."""
-        return 1 - self._taken * self._kept(self._clock())
+        """The limit as a share of the network, mean over the images of the last second; it rises while none is run."""
+        kept = self._kept(self._clock())
+        return 1 - self._lacking * kept / max(1.0, self._chosen * kept)
 
     def note_arrival(self) -> None:
         """Count an image that comes, whether it is let in or not."""
         now = self._clock()
-        self._arrivals = self._arrivals * math.exp((self._arrived_at - now) / _RATE_S) + 1
+        self._arrivals = self._arrived(now) + 1
         self._arrived_at = now
 
-    def choose(self, waiting: float, workers: float, job_s: float, *, refuses: bool) -> Step:
+    def choose(self, images: int, others: int, workers: float, job_s: float, *, refuses: bool) -> Step:
         """The limit of the images that are run next.
 
         Args:
-            waiting: how many others wait.
+            images: that are run next.
+            others: that wait.
             workers: how many run images; part of one where others share them.
             job_s: seconds that a worker takes for an image now, mean; 0 where nobody knows.
             refuses: whether some images are refused so that little waits: then it is the least.
         """
         now, last = self._clock(), len(self._steps) - 1
-        objective_s, whole_s = self._objective.seconds, self._image_s(self._steps[0], job_s)
-        most_s = math.inf  # for an image
-        if waiting:
-            most_s = _SOON * objective_s * workers / waiting
-        if rate := self._arrivals * math.exp((self._arrived_at - now) / _RATE_S) / _RATE_S:
-            most_s = min(most_s, (1 - _BY_CHANCE * whole_s / objective_s) * workers / rate)
+        most_s = self._most_s(images, others, workers, job_s, now)
         fits = bisect_left(self._steps, -most_s, hi=last, key=lambda step: -self._image_s(step, job_s))
         chosen = self._steps[last if refuses else fits]
         kept = self._kept(now)
-        self._taken = kept * self._taken + (1 - kept) * (1 - chosen.share)
+        self._chosen = self._chosen * kept + images
+        self._lacking = self._lacking * kept + images * (1 - chosen.share)
         self._chosen_at = now
         return chosen
 
     def least_s(self, job_s: float) -> float:
-        """Seconds that a worker would take for an image that has the least."""
-        return self._image_s(self._steps[-1], job_s)
+        """Seconds that a worker takes for an image that has the least, if it takes `job_s` now."""
+        return min(job_s, self._image_s(self._steps[-1], job_s))
+
+    def _most_s(self, images: int, others: int, workers: float, job_s: float, now: float) -> float:
+        """How long an image may take."""
+        objective_s = self._objective.seconds
+        if objective_s == math.inf:
+            return math.inf  # nothing is ever too late
+        most_s = math.inf
+        if images + others > 1:
+            most_s = _SOON * objective_s * workers / (images + others)
+        if (arrived := self._arrived(now) - images) > 0:
+            busy = max(0.0, _BUSY - _BY_CHANCE * self._image_s(self._steps[0], job_s) / objective_s)
+            most_s = min(most_s, busy * workers * self._rate_s / arrived)
+        return most_s
 
     def _image_s(self, step: Step, job_s: float) -> float:
-        """As now, but for the inference."""
-        now_s, then_s = map(self._cost.seconds, (self._cost.recent_macs, step.share * self._total_macs))
-        return max(0.0, job_s + then_s - now_s)
+        """Seconds for an image: as now, but for the inference, which at most is in proportion to what it spends."""
+        macs, now_macs = step.share * self._total_macs, self._cost.recent_macs
+        if not now_macs:
+            return job_s
+        return max(job_s + self._cost.seconds(macs) - self._cost.seconds(now_macs), job_s * min(1.0, macs / now_macs))
+
+    @property
+    def _rate_s(self) -> float:
+        return max(_RATE_S, self._objective.seconds)
+
+    def _arrived(self, now: float) -> float:
+        return self._arrivals * math.exp((self._arrived_at - now) / self._rate_s)
 
     def _kept(self, now: float) -> float:
         return math.exp((self._chosen_at - now) / _TOLD_S)

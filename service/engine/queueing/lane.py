@@ -212,12 +212,20 @@ class Lane:
         sharers = 1 if self.policy.max_wait_ms else self.policy.workers
         while self.queue and not batch:
             batch = self.queue.take(min(self.policy.max_batch, math.ceil(len(self.queue) / sharers)))
+        return self._limited(batch)
+
+    def next_dear(self) -> Batch:
+        """A dear job alone; empty where none is queued that is worth running."""
+        return self._limited(self.dear_queue.take(1))
+
+    def _limited(self, batch: Batch) -> Batch:
+        """The batch, with as much of the network as its jobs may have now."""
         if self._limit and batch:
-            waiting = len(self.queue) + self._workers.ahead(self.model)
+            others = len(self.queue) + self._workers.ahead(self.model)
             refuses = self.overloaded and not self._objective.is_strict
-            gate_offset = self._limit.choose(waiting, self.workers, self.job_s, refuses=refuses).gate_offset
+            step = self._limit.choose(len(batch), others, self.workers, self.job_s, refuses=refuses)
             for job in batch:
-                job.limit(gate_offset)
+                job.limit(step.gate_offset)
         return batch
 
     def put_back(self, batch: Batch) -> None:

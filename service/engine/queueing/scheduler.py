@@ -196,7 +196,7 @@ class Scheduler:
     def _dispatch_dear(self) -> None:
         while self._idle and (lanes := self._wanting(dear=True)) and self._dear_may_run():
             slot = self._idle.pop(0)  # the one that ran longest ago: the others are warm
-            batch = next((batch for lane in lanes if (batch := lane.dear_queue.take(1))), None)
+            batch = next((batch for lane in lanes if (batch := lane.next_dear())), None)
             if batch is None:
                 self._idle.insert(0, slot)
                 return
@@ -329,7 +329,7 @@ class Scheduler:
 
     @property
     def _ahead_s(self) -> float:
-        """How much a worker is given ahead: nothing that is, can have less compute or be refused any more."""
+        """How much a worker is given ahead, besides one batch: what it was given cannot have less compute any more."""
         return min([AHEAD_S, *[_AHEAD * lane.objective_s for lane in self._lanes.values()]])
 
     def _dear_may_run(self) -> bool:

@@ -3,12 +3,13 @@ from __future__ import annotations
 import pytest
 from pydantic_settings import SettingsError
 
+from artifact.budgets import BudgetCurve
 from artifact.manifest import Manifest
 from service.classify.budgets import Budgets, Wish, budget_in, limits_to
 from service.engine.inference_cost import InferenceCost
 from service.engine.queueing.budget_limit import WHOLE
 from service.errors import ApiError
-from tests.budgets import BUDGETS
+from tests.budgets import BUDGETS, budget
 from tests.runtimes import echo_manifest
 
 
@@ -127,6 +128,13 @@ def test_images_are_limited_to_what_the_operator_allows(
     assert [step.share for step in steps] == shares
     offsets = {row.mac_share: row.gate_offset for row in BUDGETS.rows}
     assert [step.gate_offset for step in steps[1:]] == [offsets[share] for share in shares[1:]]
+
+
+def test_step_that_was_measured_to_spend_more_than_the_one_before_is_left_out(manifest: Manifest) -> None:
+    rows = (budget(-3.0, 0.3, 0.7), budget(-2.0, 0.6, 0.84), budget(-1.0, 0.55, 0.85), budget(1e4, 1.0, 0.89))
+    curve = BudgetCurve(images=1000, rows=rows)
+    steps = limits_to(manifest.model_copy(update={"budgets": curve}), 0.3, None)
+    assert [step.gate_offset for step in steps[1:]] == [-1.0, -3.0]
 
 
 def test_floor_that_cannot_be_had_is_refused(manifest: Manifest) -> None:

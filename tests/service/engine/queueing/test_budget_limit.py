@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from statistics import mean
 
 import pytest
 
+from service.engine.inference_cost import InferenceCost
+from service.engine.job import PendingJob
+from service.engine.objective import Objective
+from service.engine.queueing.budget_limit import WHOLE, BudgetLimit, Step
 from tests.service.engine.queueing.simulation import Simulation, Tally
 
 _EACH_S, _WORKERS, _OBJECTIVE_S = 0.01, 2, 0.05
@@ -93,7 +98,7 @@ def test_limit_rises_again_when_the_load_is_gone(simulate: Simulate) -> None:
     assert simulation.engine.limit.share == pytest.approx(1.0)
 
 
-def test_ramp_takes_the_limit_down_step_by_step_and_refuses_nothing(simulate: Simulate) -> None:
+def test_ramp_takes_the_limit_down_and_refuses_nothing(simulate: Simulate) -> None:
     simulation = simulate()
     refused = offered = 0
     for tenth in range(5, 17):
@@ -171,3 +176,53 @@ def test_measured_objective_is_kept_too(simulate: Simulate, load: float, least: 
     offered = len(tally.shares) + tally.refused
     assert tally.within(0.3) == tally.answered
     assert tally.answered > least * min(offered, _MOST * _CAPACITY * 20)
+
+
+def _limit(objective_s: float, least: float = 0.4, total_macs: int = 1000) -> BudgetLimit:
+    """One whose images took 10 ms with the whole network, which was run of late."""
+    cost = InferenceCost()
+    for _ in range(10):
+        cost.note(total_macs, 0.01, 0.0)
+    return BudgetLimit([WHOLE, Step(least, -1.0)], total_macs, cost, Objective(objective_s), lambda: 0.0)
+
+
+@pytest.mark.parametrize(("objective_s", "share"), [(0.05, 0.4), (10.0, 1.0), (math.inf, 1.0)])
+def test_many_at_once_are_limited_where_the_objective_is_short(objective_s: float, share: float) -> None:
+    limit = _limit(objective_s)
+    for _ in range(64):
+        limit.note_arrival()
+    assert limit.choose(1, 63, 2, 0.01, refuses=False).share == share
+
+
+def test_image_that_comes_alone_has_all_of_the_network() -> None:
+    limit = _limit(objective_s=0.012)
+    limit.note_arrival()
+    assert limit.choose(1, 0, 0.5, 0.01, refuses=False) == WHOLE
+    assert limit.choose(1, 0, 0.5, 0.01, refuses=True).share == 0.4
+    assert limit.share == pytest.approx(0.7)
+
+
+def test_images_of_a_batch_wait_for_one_another() -> None:
+    assert _limit(0.1).choose(5, 0, 1, 0.01, refuses=False).share == 0.4
+
+
+def test_least_never_takes_nothing_or_longer_than_now() -> None:
+    limit = _limit(0.1)
+    assert limit.least_s(0.01) == pytest.approx(0.004)
+    assert limit.least_s(0.0058) == pytest.approx(0.4 * 0.0058)  # a worker that has become faster than was learned
+    cost = InferenceCost()
+    cost.note(300, 0.003, 0.0)
+    asked_for_less = BudgetLimit([WHOLE, Step(0.8, -1.0)], 1000, cost, Objective(0.1), lambda: 0.0)
+    assert asked_for_less.least_s(0.003) == 0.003
+
+
+def test_job_that_was_given_back_has_what_it_may_have_then() -> None:
+    job = PendingJob(b"", 0.0, 1.0, lambda _: None, gate_offset=2.0, may_degrade=True)
+    offsets = []
+    for most in (-1.0, math.inf, 0.5):
+        job.limit(most)
+        offsets.append(job.gate_offset)
+    assert offsets == [-1.0, 2.0, 0.5]
+    firm = PendingJob(b"", 0.0, 1.0, lambda _: None, gate_offset=2.0)
+    firm.limit(-1.0)
+    assert firm.gate_offset == 2.0
