@@ -60,7 +60,6 @@ class Fleet:
     replica: Replica
     ready: int
     _starting: list[float] = field(default_factory=list)  # when each will be ready
-    _budget: int = 0  # index of `Replica.rates`
     _waiting: float = 0.0
 
     @property
@@ -80,22 +79,16 @@ class Fleet:
         """Let one second pass."""
         self.ready += sum(ready_at <= now_s for ready_at in self._starting)
         self._starting = [ready_at for ready_at in self._starting if ready_at > now_s]
-        self._choose_budget(arrived)
-        capacity = self.ready * self.replica.rates[self._budget]
-        offered = self._waiting + arrived
+        offered, rates = self._waiting + arrived, self.replica.rates
+        rate = next((rate for rate in rates if offered <= self.ready * rate + _ALMOST), rates[-1])
+        capacity = self.ready * rate
         answered = min(offered, capacity)
         refused = max(0.0, offered - answered - self.replica.objective_s * capacity)
         self._waiting = offered - answered - refused
         busy = answered / capacity if capacity else 0.0
-        degraded = answered if self._budget else 0.0
+        degraded = answered if rate > rates[0] else 0.0
         ongoing = self._ongoing(busy, capacity)
         return Second(now_s, arrived, answered, refused, degraded, busy, ongoing, self.size, self.ready)
-
-    def _choose_budget(self, arrived: float) -> None:
-        rates = self.replica.rates
-        offered = self._waiting + arrived
-        enough = (at for at, rate in enumerate(rates) if offered <= self.ready * rate + _ALMOST)
-        self._budget = next(enough, len(rates) - 1)
 
     def _ongoing(self, busy: float, capacity: float) -> float:
         """Images running, and waiting for chance or for want of capacity.

@@ -89,6 +89,9 @@ class BudgetLimit:
             workers: how many run images; part of one where others share them.
             job_s: seconds that a worker takes for an image now, mean; 0 where nobody knows.
             refuses: whether some images are refused so that little waits: then it is the least.
+
+        Returns:
+            One of the steps.
         """
         now, last = self._clock(), len(self._steps) - 1
         most_s = self._most_s(images, others, workers, job_s, now)

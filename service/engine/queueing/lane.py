@@ -272,7 +272,7 @@ class Lane:
 
     @property
     def _least_job_s(self) -> float:
-        """Seconds that a worker would take for a job if all had as little compute as they may; 0 likewise."""
+        """Seconds that a worker would take for a job if all had as little compute as they may; 0 before any."""
         if not self._limit:
             return self.job_s
         return self.job_s - self._willing * (self.job_s - self._limit.least_s(self.job_s))
